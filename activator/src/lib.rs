@@ -1,0 +1,1 @@
+//! Who runs and who waits: per-revision pools, slots, bounded queues and load accounting.

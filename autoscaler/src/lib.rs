@@ -1,0 +1,1 @@
+//! Numbers in, plan out, then do it: windows, decider, planner, scaler.

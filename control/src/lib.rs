@@ -1,0 +1,1 @@
+//! Desired state, and the wiring of the planes.

@@ -1,0 +1,1 @@
+//! Sockets in, sockets out: listeners, routing, the request path, upstream connections.

@@ -1,0 +1,1 @@
+//! Load that tells the truth: open loop, latency from the due time.

@@ -1,0 +1,235 @@
+//! The four types that cross between the planes, and nothing else does.
+//!
+//! ```text
+//! control ── Snapshot ──▶ scaling, data          data ── LoadReport ──▶ scaling
+//! control ◀── RevisionStatus ── scaling          data ◀── EndpointSet ── scaling
+//! ```
+//!
+//! Each is a whole picture with a generation: losing one costs latency, never correctness; an older one is refused.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{GatewayId, Generation, ObjectId, RevisionId, SandboxId};
+use crate::revision::Revision;
+use crate::units::{Concurrency, Percent, PricePerHour, Replicas, Rps, Timestamp};
+
+/// Desired state, from control to scaling and data: every revision that exists and every host that routes.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Grows with every change.
+    pub generation: Generation,
+    /// Every revision, routed or not. Unchanged entries are shared between generations.
+    pub revisions: BTreeMap<RevisionId, Arc<Revision>>,
+    /// Lower-case host name without port, to what it serves. Several hosts share one entry.
+    pub hosts: BTreeMap<Arc<str>, Arc<HostRoute>>,
+}
+
+/// What one host (or several alike) serves.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HostRoute {
+    /// The Route it comes from.
+    pub route: ObjectId,
+    /// The tag this host addresses, when it is a tag's own host.
+    pub tag: Option<Arc<str>>,
+    /// Where requests go. Percents sum to 100; an empty list means that no revision is ready yet (503).
+    pub targets: Vec<RouteTarget>,
+    /// Tag-header routing (`Knative-Serving-Tag`), empty unless the feature `tag-header-based-routing` is on.
+    pub by_tag_header: BTreeMap<Arc<str>, RevisionId>,
+}
+
+/// A share of a host's traffic.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RouteTarget {
+    /// The revision that gets it.
+    pub revision: RevisionId,
+    /// How much of it.
+    pub percent: Percent,
+}
+
+/// What one gateway sees, to scaling. Sent once a second, and at once when `wake` is needed.
+///
+/// Revisions that are absent have nothing in flight, nothing waiting, and had no request since the last report.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LoadReport {
+    /// Who reports.
+    pub gateway: GatewayId,
+    /// Grows with every report of this gateway.
+    pub generation: Generation,
+    /// One entry per revision that has something to say.
+    pub revisions: Vec<RevisionLoad>,
+}
+
+/// One revision's load at one gateway.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RevisionLoad {
+    /// Whose load.
+    pub revision: RevisionId,
+    /// Why this entry is sent now.
+    pub kind: LoadKind,
+    /// Average requests in flight (waiting and running) since the last periodic report; 1 in a wake-up (knative.md A6:
+    /// the first request of an idle revision is reported at once as an average of 1, and the next periodic report has
+    /// that 1 subtracted).
+    pub concurrency: Concurrency,
+    /// Requests that arrived since the last periodic report, per second; a wake-up counts 1 and the next periodic
+    /// report one less.
+    pub rps: Rps,
+    /// Requests in flight now, waiting ones included.
+    pub in_flight: u32,
+    /// Requests waiting for a slot now.
+    pub waiting: u32,
+    /// The newest [`EndpointSet`] this gateway has in place.
+    pub acked: Generation,
+    /// Requests still running on sandboxes that the acknowledged set no longer has: (sandbox, in flight). A sandbox
+    /// may stop only when every gateway has acknowledged its removal and reports it no more, or with 0.
+    pub draining: Vec<(SandboxId, u32)>,
+    /// Sandboxes this gateway has given up on (refused connections, or a request that never ended): replace them.
+    pub ejected: Vec<SandboxId>,
+}
+
+/// Why a [`RevisionLoad`] is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum LoadKind {
+    /// The second is over.
+    Periodic,
+    /// A request waits and nothing is there to serve it, more wait than the last wake-up said (doubled since), or the
+    /// first request came in at a rung below full. Looked at before the next tick; may only raise the desired count.
+    Wake,
+    /// A drained sandbox reached 0, or a sandbox was ejected: carries `draining` and `ejected` only.
+    Sandboxes,
+}
+
+/// Where a revision's requests may run, from scaling to every gateway.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct EndpointSet {
+    /// Whose endpoints.
+    pub revision: RevisionId,
+    /// Grows with every set of this revision.
+    pub generation: Generation,
+    /// Where the revision stands on the ladder. Below [`Rung::Full`], the first request in flight wakes scaling.
+    pub rung: Rung,
+    /// Ready sandboxes. A sandbox that was in the set before and is not now drains.
+    pub endpoints: Vec<Endpoint>,
+    /// Said to clients while nothing can run: why (`Unschedulable`, a start that fails, ...). `None` when all is well.
+    pub trouble: Option<Arc<str>>,
+}
+
+/// One ready sandbox.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Which sandbox; also what [`EndpointSet`]s are compared by.
+    pub sandbox: SandboxId,
+    /// From the decision to start it to ready; what `Server-Timing: start` reports to requests that waited for it.
+    #[serde(with = "duration_micros")]
+    pub start: Duration,
+}
+
+/// The ladder an idle revision stands on, cheapest first (planner.md A.2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rung {
+    /// Nothing runs; a request starts a sandbox.
+    #[default]
+    Zero,
+    /// A sandbox is frozen.
+    Frozen,
+    /// A full sandbox under a small CPU limit, upgraded in place.
+    Throttled,
+    /// Full instances run.
+    Full,
+}
+
+impl Rung {
+    /// The word users see, in `Server-Timing` too.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Zero => "zero",
+            Self::Frozen => "frozen",
+            Self::Throttled => "throttled",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// How a revision fares, from scaling to control.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RevisionStatus {
+    /// Whose status.
+    pub revision: RevisionId,
+    /// Grows with every status of this revision.
+    pub generation: Generation,
+    /// What the decider wants; `None` before the first decision.
+    pub desired: Option<Replicas>,
+    /// Ready replicas; a frozen one does not count (mechanisms.md 6).
+    pub actual: Replicas,
+    /// Being started now.
+    pub starting: Replicas,
+    /// The PodAutoscaler's `Active` condition (knative.md A8).
+    pub active: Condition,
+    /// The initial scale has been reached once; never cleared (knative.md A8).
+    pub initialized: bool,
+    /// `ResourcesAvailable` as far as scaling knows: False with `Unschedulable` or `ProgressDeadlineExceeded`.
+    pub resources: Condition,
+    /// `ContainerHealthy`: False with `ExitCode<N>` or another start failure.
+    pub container: Condition,
+    /// Where it stands on the ladder.
+    pub rung: Rung,
+    /// What its running instances cost now.
+    pub price: PricePerHour,
+}
+
+/// A condition's status with its reason and message (knative.md D6).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Condition {
+    /// True, False or Unknown.
+    pub status: ConditionStatus,
+    /// CamelCase word, empty when True.
+    pub reason: Arc<str>,
+    /// For people, empty when True.
+    pub message: Arc<str>,
+    /// When anything above last changed.
+    pub since: Timestamp,
+}
+
+/// Kubernetes' three-valued truth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Not known yet.
+    Unknown,
+}
+
+impl Condition {
+    /// Status True, nothing to explain.
+    pub fn yes(since: Timestamp) -> Self {
+        Self { status: ConditionStatus::True, reason: "".into(), message: "".into(), since }
+    }
+    /// Status False, with its reason.
+    pub fn no(reason: impl Into<Arc<str>>, message: impl Into<Arc<str>>, since: Timestamp) -> Self {
+        Self { status: ConditionStatus::False, reason: reason.into(), message: message.into(), since }
+    }
+    /// Status Unknown, with its reason.
+    pub fn unknown(reason: impl Into<Arc<str>>, message: impl Into<Arc<str>>, since: Timestamp) -> Self {
+        Self { status: ConditionStatus::Unknown, reason: reason.into(), message: message.into(), since }
+    }
+}
+
+mod duration_micros {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(value.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_micros)
+    }
+}

@@ -1,0 +1,230 @@
+//! A revision, checked: what the planes know of a manifest. Made in one place, from defaulted and validated resources.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ids::{ObjectId, RevisionId};
+use crate::units::{Bytes, Concurrency, ContainerConcurrency, Millicores, Replicas, Rps, Timestamp};
+
+/// One immutable version of code and configuration, with everything that the cluster's ConfigMaps default resolved.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Revision {
+    /// Its name.
+    pub id: RevisionId,
+    /// The Configuration that made it.
+    pub configuration: ObjectId,
+    /// The Service above it; `None` for a bare Configuration. Becomes `K_SERVICE`.
+    pub service: Option<ObjectId>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// What to run.
+    pub workload: Arc<Workload>,
+    /// Requests in flight per replica.
+    pub container_concurrency: ContainerConcurrency,
+    /// Request deadlines.
+    pub timeouts: Timeouts,
+    /// How it scales.
+    pub scaling: Scaling,
+    /// What it does when idle.
+    pub idle: IdlePolicy,
+    /// `knarr.dev/server-timing: "enabled"`: `Server-Timing` on every response, not only when asked for.
+    pub server_timing: bool,
+    /// Whether any route sends it traffic (knative.md A8).
+    pub reachability: Reachability,
+}
+
+/// Request deadlines of a revision (knative.md C3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// `timeoutSeconds`: the whole request, queueing included. Range 1 s to `max-revision-timeout-seconds`.
+    pub request: Duration,
+    /// `responseStartTimeoutSeconds`: until the first byte of the response. `None` when not set.
+    pub response_start: Option<Duration>,
+    /// `idleTimeoutSeconds`: the longest gap between writes of the response. `None` when off.
+    pub idle: Option<Duration>,
+}
+
+/// Whether traffic can reach a revision (knative.md A8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reachability {
+    /// Not known yet; treated as reachable.
+    #[default]
+    Unknown,
+    /// A route names it.
+    Reachable,
+    /// No route names it: min-scale, retention and scale-down delay do not apply.
+    Unreachable,
+}
+
+/// The autoscaling annotations of a revision over `config-autoscaler` (knative.md A3, A7, A10, A11), resolved.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scaling {
+    /// What is measured, with target (per replica, utilization applied, at least 0.01) and total.
+    pub metric: Metric,
+    /// How samples in the window weigh.
+    pub aggregation: Aggregation,
+    /// The stable window; 6 s to 1 h, whole seconds.
+    pub stable_window: Duration,
+    /// The panic window; whole seconds, at least 1.
+    pub panic_window: Duration,
+    /// Enter panic at desired / ready of this ratio: `panic-threshold-percentage` / 100.
+    pub panic_threshold: f64,
+    /// Largest factor up per decision; more than 1.
+    pub max_scale_up_rate: f64,
+    /// Largest factor down per decision; more than 1.
+    pub max_scale_down_rate: f64,
+    /// `None` is Knative's -1: unlimited.
+    pub target_burst_capacity: Option<f64>,
+    /// Requests one activator can hold; only reported.
+    pub activator_capacity: f64,
+    /// Least replicas; 0 allows zero.
+    pub min_scale: Replicas,
+    /// Most replicas; `None` is no limit.
+    pub max_scale: Option<Replicas>,
+    /// Replicas a new revision must reach once before it is ready; 0 only where the cluster allows it.
+    pub initial_scale: Replicas,
+    /// Least replicas when scaling from zero; 1 unless annotated.
+    pub activation_scale: Replicas,
+    /// Keep the highest recent decision for this long before going down.
+    pub scale_down_delay: Duration,
+    /// `enable-scale-to-zero`.
+    pub scale_to_zero: bool,
+    /// `scale-to-zero-grace-period`; more than 0.
+    pub scale_to_zero_grace: Duration,
+    /// Keep the last replica this long after the decision to go to zero.
+    pub retention: Duration,
+    /// How long a start may take before it counts as failed; whole seconds.
+    pub progress_deadline: Duration,
+}
+
+/// What the decider measures, per replica.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Metric {
+    /// Requests in flight.
+    Concurrency {
+        /// Wanted average per replica.
+        target: Concurrency,
+        /// The most one replica can take, before utilization.
+        total: Concurrency,
+    },
+    /// Requests per second.
+    Rps {
+        /// Wanted average per replica.
+        target: Rps,
+        /// The most one replica can take, before utilization.
+        total: Rps,
+    },
+}
+
+/// `metric-aggregation-algorithm`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Aggregation {
+    /// Every second weighs the same.
+    #[default]
+    Linear,
+    /// Recent seconds weigh more.
+    WeightedExponential,
+}
+
+/// What a revision does when nobody asks for it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub enum IdlePolicy {
+    /// As Knative: window, grace, zero (or min-scale).
+    #[default]
+    Knative,
+    /// `knarr.dev/idle: auto`: the cheapest rung that keeps the SLA.
+    Auto(ColdStartSla),
+}
+
+/// `knarr.dev/cold-start-sla: "p99<500ms"`: the added latency of a request that meets an idle revision.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ColdStartSla {
+    /// The quantile that must hold, 0 < q < 1; 0.99 for `p99`.
+    pub quantile: f64,
+    /// The limit on the added latency.
+    pub limit: Duration,
+}
+
+/// What one sandbox of a revision runs. One serving container for now.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Workload {
+    /// The container's name, `user-container` by default.
+    pub container: Arc<str>,
+    /// What to run.
+    pub image: Image,
+    /// Replaces the image's entry point when not empty.
+    pub command: Vec<String>,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// The user's variables, resolved; Knative's own (`PORT`, `K_*`) are added at start and win.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; the image's own, or `/`, when `None`.
+    pub working_dir: Option<PathBuf>,
+    /// The port the app listens on, also `PORT`; 1 to 65535, 8080 by default.
+    pub port: u16,
+    /// What the app speaks on it.
+    pub protocol: Protocol,
+    /// CPU limit; no limit when `None`.
+    pub cpu_limit: Option<Millicores>,
+    /// Memory limit; no limit when `None`.
+    pub memory_limit: Option<Bytes>,
+    /// When the app counts as ready.
+    pub readiness: ReadinessProbe,
+    /// How long `stop` waits after the stop signal before it kills: `timeoutSeconds`, as Knative's pods.
+    pub stop_grace: Duration,
+}
+
+/// Where the program comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Image {
+    /// `host:/path` or `host:NAME`: a program that is installed on this machine.
+    Host(PathBuf),
+}
+
+/// What a container speaks on its port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge, no TLS (port name `h2c`).
+    H2c,
+}
+
+/// A readiness probe (Kubernetes' fields, knative.md C4).
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReadinessProbe {
+    /// What is asked.
+    pub check: ProbeCheck,
+    /// Consecutive successes wanted; at least 1.
+    pub success_threshold: u32,
+    /// Consecutive failures after which a ready app counts as not ready; at least 1.
+    pub failure_threshold: u32,
+    /// Wait before the first try.
+    pub initial_delay: Duration,
+    /// `None` is Knative's aggressive probing (`periodSeconds: 0`): as often as is cheap until ready.
+    pub period: Option<Duration>,
+    /// Per try.
+    pub timeout: Duration,
+}
+
+/// What a probe asks.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ProbeCheck {
+    /// The port accepts a connection.
+    Tcp {
+        /// Which port.
+        port: u16,
+    },
+    /// `GET` answers 200 to 399.
+    Http {
+        /// Which port.
+        port: u16,
+        /// Path with query, starts with `/`.
+        path: String,
+        /// Extra headers; `Host` replaces the default.
+        headers: Vec<(String, String)>,
+    },
+}

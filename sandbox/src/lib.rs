@@ -1,0 +1,3 @@
+//! Runs one instance of a revision: the driver contract, and the local Linux driver behind it.
+
+pub mod driver;

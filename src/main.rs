@@ -1,0 +1,3 @@
+//! The `knarr` binary: arguments, role selection, exit codes.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The small HTTP app behind every example, test and benchmark.
