@@ -208,15 +208,30 @@ pub enum ConditionStatus {
 impl Condition {
     /// Status True, nothing to explain.
     pub fn yes(since: Timestamp) -> Self {
-        Self { status: ConditionStatus::True, reason: "".into(), message: "".into(), since }
+        Self {
+            status: ConditionStatus::True,
+            reason: "".into(),
+            message: "".into(),
+            since,
+        }
     }
     /// Status False, with its reason.
     pub fn no(reason: impl Into<Arc<str>>, message: impl Into<Arc<str>>, since: Timestamp) -> Self {
-        Self { status: ConditionStatus::False, reason: reason.into(), message: message.into(), since }
+        Self {
+            status: ConditionStatus::False,
+            reason: reason.into(),
+            message: message.into(),
+            since,
+        }
     }
     /// Status Unknown, with its reason.
     pub fn unknown(reason: impl Into<Arc<str>>, message: impl Into<Arc<str>>, since: Timestamp) -> Self {
-        Self { status: ConditionStatus::Unknown, reason: reason.into(), message: message.into(), since }
+        Self {
+            status: ConditionStatus::Unknown,
+            reason: reason.into(),
+            message: message.into(),
+            since,
+        }
     }
 }
 

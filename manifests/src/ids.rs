@@ -105,7 +105,10 @@ impl Generation {
     /// The generation after this one, in the same term.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self { epoch: self.epoch, counter: self.counter + 1 }
+        Self {
+            epoch: self.epoch,
+            counter: self.counter + 1,
+        }
     }
 }
 

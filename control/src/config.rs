@@ -1,0 +1,325 @@
+//! Knarr's own settings: what `--config FILE` (TOML) and the flags fill alike, checked once.
+//!
+//! Cluster settings that Knative keeps in ConfigMaps (`config-autoscaler` and its siblings) are manifests, not this.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The settings as written, by file or by flag; what is absent gets its default in [`Config::from_raw`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawConfig {
+    /// Addresses the gateway listens on. Default `127.0.0.1:8080`.
+    #[serde(default)]
+    pub listen: Vec<String>,
+    /// Address of the read-only admin port (`/metrics`, `/v1/status`); must be loopback. Default `127.0.0.1:9090`.
+    pub admin: Option<String>,
+    /// Where sandboxes, logs and the control socket live. Default: see [`default_data_dir`].
+    pub data_dir: Option<PathBuf>,
+    /// Gateway threads, 1 to 1024. Default: one per core. Each costs about 1 MiB and its own upstream connections.
+    pub threads: Option<usize>,
+    /// How long shutdown waits for requests in flight. Default `30s`.
+    pub drain_timeout: Option<String>,
+    /// Bounds of the queues.
+    #[serde(default)]
+    pub queue: RawQueue,
+    /// Instance specs with prices, cheapest first or not. Default: `full` and `throttled`.
+    #[serde(default, rename = "spec")]
+    pub specs: Vec<RawSpec>,
+    /// Run without isolation where the host cannot isolate.
+    #[serde(default)]
+    pub unsafe_no_isolation: bool,
+}
+
+/// Bounds of the queues in front of revisions.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawQueue {
+    /// Requests that may wait per revision, 1 to 1,000,000. Default 10,000, Knative's depth.
+    pub requests: Option<usize>,
+    /// How long a request may wait. Default: the revision's `timeoutSeconds`.
+    pub timeout: Option<String>,
+}
+
+/// An instance spec of the catalogue.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawSpec {
+    /// What users see.
+    pub name: String,
+    /// CPU as Kubernetes writes it (`50m`, `2`); absent: the revision's own limit.
+    pub cpu: Option<String>,
+    /// Money per hour, in any one currency.
+    pub price_per_hour: f64,
+}
+
+/// The settings, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses the gateway listens on; at least one.
+    pub listen: Vec<SocketAddr>,
+    /// Address of the admin port; always loopback.
+    pub admin: SocketAddr,
+    /// Where sandboxes, logs and the control socket live.
+    pub data_dir: PathBuf,
+    /// Gateway threads.
+    pub threads: usize,
+    /// How long shutdown waits for requests in flight.
+    pub drain_timeout: Duration,
+    /// Requests that may wait per revision.
+    pub queue_requests: usize,
+    /// How long a request may wait for a slot; `None` is the revision's own timeout.
+    pub queue_timeout: Option<Duration>,
+    /// The catalogue as written; empty means the default one.
+    pub specs: Vec<RawSpec>,
+    /// Run without isolation where the host cannot isolate.
+    pub unsafe_no_isolation: bool,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there or not readable.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has a field of the wrong name or type.
+    #[error("{path}: {message}", path = path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Where and what, with the line quoted.
+        message: String,
+    },
+    /// A value is out of its range.
+    #[error("{field}: {message}")]
+    Value {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+}
+
+impl RawConfig {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not TOML, or has an unknown field.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            message: error.to_string().trim().to_owned(),
+        })
+    }
+
+    /// `self` where it says something, `under` where it does not: flags over file.
+    #[must_use]
+    pub fn over(self, under: Self) -> Self {
+        Self {
+            listen: if self.listen.is_empty() {
+                under.listen
+            } else {
+                self.listen
+            },
+            admin: self.admin.or(under.admin),
+            data_dir: self.data_dir.or(under.data_dir),
+            threads: self.threads.or(under.threads),
+            drain_timeout: self.drain_timeout.or(under.drain_timeout),
+            queue: RawQueue {
+                requests: self.queue.requests.or(under.queue.requests),
+                timeout: self.queue.timeout.or(under.queue.timeout),
+            },
+            specs: if self.specs.is_empty() { under.specs } else { self.specs },
+            unsafe_no_isolation: self.unsafe_no_isolation || under.unsafe_no_isolation,
+        }
+    }
+}
+
+impl Config {
+    /// Checks every value and fills the defaults.
+    ///
+    /// # Errors
+    /// The first value that cannot be used, with what would be right.
+    pub fn from_raw(raw: RawConfig) -> Result<Self, ConfigError> {
+        let listen = if raw.listen.is_empty() {
+            vec!["127.0.0.1:8080".to_owned()]
+        } else {
+            raw.listen
+        };
+        let listen = listen
+            .iter()
+            .map(|text| address("listen", text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let admin = address("admin", raw.admin.as_deref().unwrap_or("127.0.0.1:9090"))?;
+        if !admin.ip().is_loopback() {
+            return Err(value(
+                "admin",
+                format!("{admin} is not a loopback address; the admin port has no access control, use 127.0.0.1:PORT"),
+            ));
+        }
+        let threads = match raw.threads {
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+            Some(threads @ 1..=1024) => threads,
+            Some(other) => return Err(value("threads", format!("{other} is out of range; 1 to 1024"))),
+        };
+        let queue_requests = match raw.queue.requests {
+            None => 10_000,
+            Some(requests @ 1..=1_000_000) => requests,
+            Some(other) => {
+                return Err(value(
+                    "queue.requests",
+                    format!("{other} is out of range; 1 to 1000000"),
+                ));
+            }
+        };
+        Ok(Self {
+            listen,
+            admin,
+            data_dir: raw.data_dir.map_or_else(default_data_dir, Ok)?,
+            threads,
+            drain_timeout: raw
+                .drain_timeout
+                .map_or(Ok(Duration::from_secs(30)), |text| duration("drain-timeout", &text))?,
+            queue_requests,
+            queue_timeout: raw
+                .queue
+                .timeout
+                .map(|text| duration("queue.timeout", &text))
+                .transpose()?,
+            specs: raw.specs,
+            unsafe_no_isolation: raw.unsafe_no_isolation,
+        })
+    }
+}
+
+/// Where state lives when nobody says: `/var/lib/knarr` for root, `$XDG_STATE_HOME/knarr` or `~/.local/state/knarr`
+/// for others.
+///
+/// # Errors
+/// When an ordinary user has neither variable set.
+pub fn default_data_dir() -> Result<PathBuf, ConfigError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/knarr"));
+    }
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    set("XDG_STATE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".local/state")))
+        .map(|state| state.join("knarr"))
+        .ok_or_else(|| {
+            value(
+                "data-dir",
+                "neither XDG_STATE_HOME nor HOME is set; give --data-dir DIR".to_owned(),
+            )
+        })
+}
+
+/// Parses `500ms`, `30s`, `10m`, `2h`: one whole number with its unit.
+///
+/// # Errors
+/// Names `field` and the form wanted.
+pub fn duration(field: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    let wrong = || {
+        value(
+            field,
+            format!("\"{text}\" is not a duration; write a whole number with ms, s, m or h, as in 30s"),
+        )
+    };
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let millis = match &text[digits..] {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => None,
+    };
+    millis.map(Duration::from_millis).ok_or_else(wrong)
+}
+
+fn address(field: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| {
+        value(
+            field,
+            format!("\"{text}\" is not an address; write IP:PORT, as in 127.0.0.1:8080 or [::1]:8080"),
+        )
+    })
+}
+
+fn value(field: &'static str, message: String) -> ConfigError {
+    ConfigError::Value { field, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(toml: &str) -> Result<Config, String> {
+        let raw: RawConfig = toml::from_str(toml).map_err(|error| error.to_string())?;
+        Config::from_raw(RawConfig {
+            data_dir: Some("/d".into()),
+            ..raw
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_loopback() {
+        let config = checked("").unwrap();
+        assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(config.admin, "127.0.0.1:9090".parse().unwrap());
+        assert_eq!((config.queue_requests, config.queue_timeout), (10_000, None));
+    }
+
+    #[test]
+    fn each_wrong_value_names_its_field_and_what_would_be_right() {
+        for (toml, wanted) in [
+            ("listen = ['8080']", "listen: \"8080\" is not an address; write IP:PORT"),
+            (
+                "admin = '0.0.0.0:9090'",
+                "admin: 0.0.0.0:9090 is not a loopback address",
+            ),
+            ("threads = 0", "threads: 0 is out of range; 1 to 1024"),
+            ("[queue]\nrequests = 0", "queue.requests: 0 is out of range"),
+            (
+                "drain-timeout = '30'",
+                "drain-timeout: \"30\" is not a duration; write a whole number with ms, s, m or h",
+            ),
+            ("drain-timeout = '99999999999999999h'", "is not a duration"),
+            ("lisen = []", "unknown field `lisen`"),
+        ] {
+            let error = checked(toml).unwrap_err();
+            assert!(error.contains(wanted), "{toml}: {error}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file: RawConfig = toml::from_str("listen = ['127.0.0.1:1']\nthreads = 3").unwrap();
+        let flags = RawConfig {
+            listen: vec!["[::1]:2".into()],
+            ..RawConfig::default()
+        };
+        let config = Config::from_raw(RawConfig {
+            data_dir: Some("/d".into()),
+            ..flags.over(file)
+        })
+        .unwrap();
+        assert_eq!((config.listen, config.threads), (vec!["[::1]:2".parse().unwrap()], 3));
+    }
+}
