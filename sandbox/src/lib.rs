@@ -1,3 +1,4 @@
 //! Runs one instance of a revision: the driver contract, and the local Linux driver behind it.
 
+pub mod cgroup;
 pub mod driver;

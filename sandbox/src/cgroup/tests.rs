@@ -1,0 +1,476 @@
+//! Cgroups on fixtures of every kind of host, and on this one.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use manifests::units::Millicores;
+
+use super::*;
+
+/// A made-up host in a temporary directory: cgroup "files" are plain ones.
+struct Fixture {
+    dir: tempfile::TempDir,
+    mountinfo: String,
+    own: String,
+}
+
+impl Fixture {
+    fn new(own: &str) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            mountinfo: String::new(),
+            own: own.to_owned(),
+        }
+    }
+
+    /// Mounts a tree; `dirs` are its cgroups besides the root, each with the controllers it has.
+    fn mount(mut self, kind: &str, options: &str, point: &str, dirs: &[(&str, &str, &str)]) -> Self {
+        self.mountinfo += &format!("31 23 0:28 / {point} rw,nosuid shared:9 - {kind} none {options}\n");
+        for (path, controllers, handed) in dirs {
+            let dir = self.dir.path().join(format!("{}{path}", &point[1..]));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("cgroup.procs"), "").unwrap();
+            if kind == "cgroup2" {
+                fs::write(dir.join("cgroup.controllers"), controllers).unwrap();
+                fs::write(dir.join("cgroup.subtree_control"), handed).unwrap();
+            }
+        }
+        self
+    }
+
+    fn hierarchy(&self) -> Hierarchy {
+        Hierarchy::of(&detect::Host {
+            root: self.dir.path().to_owned(),
+            mountinfo: self.mountinfo.clone(),
+            own: self.own.clone(),
+        })
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path.trim_start_matches('/'))
+    }
+}
+
+fn bases(hierarchy: &Hierarchy, fixture: &Fixture) -> Vec<(Vec<&'static str>, String)> {
+    let base = |t: &Tree| format!("/{}", t.base.strip_prefix(fixture.dir.path()).unwrap().display());
+    hierarchy
+        .trees
+        .iter()
+        .map(|t| (t.controllers.iter().map(|c| c.name()).collect(), base(t)))
+        .collect()
+}
+
+fn hybrid() -> Fixture {
+    Fixture::new("8:pids:/\n4:memory:/jobs/7\n2:cpuacct:/\n1:cpu:/\n9:name=systemd:/\n0::/\n")
+        .mount("cgroup", "rw,cpu", "/sys/fs/cgroup/cpu", &[("", "", "")])
+        .mount("cgroup", "rw,cpuacct", "/sys/fs/cgroup/cpuacct", &[("", "", "")])
+        .mount(
+            "cgroup",
+            "rw,memory",
+            "/sys/fs/cgroup/memory",
+            &[("", "", ""), ("/jobs/7", "", "")],
+        )
+        .mount("cgroup", "rw,pids", "/sys/fs/cgroup/pids", &[("", "", "")])
+        .mount("cgroup", "rw,name=systemd", "/sys/fs/cgroup/systemd", &[("", "", "")])
+        .mount("cgroup2", "rw", "/sys/fs/cgroup/unified", &[("", "", "")])
+}
+
+#[test]
+fn a_hybrid_host_uses_v1_for_limits_and_v2_for_the_rest() {
+    let fixture = hybrid();
+    let hierarchy = fixture.hierarchy();
+    let want = vec![
+        (vec!["cpu"], "/sys/fs/cgroup/cpu".to_owned()),
+        (vec!["memory"], "/sys/fs/cgroup/memory/jobs/7".to_owned()),
+        (vec!["pids"], "/sys/fs/cgroup/pids".to_owned()),
+        (vec![], "/sys/fs/cgroup/unified".to_owned()),
+    ];
+    assert_eq!(bases(&hierarchy, &fixture), want);
+    assert_eq!(
+        hierarchy.describe(),
+        "cgroup v1 (cpu, memory, pids) and v2 (no controllers)"
+    );
+    assert!(hierarchy.missing().is_empty(), "{:?}", hierarchy.missing());
+}
+
+#[test]
+fn a_pure_v1_host_keeps_cpuacct_for_the_cpu_time() {
+    let fixture = Fixture::new("3:memory:/\n2:cpu,cpuacct:/user\n")
+        .mount(
+            "cgroup",
+            "rw,cpu,cpuacct",
+            "/sys/fs/cgroup/cpu,cpuacct",
+            &[("", "", ""), ("/user", "", "")],
+        )
+        .mount("cgroup", "rw,memory", "/sys/fs/cgroup/memory", &[("", "", "")]);
+    let hierarchy = fixture.hierarchy();
+    assert_eq!(hierarchy.describe(), "cgroup v1 (cpu, cpuacct, memory)");
+    assert_eq!(
+        hierarchy.missing(),
+        ["process limits are not enforced: no cgroup tree with the pids controller is mounted"]
+    );
+}
+
+#[test]
+fn v2_as_root_goes_to_the_nearest_cgroup_that_gives_all_three_limits() {
+    let all = "cpuset cpu io memory pids";
+    let fixture = Fixture::new("0::/system.slice/knarr.service\n").mount(
+        "cgroup2",
+        "rw",
+        "/sys/fs/cgroup",
+        &[
+            ("", all, "cpu memory pids"),
+            ("/system.slice", "memory pids", "memory pids"),
+            ("/system.slice/knarr.service", "memory pids", "memory pids"),
+        ],
+    );
+    let hierarchy = fixture.hierarchy();
+    assert_eq!(
+        bases(&hierarchy, &fixture),
+        [(vec!["cpu", "memory", "pids"], "/sys/fs/cgroup".to_owned())]
+    );
+    assert_eq!(hierarchy.describe(), "cgroup v2 (cpu, memory, pids)");
+    assert!(hierarchy.missing().is_empty());
+}
+
+#[test]
+fn v2_hands_down_what_is_available_and_says_what_is_not() {
+    let fixture = Fixture::new("0::/user.slice/me.scope\n").mount(
+        "cgroup2",
+        "rw",
+        "/sys/fs/cgroup",
+        &[
+            ("", "memory pids", ""),
+            ("/user.slice", "memory pids", ""),
+            ("/user.slice/me.scope", "memory", ""),
+        ],
+    );
+    let hierarchy = fixture.hierarchy();
+    assert_eq!(
+        bases(&hierarchy, &fixture),
+        [(vec!["memory", "pids"], "/sys/fs/cgroup/user.slice".to_owned())]
+    );
+    let why = hierarchy.missing().join("\n");
+    assert!(
+        why.starts_with("CPU limits are not enforced: the cpu controller is not handed down to /"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_container_sees_its_own_cgroup_as_the_root_of_the_mount() {
+    let mounts = detect::mounts("31 23 0:28 /docker/abc /sys/fs/cgroup/my\\040cpu ro - cgroup cgroup rw,cpu\n");
+    assert_eq!(mounts[0].point, Path::new("/sys/fs/cgroup/my cpu"));
+    assert_eq!(mounts[0].root, Path::new("/docker/abc"));
+    assert_eq!(mounts[0].controllers, ["cpu"]);
+}
+
+#[test]
+fn a_host_without_cgroups_works_and_says_so() {
+    let fixture = Fixture::new("0::/\n");
+    let hierarchy = fixture.hierarchy();
+    assert_eq!(hierarchy.describe(), "no cgroups");
+    assert_eq!(hierarchy.missing().len(), 3);
+    let cgroup = hierarchy.create("g", "a", &Limits::default()).unwrap();
+    assert!(cgroup.open_join().unwrap().is_empty());
+    assert_eq!(cgroup.usage().unwrap(), Usage::default());
+    assert!(cgroup.kill().unwrap());
+    cgroup.remove(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn v2_files_hold_what_kubernetes_would_write() {
+    let fixture = Fixture::new("0::/\n").mount("cgroup2", "rw", "/c", &[("", "cpu memory pids", "cpu memory pids")]);
+    let hierarchy = fixture.hierarchy();
+    let dir = fixture.path("/c/g/a");
+    // The kernel would make the files; the fixture makes them before the limits are set.
+    hierarchy.trees[0].prepare_group("g").unwrap_err();
+    fs::create_dir_all(&dir).unwrap();
+    for (file, text) in [
+        ("cpu.weight", "100"),
+        ("cpu.max", "max 100000"),
+        ("memory.max", "max"),
+        ("memory.swap.max", "max"),
+        ("memory.oom.group", "0"),
+        ("memory.current", "4096"),
+        ("memory.events", "low 0\noom 1\noom_kill 2\n"),
+        ("pids.max", "max"),
+        ("pids.current", "3"),
+        ("cpu.stat", "usage_usec 1500\nuser_usec 1000\n"),
+    ] {
+        fs::write(dir.join(file), text).unwrap();
+    }
+    let cgroup = hierarchy.open("g", "a");
+    let limits = Limits {
+        cpu: Some(Millicores(250)),
+        memory: Some(Bytes(64 << 20)),
+        pids: Some(512),
+    };
+    cgroup.set_limits(&limits).unwrap();
+    let file = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    assert_eq!(file("cpu.max"), "25000 100000");
+    assert_eq!(file("cpu.weight"), "35");
+    assert_eq!(file("memory.max"), "67108864");
+    assert_eq!(file("memory.swap.max"), "0");
+    assert_eq!(file("memory.oom.group"), "1");
+    assert_eq!(file("pids.max"), "512");
+    let usage = cgroup.usage().unwrap();
+    assert_eq!(usage.cpu, Duration::from_micros(1500));
+    assert_eq!((usage.memory, usage.pids, usage.oom_kills), (Bytes(4096), Some(3), 2));
+    assert_eq!(usage.limits, limits);
+
+    cgroup.set_limits(&Limits::default()).unwrap();
+    assert_eq!(
+        (file("cpu.max"), file("memory.max"), file("pids.max")),
+        ("max 100000".into(), "max".into(), "max".into())
+    );
+    assert_eq!(cgroup.usage().unwrap().limits, Limits::default());
+
+    // A limit below what is in use would kill: refused, and nothing has changed.
+    fs::write(dir.join("memory.reclaim"), "").unwrap();
+    let low = Limits {
+        memory: Some(Bytes(1024)),
+        cpu: Some(Millicores(10)),
+        ..Limits::default()
+    };
+    assert_eq!(cgroup.set_limits(&low).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    assert_eq!(
+        (file("memory.reclaim"), file("memory.max"), file("cpu.max")),
+        ("3072".into(), "max".into(), "max 100000".into())
+    );
+}
+
+#[test]
+fn units_are_kubernetes_and_the_kernels() {
+    for (cpu, quota) in [
+        (1, 1_000),
+        (10, 1_000),
+        (11, 1_100),
+        (250, 25_000),
+        (1_000, 100_000),
+        (64_000, 6_400_000),
+    ] {
+        assert_eq!(files::quota_us(Millicores(cpu)), quota, "{cpu}m");
+    }
+    for (cpu, shares) in [
+        (Some(0), 2),
+        (Some(1), 2),
+        (Some(100), 102),
+        (Some(1000), 1024),
+        (None, 1024),
+    ] {
+        assert_eq!(files::shares(cpu.map(Millicores)), shares, "{cpu:?}");
+    }
+    for (shares, weight) in [(2, 1), (102, 17), (256, 35), (1024, 100), (262_144, 10_000)] {
+        assert_eq!(files::weight(shares), weight, "{shares}");
+    }
+    assert_eq!(files::millicores(25_000, 100_000), Some(Millicores(250)));
+    assert_eq!(files::millicores(25_000, 0), None);
+}
+
+/// A group of its own per test, removed even when the test fails.
+struct RealGroup {
+    hierarchy: Hierarchy,
+    name: String,
+}
+
+impl RealGroup {
+    /// `None` where this user may not make cgroups; in CI every host must be able to.
+    fn new(test: &str) -> Option<Self> {
+        let hierarchy = Hierarchy::detect();
+        if hierarchy.missing().is_empty() {
+            return Some(Self {
+                hierarchy,
+                name: format!("knarr-test-{test}-{}", std::process::id()),
+            });
+        }
+        let why = hierarchy.missing().join("; ");
+        assert!(std::env::var_os("CI").is_none(), "cgroups are needed in CI: {why}");
+        eprintln!("skipped: {why}");
+        None
+    }
+
+    fn create(&self, name: &str, limits: &Limits) -> Cgroup {
+        self.hierarchy.create(&self.name, name, limits).unwrap()
+    }
+}
+
+impl Drop for RealGroup {
+    fn drop(&mut self) {
+        self.hierarchy.reap(&self.name, Duration::from_secs(2)).unwrap();
+        for tree in &self.hierarchy.trees {
+            assert!(!tree.base.join(&self.name).exists(), "{} is left", tree.base.display());
+        }
+    }
+}
+
+/// Runs `sh -c script` in `cgroup`, joined as the spawner's children join: by the descriptors.
+fn run_in(cgroup: &Cgroup, script: &str) -> Child {
+    use std::os::unix::process::CommandExt;
+    let join = cgroup.open_join().unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]);
+    #[expect(unsafe_code, reason = "joins between fork and exec")]
+    // SAFETY: only `write` on descriptors that outlive the spawn; async-signal-safe, no allocation.
+    unsafe {
+        command.pre_exec(move || {
+            join.iter()
+                .try_for_each(|fd| rustix::io::write(fd.as_fd(), b"0").map(drop))
+                .map_err(io::Error::from)
+        })
+    };
+    command.spawn().unwrap()
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("{what}: not within 10 s");
+}
+
+#[test]
+fn limits_are_set_read_back_and_changed_in_place() {
+    let Some(group) = RealGroup::new("limits") else { return };
+    let limits = Limits {
+        cpu: Some(Millicores(200)),
+        memory: Some(Bytes(32 << 20)),
+        pids: Some(20),
+    };
+    let cgroup = group.create("a", &limits);
+    assert_eq!(cgroup.usage().unwrap().limits, limits);
+    assert_eq!(
+        group.hierarchy.create(&group.name, "a", &limits).unwrap_err().kind(),
+        io::ErrorKind::AlreadyExists
+    );
+    assert_eq!(
+        cgroup.usage().unwrap().limits,
+        limits,
+        "the failed create has not touched the other one"
+    );
+    let more = Limits {
+        cpu: Some(Millicores(1500)),
+        memory: Some(Bytes(64 << 20)),
+        pids: None,
+    };
+    for limits in [more, limits, Limits::default(), limits] {
+        cgroup.set_limits(&limits).unwrap();
+        assert_eq!(cgroup.usage().unwrap().limits, limits);
+    }
+    cgroup.remove(Duration::ZERO).unwrap();
+    cgroup.remove(Duration::ZERO).unwrap();
+    assert_eq!(cgroup.usage().unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert!(cgroup.kill().unwrap(), "one that is gone is empty");
+}
+
+#[test]
+fn usage_counts_and_the_process_limit_holds() {
+    let Some(group) = RealGroup::new("usage") else { return };
+    let cgroup = group.create(
+        "a",
+        &Limits {
+            pids: Some(3),
+            ..Limits::default()
+        },
+    );
+    // Busy for a while; then tries to have four sleeping children, of which the limit lets two live.
+    let script = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sleep 60 & sleep 60 & sleep 60 & wait";
+    let mut child = run_in(&cgroup, script);
+    wait_until("three processes", || cgroup.usage().unwrap().pids == Some(3));
+    let usage = cgroup.usage().unwrap();
+    assert!(usage.cpu > Duration::ZERO && usage.memory > Bytes(0), "{usage:?}");
+    assert_eq!(usage.oom_kills, 0);
+    assert_eq!(
+        cgroup.remove(Duration::ZERO).unwrap_err().kind(),
+        io::ErrorKind::ResourceBusy
+    );
+    cgroup.kill_all(Duration::from_secs(5)).unwrap();
+    child.wait().unwrap();
+    cgroup.remove(Duration::from_secs(2)).unwrap();
+}
+
+#[test]
+fn a_process_over_its_memory_is_killed_and_counted() {
+    let Some(group) = RealGroup::new("oom") else { return };
+    let cgroup = group.create(
+        "a",
+        &Limits {
+            memory: Some(Bytes(16 << 20)),
+            ..Limits::default()
+        },
+    );
+    let mut child = run_in(&cgroup, "x=x; while :; do x=$x$x; done");
+    let status = child.wait().unwrap();
+    assert!(!status.success());
+    assert!(cgroup.usage().unwrap().oom_kills > 0);
+    cgroup.remove(Duration::from_secs(2)).unwrap();
+}
+
+#[test]
+fn memory_in_use_refuses_a_lower_limit_and_survives() {
+    let Some(group) = RealGroup::new("lower") else { return };
+    let old = Limits {
+        memory: Some(Bytes(256 << 20)),
+        ..Limits::default()
+    };
+    let cgroup = group.create("a", &old);
+    let mut child = run_in(&cgroup, "x=x; while [ ${#x} -lt 30000000 ]; do x=$x$x; done; sleep 60");
+    wait_until("30 MB in use", || cgroup.usage().unwrap().memory > Bytes(30_000_000));
+    let low = Limits {
+        memory: Some(Bytes(4 << 20)),
+        cpu: Some(Millicores(100)),
+        ..Limits::default()
+    };
+    assert_eq!(cgroup.set_limits(&low).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    assert_eq!(cgroup.usage().unwrap().limits, old, "nothing has changed");
+    assert!(child.try_wait().unwrap().is_none(), "it lives on");
+    cgroup.kill_all(Duration::from_secs(5)).unwrap();
+    child.wait().unwrap();
+    cgroup.remove(Duration::from_secs(2)).unwrap();
+}
+
+#[test]
+fn kill_ends_a_fork_bomb_with_and_without_cgroup_kill() {
+    let Some(group) = RealGroup::new("bomb") else { return };
+    for by_number in [false, true] {
+        let mut cgroup = group.create(
+            "a",
+            &Limits {
+                pids: Some(50),
+                ..Limits::default()
+            },
+        );
+        let all = cgroup.clone();
+        if by_number {
+            cgroup
+                .parts
+                .retain(|part| part.controllers.contains(&Controller::Pids) && part.version == Version::V1);
+            if cgroup.parts.is_empty() {
+                all.remove(Duration::ZERO).unwrap();
+                continue;
+            }
+        }
+        let mut child = run_in(&all, "f() { f 2>/dev/null & f 2>/dev/null & }; f; sleep 60");
+        wait_until("some processes", || all.usage().unwrap().pids.is_some_and(|n| n > 5));
+        cgroup.kill_all(Duration::from_secs(10)).unwrap();
+        child.wait().unwrap();
+        all.remove(Duration::from_secs(5)).unwrap();
+    }
+}
+
+#[test]
+fn reap_kills_and_removes_what_a_crash_has_left() {
+    let Some(group) = RealGroup::new("reap") else { return };
+    let cgroups = ["b", "a"].map(|name| group.create(name, &Limits::default()));
+    let mut child = run_in(&cgroups[0], "sleep 60");
+    assert_eq!(
+        group.hierarchy.reap(&group.name, Duration::from_secs(5)).unwrap(),
+        ["a", "b"]
+    );
+    assert!(!child.wait().unwrap().success());
+    assert!(group.hierarchy.reap(&group.name, Duration::ZERO).unwrap().is_empty());
+}
