@@ -8,5 +8,7 @@
 
 pub mod exchange;
 pub mod ids;
+pub mod problem;
+pub mod resources;
 pub mod revision;
 pub mod units;
