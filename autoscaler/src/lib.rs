@@ -1,1 +1,5 @@
-//! Numbers in, plan out, then do it: windows, decider, planner, scaler.
+//! Numbers in, plan out, then do it: windows, the KPA decider, the planner with prices and SLA, the scaler.
+
+pub mod decider;
+mod go_pow;
+pub mod window;
