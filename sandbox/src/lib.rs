@@ -2,3 +2,4 @@
 
 pub mod cgroup;
 pub mod driver;
+pub mod seccomp;
