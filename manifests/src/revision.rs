@@ -31,6 +31,9 @@ pub struct Revision {
     pub idle: IdlePolicy,
     /// `knarr.dev/server-timing: "enabled"`: `Server-Timing` on every response, not only when asked for.
     pub server_timing: bool,
+    /// Whether connections to its sandboxes are used again. `knarr.dev/upstream-keepalive: "disabled"` turns it off, for
+    /// apps that serve one connection at a time while `containerConcurrency` is 0.
+    pub upstream_keepalive: bool,
     /// Whether any route sends it traffic (knative.md A8).
     pub reachability: Reachability,
 }
