@@ -6,6 +6,7 @@
 //! text ─▶ read (positions, unknown fields) ─▶ Knative's defaulting and validation ─▶ what Knarr supports ─▶ Revision, routes
 //! ```
 
+pub mod annotations;
 pub mod config;
 pub mod domains;
 pub mod exchange;

@@ -1,0 +1,178 @@
+//! The table: key, alias, place, default, range, meaning. Read with `Annotation::of`.
+
+use super::{Annotation, Place};
+
+macro_rules! table {
+    ($( $name:ident: $key:literal $(| $alias:literal)?, $place:ident, default $default:literal, range $range:literal, $meaning:literal; )*) => {
+        $(
+            #[doc = concat!("`", $key, "`: ", $meaning, " Default: ", $default, ". Range: ", $range, ".")]
+            pub const $name: Annotation = Annotation {
+                key: $key,
+                alias: concat!($($alias)?),
+                place: Place::$place,
+                default: $default,
+                range: $range,
+                meaning: $meaning,
+            };
+        )*
+        /// All of them.
+        pub const ALL: &[&Annotation] = &[$( &$name, )*];
+    };
+}
+
+// Knative: pkg/apis/autoscaling, pkg/apis/serving and networking/pkg/apis/networking, each in register.go. The last four are ours.
+table! {
+    CLASS: "autoscaling.knative.dev/class", Template,
+        default "kpa.autoscaling.knative.dev", range "kpa.autoscaling.knative.dev, hpa.autoscaling.knative.dev, or a name outside knative.dev",
+        "Which autoscaler scales the revision.";
+    METRIC: "autoscaling.knative.dev/metric", Template,
+        default "concurrency", range "concurrency, rps",
+        "What is measured per replica.";
+    TARGET: "autoscaling.knative.dev/target", Template,
+        default "containerConcurrency, or container-concurrency-target-default (100); rps: 200", range "at least 0.01",
+        "The most one replica should take, before utilization.";
+    TARGET_UTILIZATION: "autoscaling.knative.dev/target-utilization-percentage"
+        | "autoscaling.knative.dev/targetUtilizationPercentage", Template,
+        default "70", range "1 to 100",
+        "The share of the target that is aimed at.";
+    TARGET_BURST_CAPACITY: "autoscaling.knative.dev/target-burst-capacity"
+        | "autoscaling.knative.dev/targetBurstCapacity", Template,
+        default "211", range "0 or more, or -1 for no limit",
+        "How large a burst is buffered before it reaches the replicas.";
+    WINDOW: "autoscaling.knative.dev/window", Template,
+        default "60s", range "6s to 1h, whole seconds",
+        "The stable window that averages are taken over.";
+    PANIC_WINDOW: "autoscaling.knative.dev/panic-window-percentage"
+        | "autoscaling.knative.dev/panicWindowPercentage", Template,
+        default "10", range "1 to 100",
+        "The panic window as a share of the stable window.";
+    PANIC_THRESHOLD: "autoscaling.knative.dev/panic-threshold-percentage"
+        | "autoscaling.knative.dev/panicThresholdPercentage", Template,
+        default "200", range "110 to 1000",
+        "Demand over ready replicas at which panic mode begins.";
+    MIN_SCALE: "autoscaling.knative.dev/min-scale"
+        | "autoscaling.knative.dev/minScale", Template,
+        default "0", range "0 or more",
+        "Least replicas while a route names the revision.";
+    MAX_SCALE: "autoscaling.knative.dev/max-scale"
+        | "autoscaling.knative.dev/maxScale", Template,
+        default "0 (no limit)", range "0 or more, not less than min-scale",
+        "Most replicas.";
+    INITIAL_SCALE: "autoscaling.knative.dev/initial-scale"
+        | "autoscaling.knative.dev/initialScale", Template,
+        default "1", range "1 or more; 0 where allow-zero-initial-scale is on",
+        "Replicas a new revision must reach once before it is ready.";
+    ACTIVATION_SCALE: "autoscaling.knative.dev/activation-scale"
+        | "autoscaling.knative.dev/activationScale", Template,
+        default "1", range "2 or more, between min-scale and max-scale",
+        "Least replicas when scaling from zero.";
+    SCALE_DOWN_DELAY: "autoscaling.knative.dev/scale-down-delay"
+        | "autoscaling.knative.dev/scaleDownDelay", Template,
+        default "0s", range "0s to 1h, whole seconds",
+        "How long the highest recent demand is kept before going down.";
+    RETENTION: "autoscaling.knative.dev/scale-to-zero-pod-retention-period"
+        | "autoscaling.knative.dev/scaleToZeroPodRetentionPeriod", Template,
+        default "0s", range "0s to 1h, whole seconds",
+        "How long the last replica stays after the decision to go to zero.";
+    AGGREGATION: "autoscaling.knative.dev/metric-aggregation-algorithm"
+        | "autoscaling.knative.dev/metricAggregationAlgorithm", Template,
+        default "linear", range "linear, weighted-exponential",
+        "How the seconds of a window weigh.";
+    CREATOR: "serving.knative.dev/creator", Object,
+        default "set by the server", range "cannot be changed",
+        "Who made the object.";
+    LAST_MODIFIER: "serving.knative.dev/lastModifier", Object,
+        default "set by the server", range "set by the server",
+        "Who changed the object last.";
+    ROLLOUT_DURATION: "serving.knative.dev/rollout-duration"
+        | "serving.knative.dev/rolloutDuration", Object,
+        default "rollout-duration of config-network (0s)", range "0s or more, whole seconds",
+        "How long traffic takes to move to a new revision.";
+    PROGRESS_DEADLINE: "serving.knative.dev/progress-deadline", Template,
+        default "600s", range "1s or more, whole seconds",
+        "How long a start may take before it counts as failed.";
+    NO_GC: "serving.knative.dev/no-gc", Template,
+        default "false", range "true, false",
+        "Keep the revision when old ones are deleted.";
+    ROUTES: "serving.knative.dev/routes", Template,
+        default "set by the server", range "set by the server",
+        "Which routes name the revision.";
+    ROUTING_STATE_MODIFIED: "serving.knative.dev/routingStateModified", Template,
+        default "set by the server", range "set by the server",
+        "When a route last began or ceased to name the revision.";
+    FORCE_UPGRADE: "serving.knative.dev/forceUpgrade", Object,
+        default "absent", range "true, false",
+        "Left over from Knative's v1alpha1; no effect.";
+    INGRESS_CLASS: "networking.knative.dev/ingress-class"
+        | "networking.knative.dev/ingress.class", Object,
+        default "ingress-class of config-network", range "any name",
+        "Which ingress serves a route. Knarr is the ingress, whatever it says.";
+    CERTIFICATE_CLASS: "networking.knative.dev/certificate-class"
+        | "networking.knative.dev/certificate.class", Object,
+        default "certificate-class of config-network", range "any name",
+        "Who makes certificates.";
+    DISABLE_TLS: "networking.knative.dev/disable-external-domain-tls"
+        | "networking.knative.dev/disableAutoTLS", Object,
+        default "false", range "true, false",
+        "No TLS for this route, whatever the cluster does.";
+    HTTP_PROTOCOL: "networking.knative.dev/http-protocol"
+        | "networking.knative.dev/httpProtocol", Object,
+        default "http-protocol of config-network", range "enabled, redirected",
+        "What happens to plain HTTP.";
+    HTTP_OPTION: "networking.knative.dev/http-option"
+        | "networking.knative.dev/httpOption", Object,
+        default "http-protocol of config-network", range "enabled, redirected",
+        "What happens to plain HTTP.";
+    WILDCARD_DOMAIN: "networking.knative.dev/wildcardDomain", Object,
+        default "set by the server", range "set by the server",
+        "The wildcard a certificate is for.";
+    VISIBILITY: "networking.knative.dev/visibility", Object,
+        default "absent", range "cluster-local",
+        "A label, not an annotation: as an annotation it has no effect.";
+    FULL_DUPLEX: "features.knative.dev/http-full-duplex", Template,
+        default "Disabled", range "Enabled, Disabled",
+        "Whether an HTTP/1 app may answer before it has read the request.";
+    PODINFO: "features.knative.dev/queueproxy-podinfo", Template,
+        default "Disabled", range "enabled, disabled",
+        "Pod information for queue-proxy, which Knarr does not have: no effect.";
+    QP_CPU_REQUEST: "queue.sidecar.serving.knative.dev/cpu-resource-request"
+        | "queue.sidecar.serving.knative.dev/cpuResourceRequest", Template,
+        default "25m", range "a quantity",
+        "CPU for queue-proxy, which Knarr does not have: no effect.";
+    QP_CPU_LIMIT: "queue.sidecar.serving.knative.dev/cpu-resource-limit"
+        | "queue.sidecar.serving.knative.dev/cpuResourceLimit", Template,
+        default "absent", range "a quantity",
+        "CPU for queue-proxy, which Knarr does not have: no effect.";
+    QP_MEMORY_REQUEST: "queue.sidecar.serving.knative.dev/memory-resource-request"
+        | "queue.sidecar.serving.knative.dev/memoryResourceRequest", Template,
+        default "absent", range "a quantity",
+        "Memory for queue-proxy, which Knarr does not have: no effect.";
+    QP_MEMORY_LIMIT: "queue.sidecar.serving.knative.dev/memory-resource-limit"
+        | "queue.sidecar.serving.knative.dev/memoryResourceLimit", Template,
+        default "absent", range "a quantity",
+        "Memory for queue-proxy, which Knarr does not have: no effect.";
+    QP_STORAGE_REQUEST: "queue.sidecar.serving.knative.dev/ephemeral-storage-resource-request"
+        | "queue.sidecar.serving.knative.dev/ephemeralStorageResourceRequest", Template,
+        default "absent", range "a quantity",
+        "Storage for queue-proxy, which Knarr does not have: no effect.";
+    QP_STORAGE_LIMIT: "queue.sidecar.serving.knative.dev/ephemeral-storage-resource-limit"
+        | "queue.sidecar.serving.knative.dev/ephemeralStorageResourceLimit", Template,
+        default "absent", range "a quantity",
+        "Storage for queue-proxy, which Knarr does not have: no effect.";
+    QP_PERCENTAGE: "queue.sidecar.serving.knative.dev/resource-percentage"
+        | "queue.sidecar.serving.knative.dev/resourcePercentage", Template,
+        default "absent", range "0.1 to 100",
+        "Resources of queue-proxy, which Knarr does not have: no effect.";
+    COLD_START_SLA: "knarr.dev/cold-start-sla", Template,
+        default "p99<1s, where knarr.dev/idle is auto", range "pNN<DURATION or pNN.N<DURATION with us, ms or s, up to 1h: p99<500ms",
+        "The added latency of a request that meets an idle revision.";
+    IDLE: "knarr.dev/idle", Template,
+        default "knative", range "knative, auto",
+        "What an idle revision does: Knative's window, grace and zero, or the cheapest rung that keeps the SLA.";
+    SERVER_TIMING: "knarr.dev/server-timing", Template,
+        default "disabled", range "enabled, disabled",
+        "Server-Timing on every response, not only when a request asks for it.";
+    UPSTREAM_KEEPALIVE: "knarr.dev/upstream-keepalive", Template,
+        default "enabled", range "enabled, disabled",
+        "Whether connections to the app are used again; off for apps that serve one connection at a time.";
+}
