@@ -2,4 +2,5 @@
 
 pub mod cgroup;
 pub mod driver;
+pub mod logs;
 pub mod seccomp;
