@@ -1,0 +1,134 @@
+//! Revision: what scaling says of it, as Knative's conditions; which Routes use it, as labels (knative.md D6, A8).
+
+use manifests::exchange::{Condition, ConditionStatus, RevisionStatus as Scaled};
+use manifests::ids::{ObjectId, RevisionId};
+use manifests::resources::{Revision, RevisionStatus, Route};
+
+use super::{Context, labels};
+use crate::objects::conditions::{Says, TRUE};
+use crate::objects::{Conditions, Key, Kind, Store, rfc3339};
+
+/// Settles conditions, replica counts and routing state.
+pub(super) fn reconcile(store: &mut Store, id: &ObjectId, context: &Context<'_>) {
+    label_routing(store, id, context);
+    let Some(revision) = store.get::<Revision>(id).cloned() else {
+        return;
+    };
+    let scaled = context.statuses.get(&RevisionId::new(id.namespace(), id.name()));
+    let mut conditions = Conditions::new(
+        revision.status.conditions.clone(),
+        &["ContainerHealthy", "ResourcesAvailable"],
+        context.now,
+    );
+    let mut status = RevisionStatus {
+        observed_generation: revision.metadata.generation,
+        ..revision.status.clone()
+    };
+    match scaled {
+        None => {
+            for kind in ["ContainerHealthy", "ResourcesAvailable"] {
+                conditions.set(kind, DEPLOYING);
+            }
+            conditions.inform("Active", DEPLOYING);
+        }
+        Some(scaled) => {
+            status.actual_replicas = i32::try_from(scaled.actual.0).ok();
+            status.desired_replicas = scaled.desired.and_then(|desired| i32::try_from(desired.0).ok());
+            conditions.set("ResourcesAvailable", health(scaled, &scaled.resources));
+            conditions.set("ContainerHealthy", health(scaled, &scaled.container));
+            conditions.inform("Active", as_says(&scaled.active));
+        }
+    }
+    status.conditions = conditions.finish();
+    store.set_status::<Revision>(id, status);
+}
+
+/// A failure stands; otherwise a revision that once reached its initial scale stays healthy, at zero too.
+fn health<'a>(scaled: &Scaled, condition: &'a Condition) -> Says<'a> {
+    match condition.status {
+        ConditionStatus::False => as_says(condition),
+        _ if scaled.initialized => TRUE,
+        ConditionStatus::True | ConditionStatus::Unknown => {
+            if condition.reason.is_empty() {
+                DEPLOYING
+            } else {
+                as_says(condition)
+            }
+        }
+    }
+}
+
+fn as_says(condition: &Condition) -> Says<'_> {
+    Says {
+        status: condition.status,
+        reason: &condition.reason,
+        message: &condition.message,
+    }
+}
+
+/// Which Routes send it traffic, as the labeler writes it: `routingState` active or reserve (pending before its first
+/// time), and the comma list of Routes.
+fn label_routing(store: &mut Store, id: &ObjectId, context: &Context<'_>) {
+    let Some(revision) = store.get::<Revision>(id) else {
+        return;
+    };
+    let key = Key {
+        kind: Kind::Revision,
+        id: id.clone(),
+    };
+    let routes: Vec<&str> = store
+        .naming::<Route>(&key)
+        .filter(|route| {
+            route
+                .status
+                .traffic
+                .iter()
+                .any(|target| target.revision_name == id.name())
+        })
+        .map(|route| route.metadata.name.as_str())
+        .collect();
+    let was = revision
+        .metadata
+        .labels
+        .get(labels::ROUTING_STATE)
+        .map_or("pending", String::as_str);
+    let state = match (routes.is_empty(), was) {
+        (false, _) => "active",
+        (true, "pending") => "pending",
+        (true, _) => "reserve",
+    };
+    let list = routes.join(",");
+    if state == was
+        && revision
+            .metadata
+            .annotations
+            .get(labels::ROUTES)
+            .map_or("", String::as_str)
+            == list
+    {
+        return;
+    }
+    let mut labelled = Revision::clone(revision);
+    if state != was {
+        labelled
+            .metadata
+            .annotations
+            .insert(labels::ROUTING_STATE_MODIFIED.to_owned(), rfc3339(context.now));
+    }
+    labelled
+        .metadata
+        .labels
+        .insert(labels::ROUTING_STATE.to_owned(), state.to_owned());
+    if list.is_empty() {
+        labelled.metadata.annotations.remove(labels::ROUTES);
+    } else {
+        labelled.metadata.annotations.insert(labels::ROUTES.to_owned(), list);
+    }
+    store.apply(labelled, context.now);
+}
+
+const DEPLOYING: Says<'static> = Says {
+    status: ConditionStatus::Unknown,
+    reason: "Deploying",
+    message: "",
+};
