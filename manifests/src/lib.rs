@@ -14,6 +14,7 @@ pub mod golang;
 pub mod ids;
 pub mod names;
 pub mod problem;
+pub mod read;
 pub mod resources;
 pub mod revision;
 pub mod template;
