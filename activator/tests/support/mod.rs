@@ -125,6 +125,7 @@ pub fn revision(name: &str, limit: u32) -> Revision {
         scaling: scaling(),
         idle: IdlePolicy::Knative,
         server_timing: false,
+        upstream_keepalive: true,
         reachability: Reachability::Reachable,
     }
 }
