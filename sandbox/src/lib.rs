@@ -2,5 +2,8 @@
 
 pub mod cgroup;
 pub mod driver;
+pub mod fake;
 pub mod logs;
 pub mod seccomp;
+#[cfg(test)]
+mod testing;

@@ -183,7 +183,7 @@ impl Entry {
     }
 
     /// Writes it as a line of a log file.
-    fn format(out: &mut Vec<u8>, time: Timestamp, stream: Stream, partial: bool, text: &[u8]) {
+    pub(crate) fn format(out: &mut Vec<u8>, time: Timestamp, stream: Stream, partial: bool, text: &[u8]) {
         let time = humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(time.as_nanos()));
         let tag = if partial { 'P' } else { 'F' };
         out.extend_from_slice(format!("{time} {} {tag} ", stream.name()).as_bytes());

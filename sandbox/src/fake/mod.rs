@@ -1,0 +1,295 @@
+//! A driver without processes: deterministic under tokio's paused time, for tests of everything above the drivers.
+//!
+//! What happens is set beforehand, per revision: how long the n-th start takes and how it ends, how an instance stops,
+//! what answers a connection. What was asked for is recorded. All waiting is `tokio::time`, so that a test that pauses
+//! the clock runs hours in milliseconds and always the same way.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use sandbox::fake::{Behaviour, FakeDriver, Start};
+//! let driver = FakeDriver::new();
+//! // The first start takes two seconds, the second fails, all later ones take 50 ms.
+//! let starts = vec![
+//!     Start::ready_after(Duration::from_secs(2)),
+//!     Start::Refused("no such image".into()),
+//!     Start::ready_after(Duration::from_millis(50)),
+//! ];
+//! driver.set_default(Behaviour { starts: starts.into(), ..Behaviour::default() });
+//! ```
+
+mod life;
+mod plan;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use manifests::ids::{RevisionId, SandboxId};
+use manifests::units::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+
+pub use plan::{Behaviour, Call, Start, Starts, What};
+pub use serve::{Handler, Serve};
+
+use crate::driver::{
+    BoxFuture, Capacity, Driver, DriverError, Event, Exit, ExitStatus, Limits, SandboxSpec, StartError, Started, Stats,
+};
+use life::wait_for_end;
+use serve::Server;
+
+/// The fake. Clones are one and the same driver.
+#[derive(Clone)]
+pub struct FakeDriver {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    events: broadcast::Sender<Event>,
+    born: Instant,
+    /// Where log files go; made with the first one, removed with the driver.
+    logs: PathBuf,
+}
+
+#[derive(Default)]
+struct State {
+    default: Behaviour,
+    by_revision: HashMap<RevisionId, Behaviour>,
+    starts: HashMap<RevisionId, u64>,
+    sandboxes: BTreeMap<SandboxId, Sandbox>,
+    calls: Vec<Call>,
+    capacity: Option<Capacity>,
+    shutting_down: bool,
+}
+
+/// A sandbox from the call of `start` until it is gone.
+struct Sandbox {
+    /// Tells a sandbox from a later one of the same name.
+    serial: u64,
+    revision: RevisionId,
+    behaviour: Behaviour,
+    limits: Limits,
+    /// When `start` returned it; `None` before.
+    ready: Option<Instant>,
+    stop_asked: bool,
+    ended: watch::Sender<Option<Exit>>,
+    server: Option<Server>,
+}
+
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+impl Default for FakeDriver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FakeDriver {
+    /// Every start takes 10 ms until told otherwise.
+    pub fn new() -> Self {
+        Self::with_event_capacity(1024)
+    }
+
+    /// As [`Self::new`]; an event receiver that is more than `capacity` events behind gets `Lagged`.
+    pub fn with_event_capacity(capacity: usize) -> Self {
+        let name = format!(
+            "knarr-fake-{}-{}",
+            std::process::id(),
+            SERIAL.fetch_add(1, Ordering::Relaxed)
+        );
+        let shared = Shared {
+            state: Mutex::default(),
+            events: broadcast::channel(capacity).0,
+            born: now(),
+            logs: std::env::temp_dir().join(name),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// How instances of revisions that have no behaviour of their own act, from the next start on.
+    pub fn set_default(&self, behaviour: Behaviour) {
+        self.state().default = behaviour;
+    }
+
+    /// How instances of one revision act, from the next start on.
+    pub fn set(&self, revision: &RevisionId, behaviour: Behaviour) {
+        self.state().by_revision.insert(revision.clone(), behaviour);
+    }
+
+    /// What [`Driver::capacity`] says from now on; 4 cores and 8 GiB at first.
+    pub fn set_capacity(&self, capacity: Capacity) {
+        self.state().capacity = Some(capacity);
+    }
+
+    /// Ends a sandbox from outside, as `kill -9` or a crash would; false when there is none of this name.
+    pub fn kill(&self, id: &SandboxId, status: ExitStatus) -> bool {
+        let serial = self.state().sandboxes.get(id).map(|s| s.serial);
+        serial.is_some_and(|serial| self.end(id, serial, status, false))
+    }
+
+    /// Ends a sandbox as the kernel does when it has used up its memory.
+    pub fn kill_for_memory(&self, id: &SandboxId) -> bool {
+        let serial = self.state().sandboxes.get(id).map(|s| s.serial);
+        serial.is_some_and(|serial| self.end(id, serial, ExitStatus::Signal(9), true))
+    }
+
+    /// Everything that was asked for, in order.
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().calls.clone()
+    }
+
+    /// How often a start of the revision was tried.
+    pub fn starts(&self, revision: &RevisionId) -> u64 {
+        self.state().starts.get(revision).copied().unwrap_or(0)
+    }
+
+    /// The limits in force for a sandbox; `None` when it is gone.
+    pub fn limits(&self, id: &SandboxId) -> Option<Limits> {
+        self.state().sandboxes.get(id).map(|s| s.limits)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, state: &mut State, id: &SandboxId, what: What) {
+        let at = now() - self.shared.born;
+        state.calls.push(Call {
+            at,
+            id: id.clone(),
+            what,
+        });
+    }
+
+    fn log_file(&self, id: &SandboxId) -> PathBuf {
+        self.shared.logs.join(format!("{id}.log"))
+    }
+}
+
+impl Driver for FakeDriver {
+    fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Started, StartError>> {
+        Box::pin(self.start_one(spec))
+    }
+
+    fn stop(&self, id: &SandboxId, grace: Duration) -> BoxFuture<'_, Result<Option<Exit>, DriverError>> {
+        let id = id.clone();
+        Box::pin(async move { Ok(self.stop_one(&id, grace).await) })
+    }
+
+    fn set_limits(&self, id: &SandboxId, limits: Limits) -> BoxFuture<'_, Result<(), DriverError>> {
+        let id = id.clone();
+        Box::pin(async move {
+            let mut state = self.state();
+            let state = &mut *state;
+            self.record(state, &id, What::SetLimits { limits });
+            let sandbox = state.sandboxes.get_mut(&id).ok_or(DriverError::NotFound(id))?;
+            sandbox.limits = limits;
+            Ok(())
+        })
+    }
+
+    fn stats(&self, id: &SandboxId) -> BoxFuture<'_, Result<Stats, DriverError>> {
+        let id = id.clone();
+        Box::pin(async move {
+            let state = self.state();
+            let sandbox = state.sandboxes.get(&id).ok_or(DriverError::NotFound(id))?;
+            let age = sandbox.ready.map_or(Duration::ZERO, |ready| now() - ready);
+            let Behaviour { memory, cpu, .. } = sandbox.behaviour;
+            Ok(Stats {
+                cpu: age.mul_f64(cpu),
+                memory,
+                pids: Some(1),
+                limits: sandbox.limits,
+            })
+        })
+    }
+
+    fn dial(&self, id: &SandboxId) -> BoxFuture<'_, io::Result<TcpStream>> {
+        let address = match self.state().sandboxes.get(id) {
+            Some(Sandbox {
+                server: Some(server), ..
+            }) => Ok(server.address()),
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                format!("sandbox {id} is not ready"),
+            )),
+            None => Err(io::Error::new(io::ErrorKind::NotFound, format!("no sandbox {id}"))),
+        };
+        Box::pin(async move {
+            match address? {
+                Some(address) => TcpStream::connect(address).await,
+                None => Err(io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    "the fake serves nothing",
+                )),
+            }
+        })
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    fn list(&self) -> Vec<SandboxId> {
+        let state = self.state();
+        state
+            .sandboxes
+            .iter()
+            .filter(|(_, s)| s.ready.is_some())
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    fn logs(&self, id: &SandboxId) -> Vec<PathBuf> {
+        Some(self.log_file(id))
+            .filter(|path| path.exists())
+            .into_iter()
+            .collect()
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.state().capacity.unwrap_or(Capacity {
+            cores: 4,
+            free_memory: Bytes(8 << 30),
+        })
+    }
+
+    fn shutdown(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let ids: Vec<SandboxId> = {
+                let mut state = self.state();
+                state.shutting_down = true;
+                state.sandboxes.keys().cloned().collect()
+            };
+            let stops: Vec<_> = ids.iter().filter_map(|id| self.begin_stop(id, grace)).collect();
+            for mut stop in stops {
+                wait_for_end(&mut stop).await;
+            }
+        })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Missing unless something was logged.
+        let _ = std::fs::remove_dir_all(&self.logs);
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the fake is a shell: its clock is tokio's, which tests pause"
+)]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,168 @@
+//! The fake's own knobs; its contract is checked by the conformance suite.
+
+use tokio::time::sleep;
+
+use super::*;
+use crate::testing::{revision, spec};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn id(name: &str) -> SandboxId {
+    SandboxId::new(name)
+}
+
+#[tokio::test(start_paused = true)]
+async fn starts_follow_their_plan() {
+    let driver = FakeDriver::new();
+    let starts = vec![
+        Start::ready_after(2 * SECOND),
+        Start::Refused("no".into()),
+        Start::Exhausted("later".into()),
+        Start::Exits {
+            after: SECOND,
+            status: ExitStatus::Code(3),
+        },
+        Start::NeverReady,
+        Start::ready_after(Duration::ZERO),
+    ];
+    driver.set(
+        &revision("a"),
+        Behaviour {
+            starts: starts.into(),
+            output: vec!["bye".into()],
+            ..Behaviour::default()
+        },
+    );
+    let started = driver.start(spec("a", "a-1")).await.unwrap();
+    assert_eq!(started.phases.ready, 2 * SECOND);
+    assert!(matches!(driver.start(spec("a", "a-2")).await, Err(StartError::Refused(why)) if why == "no"));
+    assert!(matches!(
+        driver.start(spec("a", "a-2")).await,
+        Err(StartError::Exhausted(_))
+    ));
+    let exit = Exit {
+        status: ExitStatus::Code(3),
+        oom_killed: false,
+        requested: false,
+        last_output: "bye".into(),
+    };
+    assert!(matches!(driver.start(spec("a", "a-2")).await, Err(StartError::Exited(e)) if e == exit));
+    let begin = now();
+    let deadline = 30 * SECOND;
+    assert!(
+        matches!(driver.start(spec("a", "a-2")).await, Err(StartError::NotReady { after, .. }) if after == deadline)
+    );
+    assert_eq!(now() - begin, deadline);
+    for _ in 0..2 {
+        assert_eq!(
+            driver.start(spec("a", "a-2")).await.unwrap().phases.ready,
+            Duration::ZERO
+        );
+        driver.stop(&id("a-2"), SECOND).await.unwrap();
+    }
+    assert_eq!((driver.starts(&revision("a")), driver.starts(&revision("b"))), (7, 0));
+    assert_eq!(driver.list(), [id("a-1")]);
+    assert_eq!(driver.logs(&id("a-1")).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_are_as_set_and_are_told() {
+    let driver = FakeDriver::new();
+    let mut events = driver.events();
+    driver.set_default(Behaviour {
+        stops_after: Some(3 * SECOND),
+        ..Behaviour::default()
+    });
+    driver.set(
+        &revision("b"),
+        Behaviour {
+            exits_after: Some((SECOND, ExitStatus::Code(1))),
+            ..Behaviour::default()
+        },
+    );
+    for name in ["a-1", "a-2", "a-3", "a-4", "b-1"] {
+        driver.start(spec(&name[..1], name)).await.unwrap();
+    }
+    assert!(driver.kill(&id("a-1"), ExitStatus::Signal(11)) && !driver.kill(&id("a-1"), ExitStatus::Signal(11)));
+    assert!(driver.kill_for_memory(&id("a-2")));
+    let exit = driver.stop(&id("a-3"), 10 * SECOND).await.unwrap().unwrap();
+    assert_eq!((exit.status, exit.requested), (ExitStatus::Code(0), true));
+    let exit = driver.stop(&id("a-4"), SECOND).await.unwrap().unwrap();
+    assert_eq!(
+        (exit.status, exit.requested),
+        (ExitStatus::Signal(9), true),
+        "the grace was too short"
+    );
+    let mut told = Vec::new();
+    while let Ok(Event::Exited { id, exit, .. }) = events.try_recv() {
+        told.push((id.to_string(), exit.status.code(), exit.oom_killed));
+    }
+    let want = [
+        ("a-1", 139, false),
+        ("a-2", 137, true),
+        ("b-1", 1, false),
+        ("a-3", 0, false),
+        ("a-4", 137, false),
+    ];
+    assert_eq!(told, want.map(|(id, code, oom)| (id.to_owned(), code, oom)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_is_recorded_with_its_time() {
+    let driver = FakeDriver::new();
+    driver.start(spec("a", "a-1")).await.unwrap();
+    sleep(SECOND).await;
+    let limits = Limits {
+        pids: Some(7),
+        ..Limits::default()
+    };
+    driver.set_limits(&id("a-1"), limits).await.unwrap();
+    assert_eq!(driver.limits(&id("a-1")), Some(limits));
+    driver.shutdown(SECOND).await;
+    let calls: Vec<_> = driver
+        .calls()
+        .into_iter()
+        .map(|call| (call.at.as_millis(), call.what))
+        .collect();
+    let start = What::Start {
+        revision: revision("a"),
+        limits: Limits::default(),
+    };
+    assert_eq!(
+        calls,
+        [
+            (0, start),
+            (1010, What::SetLimits { limits }),
+            (1010, What::Stop { grace: SECOND })
+        ]
+    );
+    assert_eq!(driver.limits(&id("a-1")), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_test_runs_the_same_way_every_time() {
+    async fn run() -> Vec<(Duration, String)> {
+        let driver = FakeDriver::new();
+        let starts = Starts::by(|n| Start::ready_after(Duration::from_millis(n * 37 % 101)));
+        driver.set_default(Behaviour {
+            starts,
+            exits_after: Some((SECOND, ExitStatus::Code(0))),
+            ..Behaviour::default()
+        });
+        let mut events = driver.events();
+        let begin = now();
+        let names: Vec<_> = (0..50).map(|n| format!("a-{n}")).collect();
+        let mut starts = tokio::task::JoinSet::new();
+        for name in names {
+            let driver = driver.clone();
+            starts.spawn(async move { driver.start(spec("a", &name)).await.map(drop) });
+        }
+        let mut log = Vec::new();
+        while log.len() < 50 {
+            let Event::Exited { id, .. } = events.recv().await.unwrap();
+            log.push((now() - begin, id.to_string()));
+        }
+        log
+    }
+    assert_eq!(run().await, run().await);
+}
