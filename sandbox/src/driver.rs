@@ -175,6 +175,8 @@ pub struct Stats {
     pub pids: Option<u32>,
     /// The limits in force.
     pub limits: Limits,
+    /// The app's first process, as the host numbers it; `None` where it is no process of this host.
+    pub main_pid: Option<u32>,
 }
 
 /// What a host can still take.

@@ -210,6 +210,7 @@ impl Driver for FakeDriver {
                 memory,
                 pids: Some(1),
                 limits: sandbox.limits,
+                main_pid: None,
             })
         })
     }
