@@ -1,6 +1,7 @@
 //! Runs one instance of a revision: the driver contract, and the local Linux driver behind it.
 
 pub mod cgroup;
+pub mod conformance;
 pub mod driver;
 pub mod fake;
 pub mod logs;

@@ -67,7 +67,7 @@ impl FakeDriver {
                     std::future::pending().await
                 }
             }
-            Server::open(&behaviour.serve)
+            Server::open(&behaviour.serve, &spec.id)
                 .await
                 .map_err(|e| io_error("fake listener", e))
         };

@@ -5,13 +5,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use manifests::ids::SandboxId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::driver::BoxFuture;
 
-/// Serves one accepted connection; dropped midway when the instance ends, which closes the connection.
-pub type Handler = Arc<dyn Fn(TcpStream) -> BoxFuture<'static, ()> + Send + Sync>;
+/// Serves one accepted connection of the named instance; dropped midway when the instance ends, which closes the connection.
+pub type Handler = Arc<dyn Fn(SandboxId, TcpStream) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Who answers a connection to the instance.
 #[derive(Clone, Default)]
@@ -42,7 +43,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn open(serve: &Serve) -> io::Result<Self> {
+    pub(super) async fn open(serve: &Serve, id: &SandboxId) -> io::Result<Self> {
         match serve {
             Serve::Nothing => Ok(Self {
                 address: None,
@@ -55,7 +56,7 @@ impl Server {
             Serve::Handler(handler) => {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
                 let address = listener.local_addr()?;
-                let task = tokio::spawn(accept(listener, Arc::clone(handler)));
+                let task = tokio::spawn(accept(listener, Arc::clone(handler), id.clone()));
                 Ok(Self {
                     address: Some(address),
                     accepting: Some(task.abort_handle()),
@@ -78,12 +79,12 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, handler: Handler) {
+async fn accept(listener: TcpListener, handler: Handler, id: SandboxId) {
     // Aborted with this task.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            Ok((stream, _)) = listener.accept() => { connections.spawn(handler(stream)); }
+            Ok((stream, _)) = listener.accept() => { connections.spawn(handler(id.clone(), stream)); }
             Some(_) = connections.join_next() => {}
         }
     }

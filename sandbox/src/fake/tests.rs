@@ -1,8 +1,10 @@
 //! The fake's own knobs; its contract is checked by the conformance suite.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
 use super::*;
+use crate::conformance::{self, App, Fixture};
 use crate::testing::{revision, spec};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -165,4 +167,101 @@ async fn the_same_test_runs_the_same_way_every_time() {
         log
     }
     assert_eq!(run().await, run().await);
+}
+
+/// Answers every request with the sandbox's name.
+async fn say_name(id: SandboxId, mut stream: TcpStream) {
+    let mut chunk = [0; 1024];
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{id}", id.as_str().len());
+    while stream.read(&mut chunk).await.is_ok_and(|n| n > 0) {
+        if stream.write_all(answer.as_bytes()).await.is_err() {
+            break;
+        }
+    }
+}
+
+fn fixture() -> Fixture {
+    const CAPACITY: usize = 16;
+    let driver = FakeDriver::with_event_capacity(CAPACITY);
+    let base = Behaviour {
+        starts: Start::ready_after(Duration::from_millis(3)).into(),
+        serve: Serve::Handler(Arc::new(|id, stream| Box::pin(say_name(id, stream)))),
+        cpu: 0.1,
+        ..Behaviour::default()
+    };
+    let crash = Start::Exits {
+        after: Duration::from_millis(2),
+        status: ExitStatus::Code(3),
+    };
+    let mayfly = Some((Duration::from_millis(300), ExitStatus::Code(7)));
+    let behaviours = [
+        (App::Quick, base.clone()),
+        (
+            App::Slow,
+            Behaviour {
+                starts: Start::ready_after(2 * SECOND).into(),
+                ..base.clone()
+            },
+        ),
+        (
+            App::Never,
+            Behaviour {
+                starts: Start::NeverReady.into(),
+                ..base.clone()
+            },
+        ),
+        (
+            App::Crasher,
+            Behaviour {
+                starts: crash.into(),
+                output: vec!["no luck".into()],
+                ..base.clone()
+            },
+        ),
+        (
+            App::Stubborn,
+            Behaviour {
+                stops_after: None,
+                ..base.clone()
+            },
+        ),
+        (
+            App::Chatty,
+            Behaviour {
+                output: (0..100).map(|n| format!("chatty {n}")).collect(),
+                ..base.clone()
+            },
+        ),
+        (
+            App::Mayfly,
+            Behaviour {
+                exits_after: mayfly,
+                ..base.clone()
+            },
+        ),
+        (
+            App::Missing,
+            Behaviour {
+                starts: Start::Refused("no such program".into()).into(),
+                ..base
+            },
+        ),
+    ];
+    behaviours
+        .into_iter()
+        .for_each(|(app, behaviour)| driver.set(&app.revision(), behaviour));
+    let (killer, holder) = (driver.clone(), driver.clone());
+    Fixture {
+        driver: Arc::new(driver),
+        workload: Box::new(|_| crate::testing::workload()),
+        kill: Box::new(move |id| _ = killer.kill(id, ExitStatus::Signal(9))),
+        leftovers: Box::new(move || holder.state().sandboxes.keys().map(ToString::to_string).collect()),
+        event_capacity: Some(CAPACITY),
+        limits: true,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fake_conforms() {
+    conformance::run(fixture).await;
 }
