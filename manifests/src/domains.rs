@@ -211,15 +211,8 @@ fn check_qualified(name: &str) -> Result<(), String> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let invalid = |value: &str, faults: &str| Err(format!("url: Invalid value: {value:?}: {faults}"));
 
-    let mut faults = Vec::new();
-    if name.len() > 253 {
-        faults.push("must be no more than 253 characters".to_owned());
-    }
-    if !name.split('.').all(is_label) {
-        faults.push(SUBDOMAIN.to_owned());
-    }
-    if !faults.is_empty() {
-        return invalid(name, &faults.join(","));
+    if let Err(faults) = check_subdomain(name) {
+        return invalid(name, &faults);
     }
     if !name.contains('.') {
         return invalid(name, "should be a domain with at least two segments separated by dots");
@@ -236,6 +229,22 @@ fn check_qualified(name: &str) -> Result<(), String> {
         [] => Ok(()),
         [one] => Err(one.clone()),
         several => Err(format!("[{}]", several.join(", "))),
+    }
+}
+
+/// Kubernetes: `IsDNS1123Subdomain`; the error is its words, joined by commas.
+pub(crate) fn check_subdomain(name: &str) -> Result<(), String> {
+    let mut faults = Vec::new();
+    if name.len() > 253 {
+        faults.push("must be no more than 253 characters");
+    }
+    if !name.split('.').all(is_label) {
+        faults.push(SUBDOMAIN);
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join(","))
     }
 }
 

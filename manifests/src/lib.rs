@@ -17,6 +17,7 @@ pub mod problem;
 pub mod read;
 pub mod resources;
 pub mod revision;
+pub mod support;
 pub mod template;
 pub mod units;
 

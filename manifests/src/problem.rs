@@ -66,7 +66,8 @@ impl fmt::Display for Problem {
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
-        if !self.path.is_empty() {
+        // Knative's messages end in the path already.
+        if !self.path.is_empty() && !self.message.ends_with(&self.path) {
             write!(f, ": {}", self.path)?;
         }
         write!(f, ": {}", self.message)?;

@@ -16,7 +16,10 @@ mod tree;
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::problem::Problem;
+use crate::resources::Shape;
 
 pub use document::{Document, Origin, Place};
 
@@ -46,6 +49,29 @@ pub fn read(file: &str, text: &str) -> (Vec<Document>, Vec<Problem>) {
     }
     problems.sort_by_key(|problem| (problem.line, problem.column));
     (documents, problems)
+}
+
+/// Reads one value of a known shape out of a ConfigMap's text. Empty text is `null`.
+///
+/// # Errors
+/// Everything that is wrong with it, as `PATH: message; hint`.
+pub(crate) fn read_value(text: &str, shape: Shape) -> Result<Value, Vec<String>> {
+    let file: Arc<str> = Arc::from("");
+    let mut value = Value::Null;
+    for parsed in tree::parse(text, 1) {
+        let root = parsed.map_err(|error| vec![error.message])?;
+        if root.is_null() {
+            continue;
+        }
+        let mut checker = check::Checker::new(&file, 0, shape);
+        value = checker.object(&root);
+        if !checker.problems.is_empty() {
+            let line = |problem: &Problem| format!("{}: {}; {}", problem.path, problem.message, problem.hint);
+            let trim = |line: String| line.trim_start_matches(": ").trim_end_matches("; ").to_owned();
+            return Err(checker.problems.iter().map(line).map(trim).collect());
+        }
+    }
+    Ok(value)
 }
 
 /// The text between document markers, with the line each chunk starts at (from 1), so that a syntax error costs one
