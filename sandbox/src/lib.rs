@@ -6,5 +6,6 @@ pub mod driver;
 pub mod fake;
 pub mod logs;
 pub mod seccomp;
+pub mod test_support;
 #[cfg(test)]
 mod testing;

@@ -91,8 +91,11 @@ pub async fn run(make: impl Fn() -> Fixture) {
         // Seen with --nocapture, and when a check fails.
         println!("conformance: {name}");
         let bench = Bench::new(make(), name);
-        check(&bench).await;
-        bench.clean("after the check").await;
+        let checked = async {
+            check(&bench).await;
+            bench.clean("after the check").await;
+        };
+        assert!(timeout(CHECK_BOUND, checked).await.is_ok(), "{name}: hangs");
     }
 }
 
@@ -106,6 +109,9 @@ struct Bench {
 
 /// The end of all waiting for something that must happen: long enough for the most loaded machine.
 const BOUND: Duration = Duration::from_secs(30);
+
+/// The end of a whole check.
+const CHECK_BOUND: Duration = Duration::from_secs(600);
 
 /// Ids are unique over all checks, since fixtures may share a driver.
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
