@@ -1,0 +1,544 @@
+//! Connections to sandboxes: found idle or dialled, used for one request, given back.
+//!
+//! HTTP/1.1 connections stand idle in a stack per thread and sandbox, the last used on top. Where few requests share a
+//! sandbox (`containerConcurrency` 1 to 3) they belong to its slots instead and are parked at the sandbox, so that a
+//! server that serves one connection at a time never has two. HTTP/2 connections carry many requests.
+//!
+//! ```text
+//! checkout ─▶ Lease ─send─▶ Flight ─response─▶ Lease ─▶ finish    the app is done: connection and slot come back
+//!                             └─────dropped─────┴─────▶ abandon   the client is gone: see `drain`
+//! ```
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use activator::{Dial, OpenConnection, Sandbox, Slot};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::TokioIo;
+use manifests::revision::Protocol;
+use manifests::units::{Clock, Timestamp};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::body::RequestBody;
+use crate::drain::{self, Rest};
+use crate::link::{End, Link, Switched, drive};
+use crate::tasks::{OnThisThread, Tasks};
+
+/// One thread's connections.
+pub(crate) struct Upstreams {
+    dial: Arc<dyn Dial>,
+    pub(crate) clock: Clock,
+    pub(crate) tasks: Rc<Tasks>,
+    settings: Settings,
+    shelves: RefCell<HashMap<*const Sandbox, Shelf>>,
+    sweeping: Cell<bool>,
+}
+
+/// How connections are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// An idle connection is closed after this long.
+    pub(crate) idle: Duration,
+    /// Idle connections per thread and sandbox.
+    pub(crate) most_idle: usize,
+    /// A dial that takes longer has failed.
+    pub(crate) dial: Duration,
+    /// How long an app may go on with a request whose client is gone.
+    pub(crate) drain_bound: Duration,
+}
+
+/// A sandbox's own among this thread's connections.
+struct Shelf {
+    /// Keeps the address from being used again.
+    _sandbox: Arc<Sandbox>,
+    idle: Vec<Idle>,
+    h2: Option<http2::SendRequest<RequestBody>>,
+    /// Dials that failed since the last that did not.
+    refused: u32,
+}
+
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    link: Rc<Link>,
+    since: Timestamp,
+}
+
+/// A connection parked at its sandbox, for any thread.
+enum Parked {
+    H1 {
+        stream: std::net::TcpStream,
+        open: OpenConnection,
+    },
+    H2(http2::SendRequest<RequestBody>),
+}
+
+/// A connection and a slot, for one request.
+pub(crate) struct Lease {
+    upstreams: Rc<Upstreams>,
+    sandbox: Arc<Sandbox>,
+    wire: Wire,
+    /// Whether the app may keep the connection open.
+    keep_alive: bool,
+    /// Whether the sandbox serves so many requests at once and no more.
+    limited: bool,
+    /// Whether other requests were sent on this connection before.
+    pub(crate) reused: bool,
+    /// The end of the request's own time.
+    until: Timestamp,
+}
+
+enum Wire {
+    /// The slot is in the link: whatever becomes of the request, it comes back when the connection's task says so.
+    H1 {
+        sender: http1::SendRequest<RequestBody>,
+        link: Rc<Link>,
+    },
+    H2 {
+        sender: http2::SendRequest<RequestBody>,
+        slot: Slot,
+    },
+}
+
+impl Upstreams {
+    pub(crate) fn new(dial: Arc<dyn Dial>, clock: Clock, tasks: Rc<Tasks>, settings: Settings) -> Rc<Self> {
+        Rc::new(Self {
+            dial,
+            clock,
+            tasks,
+            settings,
+            shelves: RefCell::default(),
+            sweeping: Cell::new(false),
+        })
+    }
+
+    /// A connection to the slot's sandbox, an idle one unless `fresh` is asked for. An error means that nothing was sent;
+    /// the slot is free again, and the sandbox ejected when it has refused too often.
+    pub(crate) async fn checkout(self: &Rc<Self>, slot: Slot, how: Checkout) -> io::Result<Lease> {
+        let sandbox = Arc::clone(slot.sandbox());
+        if !how.fresh
+            && how.keep_alive
+            && let Some(wire) = self.idle(&sandbox, how.protocol)
+        {
+            return Ok(self.lease(sandbox, wire.carry(slot), how, true));
+        }
+        // Where connections belong to slots, a parked one is used up before another is opened.
+        if sandbox.shares_connections() {
+            while let Some(parked) = unpark(&sandbox) {
+                match parked {
+                    Parked::H1 { stream, open } if !how.fresh && is_quiet(&stream) => {
+                        if let Ok(stream) = TcpStream::from_std(stream) {
+                            let wire = self.shake_h1(stream, open).await?;
+                            return Ok(self.lease(sandbox, wire.carry(slot), how, true));
+                        }
+                    }
+                    Parked::H2(sender) if !how.fresh && !sender.is_closed() => {
+                        return Ok(self.lease(sandbox, Connected::H2(sender).carry(slot), how, true));
+                    }
+                    // It is stale: dropping it closes it.
+                    Parked::H1 { .. } | Parked::H2(_) => {}
+                }
+            }
+        }
+        let wire = self.connect(&sandbox, how.protocol).await?;
+        Ok(self.lease(sandbox, wire.carry(slot), how, false))
+    }
+
+    fn lease(self: &Rc<Self>, sandbox: Arc<Sandbox>, wire: Wire, how: Checkout, reused: bool) -> Lease {
+        let Checkout {
+            keep_alive,
+            limited,
+            until,
+            ..
+        } = how;
+        Lease {
+            upstreams: Rc::clone(self),
+            sandbox,
+            wire,
+            keep_alive,
+            limited,
+            reused,
+            until,
+        }
+    }
+
+    /// An idle connection of this thread.
+    fn idle(&self, sandbox: &Arc<Sandbox>, protocol: Protocol) -> Option<Connected> {
+        let mut shelves = self.shelves.borrow_mut();
+        let shelf = shelves.get_mut(&Arc::as_ptr(sandbox))?;
+        match protocol {
+            Protocol::Http1 => loop {
+                let Idle { sender, link, .. } = shelf.idle.pop()?;
+                if sender.is_ready() {
+                    return Some(Connected::H1(sender, link));
+                }
+            },
+            Protocol::H2c => shelf
+                .h2
+                .take_if(|sender| sender.is_closed())
+                .map_or_else(|| shelf.h2.clone().map(Connected::H2), |_closed| None),
+        }
+    }
+
+    async fn connect(self: &Rc<Self>, sandbox: &Arc<Sandbox>, protocol: Protocol) -> io::Result<Connected> {
+        let open = match sandbox.try_open() {
+            Some(open) => open,
+            None => sandbox.open().await,
+        };
+        let dialled = match tokio::time::timeout(self.settings.dial, self.dial.dial(sandbox.id())).await {
+            Ok(dialled) => dialled,
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the sandbox did not accept the connection in time",
+            )),
+        };
+        let connected = match dialled {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                match protocol {
+                    Protocol::Http1 => self.shake_h1(stream, open).await,
+                    Protocol::H2c => self.shake_h2(stream, open).await,
+                }
+            }
+            Err(error) => Err(error),
+        };
+        self.count_refusals(sandbox, connected.is_err());
+        if let (Ok(Connected::H2(sender)), false) = (&connected, sandbox.shares_connections()) {
+            self.with_shelf(sandbox, |shelf| shelf.h2 = Some(sender.clone()));
+        }
+        connected
+    }
+
+    /// Makes an HTTP/1.1 connection of a stream.
+    async fn shake_h1(self: &Rc<Self>, stream: TcpStream, open: OpenConnection) -> io::Result<Connected> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let link = Link::new(Arc::clone(open.sandbox()));
+        self.tasks
+            .spawn_background(drive(connection, open, Rc::clone(&link), Rc::clone(self)));
+        Ok(Connected::H1(sender, link))
+    }
+
+    async fn shake_h2(self: &Rc<Self>, stream: TcpStream, open: OpenConnection) -> io::Result<Connected> {
+        let handshake = http2::Builder::new(OnThisThread).handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(io::Error::other)?;
+        self.tasks.spawn_background(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "HTTP/2 connection to a sandbox ended");
+            }
+            drop(open);
+        });
+        Ok(Connected::H2(sender))
+    }
+
+    /// A sandbox that refuses again and again is given up on.
+    fn count_refusals(self: &Rc<Self>, sandbox: &Arc<Sandbox>, refused: bool) {
+        let known = self.shelves.borrow().contains_key(&Arc::as_ptr(sandbox));
+        if !refused && !known {
+            return;
+        }
+        let count = self.with_shelf(sandbox, |shelf| {
+            shelf.refused = if refused { shelf.refused + 1 } else { 0 };
+            shelf.refused
+        });
+        if count >= REFUSALS {
+            sandbox.eject();
+        }
+    }
+
+    /// Keeps an idle connection, on top of the others.
+    fn shelve(self: &Rc<Self>, sandbox: &Arc<Sandbox>, sender: http1::SendRequest<RequestBody>, link: Rc<Link>) {
+        let since = (self.clock)();
+        let most = self.settings.most_idle;
+        self.with_shelf(sandbox, |shelf| {
+            if shelf.idle.len() < most {
+                shelf.idle.push(Idle { sender, link, since });
+            }
+        });
+    }
+
+    fn with_shelf<T>(self: &Rc<Self>, sandbox: &Arc<Sandbox>, act: impl FnOnce(&mut Shelf) -> T) -> T {
+        if !self.sweeping.replace(true) {
+            self.tasks.spawn_background(sweep(Rc::downgrade(self)));
+        }
+        let mut shelves = self.shelves.borrow_mut();
+        let shelf = shelves.entry(Arc::as_ptr(sandbox)).or_insert_with(|| Shelf {
+            _sandbox: Arc::clone(sandbox),
+            idle: Vec::new(),
+            h2: None,
+            refused: 0,
+        });
+        act(shelf)
+    }
+
+    /// Closes what has been idle for too long or leads nowhere any more. True when nothing is left.
+    fn tidy(&self, now: Timestamp) -> bool {
+        let mut closed = Vec::new();
+        let mut shelves = self.shelves.borrow_mut();
+        shelves.retain(|_, shelf| {
+            let open = shelf._sandbox.is_open();
+            // The stack is in order of return: what has been idle longest is at the bottom.
+            let stale = |idle: &Idle| !open || idle.sender.is_closed() || now.since(idle.since) >= self.settings.idle;
+            let keep = shelf
+                .idle
+                .iter()
+                .position(|idle| !stale(idle))
+                .unwrap_or(shelf.idle.len());
+            closed.extend(shelf.idle.drain(..keep));
+            if !open {
+                shelf.h2 = None;
+            }
+            shelf.h2.take_if(|sender| sender.is_closed());
+            open && (!shelf.idle.is_empty() || shelf.h2.is_some() || shelf.refused > 0)
+        });
+        let empty = shelves.is_empty();
+        drop(shelves);
+        drop(closed); // wakes their tasks
+        empty
+    }
+
+    pub(crate) fn drain_bound(&self) -> Duration {
+        self.settings.drain_bound
+    }
+}
+
+/// Tidies up every second, while there is anything.
+async fn sweep(upstreams: std::rc::Weak<Upstreams>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(upstreams) = upstreams.upgrade() else { return };
+        if upstreams.tidy((upstreams.clock)()) {
+            upstreams.sweeping.set(false);
+            return;
+        }
+    }
+}
+
+/// What kind of connection a request needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Checkout {
+    pub(crate) protocol: Protocol,
+    /// Whether connections may be kept.
+    pub(crate) keep_alive: bool,
+    /// Whether the revision limits concurrency.
+    pub(crate) limited: bool,
+    /// Not one that was idle: those have just failed.
+    pub(crate) fresh: bool,
+    /// The end of the request's own time: what the app has at least, should the client go away.
+    pub(crate) until: Timestamp,
+}
+
+enum Connected {
+    H1(http1::SendRequest<RequestBody>, Rc<Link>),
+    H2(http2::SendRequest<RequestBody>),
+}
+
+impl Connected {
+    fn carry(self, slot: Slot) -> Wire {
+        match self {
+            Self::H1(sender, link) => {
+                link.occupy(slot);
+                Wire::H1 { sender, link }
+            }
+            Self::H2(sender) => Wire::H2 { sender, slot },
+        }
+    }
+}
+
+type Reply = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+/// The response to come.
+pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Reply>>>;
+
+/// A request at the app, until its response begins.
+pub(crate) struct Flight {
+    reply: Option<ReplyFuture>,
+    lease: Option<Lease>,
+}
+
+/// A request that got no response.
+pub(crate) struct Failed {
+    /// The request, when nothing of it was sent.
+    pub(crate) unsent: Option<Request<RequestBody>>,
+    /// The connection had carried other requests before: the app may just have closed it for being idle.
+    pub(crate) reused: bool,
+    pub(crate) error: hyper::Error,
+}
+
+impl Lease {
+    /// Sends the request. If the app changes protocols in return, its connection comes by what this returns beside.
+    pub(crate) fn send(
+        mut self,
+        request: Request<RequestBody>,
+        upgrade: bool,
+    ) -> (Flight, Option<oneshot::Receiver<Switched>>) {
+        let mut switched = None;
+        let reply: ReplyFuture = match &mut self.wire {
+            Wire::H1 { sender, link } => {
+                if upgrade {
+                    let (sent, received) = oneshot::channel();
+                    link.at_end(End::Switch(sent));
+                    switched = Some(received);
+                } else if self.limited {
+                    // From here on the app works for this slot until it says that it has ended.
+                    link.at_end(End::Linger);
+                }
+                Box::pin(sender.try_send_request(request))
+            }
+            Wire::H2 { sender, .. } => Box::pin(sender.try_send_request(request)),
+        };
+        (
+            Flight {
+                reply: Some(reply),
+                lease: Some(self),
+            },
+            switched,
+        )
+    }
+
+    /// The app answers in HTTP, whatever it was asked.
+    fn not_switched(&self) {
+        if let Wire::H1 { link, .. } = &self.wire {
+            link.at_end(if self.limited { End::Linger } else { End::Close });
+        }
+    }
+
+    /// The app has ended: connection and slot are free.
+    pub(crate) fn finish(self) {
+        let Self {
+            upstreams,
+            sandbox,
+            wire,
+            keep_alive,
+            ..
+        } = self;
+        match wire {
+            Wire::H1 { sender, link } => {
+                let reusable = keep_alive && sender.is_ready() && sandbox.is_open();
+                if sandbox.shares_connections() {
+                    // The slot comes back when the connection is parked, or closed.
+                    link.at_end(if reusable { End::Park } else { End::Close });
+                    return;
+                }
+                link.at_end(End::Close);
+                let slot = link.vacate();
+                if reusable {
+                    upstreams.shelve(&sandbox, sender, link);
+                }
+                drop(slot);
+            }
+            Wire::H2 { sender, slot } => {
+                if sandbox.shares_connections() && keep_alive && !sender.is_closed() {
+                    sandbox.park(Box::new(Parked::H2(sender)));
+                }
+                drop(slot);
+            }
+        }
+    }
+
+    /// The client is gone, or its time is over, in the middle of the response.
+    pub(crate) fn abandon(self, rest: Incoming) {
+        self.leave(Rest::Body(rest));
+    }
+
+    /// With a limit on concurrency the slot stays taken until the app has ended; without one the connection is closed.
+    fn leave(self, rest: Rest) {
+        if !self.limited || self.upstreams.tasks.closing() {
+            if let Wire::H1 { link, .. } = &self.wire {
+                link.at_end(End::Close);
+            }
+            return;
+        }
+        let tasks = Rc::clone(&self.upstreams.tasks);
+        tasks.spawn_background(drain::run(self, rest));
+    }
+
+    /// Drops the connection's sender; its task then waits for the app to close, until `until`, and frees the slot.
+    pub(crate) fn hang_up(self, until: Timestamp) {
+        match self.wire {
+            Wire::H1 { link, .. } => link.linger_until(until),
+            // RST_STREAM tells the app to stop, and nothing tells whether it has.
+            Wire::H2 { slot, .. } => {
+                slot.sandbox().eject();
+                drop(slot);
+            }
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.upstreams.clock)()
+    }
+
+    /// By when the app must have ended; later than now by the drain bound at least.
+    pub(crate) fn bound(&self) -> Timestamp {
+        self.until.max(self.now().plus(self.upstreams.settings.drain_bound))
+    }
+}
+
+impl Future for Flight {
+    type Output = Result<(Response<Incoming>, Lease), Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let reply = self.reply.as_mut().expect("polled after it was ready");
+        let reply = ready!(reply.as_mut().poll(cx));
+        self.reply = None;
+        let lease = self.lease.take().expect("there until it is ready");
+        Poll::Ready(match reply {
+            Ok(response) => {
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    lease.not_switched();
+                }
+                Ok((response, lease))
+            }
+            Err(mut failed) => {
+                let unsent = failed.take_message();
+                if let (Some(_), Wire::H1 { link, .. }) = (&unsent, &lease.wire) {
+                    link.at_end(End::Close);
+                }
+                Err(Failed {
+                    unsent,
+                    reused: lease.reused,
+                    error: failed.into_error(),
+                })
+            }
+        })
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let (Some(reply), Some(lease)) = (self.reply.take(), self.lease.take()) {
+            lease.leave(Rest::Reply(reply));
+        }
+    }
+}
+
+/// Gives a stream back to its sandbox; called by the connection's task.
+pub(crate) fn park(stream: TcpStream, open: OpenConnection) {
+    let sandbox = Arc::clone(open.sandbox());
+    if let Ok(stream) = stream.into_std() {
+        sandbox.park(Box::new(Parked::H1 { stream, open }));
+    }
+}
+
+fn unpark(sandbox: &Sandbox) -> Option<Parked> {
+    let parked: Box<dyn Any + Send> = sandbox.take()?;
+    parked.downcast().ok().map(|parked| *parked)
+}
+
+/// Whether an idle connection is still open and the app has said nothing on it unasked.
+fn is_quiet(stream: &std::net::TcpStream) -> bool {
+    matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// A sandbox that refuses this many dials of one thread in a row is ejected.
+const REFUSALS: u32 = 3;
+const SWEEP: Duration = Duration::from_secs(1);
