@@ -10,6 +10,7 @@ use std::time::Duration;
 use manifests::ids::{ObjectId, RevisionId, SandboxId};
 use manifests::revision::Workload;
 use manifests::units::{Bytes, Millicores};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 
@@ -137,7 +138,7 @@ pub struct Exit {
 }
 
 /// Exit code or signal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ExitStatus {
     /// `exit(code)`.
     Code(i32),

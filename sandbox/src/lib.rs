@@ -4,8 +4,15 @@ pub mod cgroup;
 pub mod conformance;
 pub mod driver;
 pub mod fake;
+mod local;
 pub mod logs;
+mod program;
+mod rootfs;
 pub mod seccomp;
+pub mod spawner;
 pub mod test_support;
 #[cfg(test)]
 mod testing;
+mod wire;
+
+pub use local::{LocalConfig, LocalDriver, SetupError};

@@ -82,6 +82,11 @@ impl Filter {
         Self { program }
     }
 
+    /// The program, for a child that loads it in raw system calls.
+    pub(crate) fn instructions(&self) -> &[libc::sock_filter] {
+        &self.program
+    }
+
     /// How many instructions it has; the kernel takes 4096.
     pub fn len(&self) -> usize {
         self.program.len()

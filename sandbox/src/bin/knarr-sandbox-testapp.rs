@@ -1,0 +1,285 @@
+//! The app of this crate's own tests, and their spawner: a test binary's `main` belongs to the test harness.
+//!
+//! `knarr-sandbox-testapp serve [--after MS] [--for MS CODE] [--say N] [--stubborn] [ID]`, `never`, `crash`, or
+//! `check`, which tries what a sandbox must not be able to do and serves what it found.
+
+#![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
+
+use std::env;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::exit;
+use std::thread;
+use std::time::Duration;
+
+fn main() {
+    sandbox::spawner::main_if_asked();
+    let args: Vec<String> = env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some("serve") => serve(&args[1..]),
+        Some("never") => loop {
+            thread::park();
+        },
+        Some("crash") => {
+            println!("no luck");
+            exit(3);
+        }
+        Some("check") => answer_all(listen(), &findings()),
+        _ => exit(64),
+    }
+}
+
+fn serve(args: &[String]) {
+    let mut args = args.iter();
+    let mut stubborn = false;
+    let mut number = 0;
+    let mut end = None;
+    while let Some(arg) = args.next() {
+        let mut next = || args.next().unwrap().parse::<u64>().unwrap();
+        match arg.as_str() {
+            "--after" => number = next(),
+            "--for" => end = Some((next(), next())),
+            "--say" => (0..next()).for_each(|i| println!("chatty {i}")),
+            "--stubborn" => stubborn = true,
+            _id => {}
+        }
+    }
+    // SAFETY: handlers that only end the process, or nothing.
+    unsafe {
+        let handler: extern "C" fn(libc::c_int) = if stubborn { ignore } else { end_well };
+        libc::signal(libc::SIGTERM, handler as *const () as libc::sighandler_t);
+    }
+    thread::sleep(Duration::from_millis(number));
+    let listener = listen();
+    if let Some((millis, code)) = end {
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(millis));
+            exit(i32::try_from(code).unwrap());
+        });
+    }
+    answer_all(listener, &env::var("HOSTNAME").unwrap_or_default());
+}
+
+extern "C" fn end_well(_: libc::c_int) {
+    // SAFETY: async-signal-safe.
+    unsafe { libc::_exit(0) };
+}
+
+extern "C" fn ignore(_: libc::c_int) {}
+
+fn listen() -> TcpListener {
+    let port: u16 = env::var("PORT").unwrap().parse().unwrap();
+    TcpListener::bind(("127.0.0.1", port)).unwrap_or_else(|error| {
+        println!("port {port}: {error}");
+        exit(98)
+    })
+}
+
+fn answer_all(listener: TcpListener, text: &str) {
+    for stream in listener.incoming().flatten() {
+        let text = text.to_owned();
+        thread::spawn(move || answer(stream, &text));
+    }
+}
+
+/// One connection: every request gets `text`, but `/env` the environment and `/status/N` that status.
+fn answer(stream: TcpStream, text: &str) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut stream = stream;
+    loop {
+        let mut path = String::new();
+        let mut line = String::new();
+        while reader.read_line(&mut line).ok()? > 0 && line.trim_end() != "" {
+            if path.is_empty() {
+                path = line.split(' ').nth(1)?.to_owned();
+            }
+            line.clear();
+        }
+        if path.is_empty() {
+            return None;
+        }
+        let status = path.strip_prefix("/status/").unwrap_or("200").to_owned();
+        let body = match path.as_str() {
+            "/env" => env::vars().map(|(k, v)| format!("{k}={v}\n")).collect(),
+            _ => text.to_owned(),
+        };
+        write!(
+            stream,
+            "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .ok()?;
+    }
+}
+
+/// One line per attempt: `name: refused ...` or `name: REACHED ...`.
+fn findings() -> String {
+    use std::fs;
+    let mut lines = Vec::new();
+    let mut tell = |name: &str, result: Result<String, String>| match result {
+        Ok(what) => lines.push(format!("{name}: REACHED {what}")),
+        Err(why) => lines.push(format!("{name}: refused {why}")),
+    };
+    for path in env::var("FORBIDDEN")
+        .unwrap_or_default()
+        .split(':')
+        .filter(|p| !p.is_empty())
+    {
+        let read = fs::read(path).map(|b| format!("{} bytes", b.len()));
+        let listed = || fs::read_dir(path).map(|d| format!("{} entries", d.count()));
+        tell(path, read.or_else(|_| listed()).map_err(|e| e.to_string()));
+    }
+    for path in [
+        "/knarr-x",
+        "/usr/knarr-x",
+        "/etc/knarr-x",
+        "/dev/knarr-x",
+        "/proc/sys/kernel/hostname",
+    ] {
+        tell(
+            &format!("write {path}"),
+            fs::write(path, "x").map(|()| String::new()).map_err(|e| e.to_string()),
+        );
+    }
+    for port in env::var("PORTS")
+        .unwrap_or_default()
+        .split(',')
+        .filter_map(|p| p.parse::<u16>().ok())
+    {
+        let reached = TcpStream::connect(("127.0.0.1", port))
+            .map(|_| String::new())
+            .map_err(|e| e.to_string());
+        tell(&format!("port {port}"), reached);
+    }
+    let errno = |result: i64| {
+        if result >= 0 {
+            Ok(result.to_string())
+        } else {
+            Err(std::io::Error::last_os_error().to_string())
+        }
+    };
+    // SAFETY: system calls on constants, whose success is the finding.
+    unsafe {
+        let tmp = c"/tmp".as_ptr();
+        let none = c"none".as_ptr();
+        let null = std::ptr::null::<libc::c_void>();
+        tell(
+            "mount",
+            errno(libc::mount(none, tmp, c"tmpfs".as_ptr(), 0, null).into()),
+        );
+        tell(
+            "umount",
+            errno(libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH).into()),
+        );
+        tell("chroot", errno(libc::chroot(tmp).into()));
+        tell("unshare user", errno(libc::unshare(libc::CLONE_NEWUSER).into()));
+        tell("unshare mount", errno(libc::unshare(libc::CLONE_NEWNS).into()));
+        tell("ptrace", errno(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0)));
+        tell(
+            "raw socket",
+            errno(libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP).into()),
+        );
+        tell(
+            "packet socket",
+            errno(libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).into()),
+        );
+        tell("setuid", errno(libc::setuid(0).into()));
+        tell("bpf", errno(libc::syscall(libc::SYS_bpf, 0, 0, 0)));
+        tell("keyctl", errno(libc::syscall(libc::SYS_keyctl, 0, -3, 1)));
+        tell("init_module", errno(libc::syscall(libc::SYS_init_module, 0, 0, 0)));
+        tell("reboot", errno(libc::syscall(libc::SYS_reboot, 0, 0, 0, 0)));
+        tell("kill outside", errno(libc::kill(libc::getppid().max(2), 0).into()));
+    }
+    let links = |dir: &str| {
+        let mut found: Vec<String> = fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| Some((e.file_name(), fs::read_link(e.path()).ok()?)))
+            .filter(|(_, target)| !target.starts_with("/proc"))
+            .map(|(name, target)| format!("{}={}", name.to_string_lossy(), target.display()))
+            .collect();
+        found.sort();
+        found.join(" ")
+    };
+    lines.push(format!("fds: {}", links("/proc/self/fd")));
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    for key in [
+        "Pid:",
+        "Uid:",
+        "Gid:",
+        "Groups:",
+        "CapInh:",
+        "CapPrm:",
+        "CapEff:",
+        "CapBnd:",
+        "CapAmb:",
+        "NoNewPrivs:",
+        "Seccomp:",
+    ] {
+        lines.extend(status.lines().filter(|l| l.starts_with(key)).map(str::to_owned));
+    }
+    let list = |dir: &str| {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names.join(" ")
+    };
+    for dir in [
+        "/",
+        "/etc",
+        "/dev",
+        "/tmp",
+        "/run",
+        "/var",
+        "/home",
+        "/sys",
+        "/sys/class/net",
+    ] {
+        lines.push(format!("ls {dir}: {}", list(dir)));
+    }
+    lines.push(format!(
+        "processes: {}",
+        list("/proc").split(' ').filter(|n| n.parse::<u32>().is_ok()).count()
+    ));
+    lines.push(format!(
+        "cgroup: {}",
+        fs::read_to_string("/proc/self/cgroup")
+            .unwrap_or_default()
+            .replace('\n', " ")
+    ));
+    lines.push(format!(
+        "interfaces: {}",
+        fs::read_to_string("/proc/net/dev")
+            .unwrap_or_default()
+            .lines()
+            .skip(2)
+            .filter_map(|l| l.split(':').next())
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(" ")
+    ));
+    lines.push(format!(
+        "tmp: {:?}",
+        fs::write("/tmp/own", "x").map_err(|e| e.to_string())
+    ));
+    lines.push(format!(
+        "stdout: {:?}",
+        fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/stdout")
+            .map(drop)
+            .map_err(|e| e.to_string())
+    ));
+    lines.push(format!(
+        "low port: {:?}",
+        TcpListener::bind(("127.0.0.1", 80))
+            .map(drop)
+            .map_err(|e| e.to_string())
+    ));
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,114 @@
+//! What this machine can still take: its free memory less a reserve, and no more than our own cgroup leaves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use manifests::units::Bytes;
+
+use crate::driver::Capacity;
+
+const MIB: u64 = 1024 * 1024;
+
+/// Kept for the host and for Knarr itself: 1/20 of the memory, at least 128 MiB.
+fn reserve(total: u64) -> u64 {
+    (total / 20).max(128 * MIB)
+}
+
+/// Looks now.
+pub(super) fn now() -> Capacity {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let ours = memory_cgroups(&own).into_iter().filter_map(|dir| left_in(&dir)).min();
+    let cores = thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    Capacity {
+        cores,
+        free_memory: Bytes(free(&meminfo, ours)),
+    }
+}
+
+/// `MemAvailable` less the reserve, and what our cgroup leaves when that is less.
+fn free(meminfo: &str, ours: Option<u64>) -> u64 {
+    let kib = |key: &str| {
+        let line = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+            .unwrap_or(0)
+            * 1024
+    };
+    let (total, available) = (kib("MemTotal"), kib("MemAvailable"));
+    available
+        .min(ours.unwrap_or(u64::MAX))
+        .saturating_sub(reserve(total.min(ours.unwrap_or(u64::MAX))))
+}
+
+/// Our own memory cgroup and those above it, whichever version.
+fn memory_cgroups(own: &str) -> Vec<PathBuf> {
+    let mut dirs = Vec::new();
+    for line in own.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let mounts: &[&str] = match controllers {
+            "" => &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
+            c if c.split(',').any(|c| c == "memory") => &["/sys/fs/cgroup/memory"],
+            _ => continue,
+        };
+        for mount in mounts {
+            for up in Path::new(path).ancestors() {
+                dirs.push(Path::new(mount).join(up.strip_prefix("/").unwrap_or(up)));
+            }
+        }
+    }
+    dirs
+}
+
+/// Limit less use, v2 or v1; `None` where there is no limit. Reclaimable page cache counts as free, as it does in
+/// `MemAvailable`.
+fn left_in(dir: &Path) -> Option<u64> {
+    let number = |name: &str| fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
+    let (limit, used) = match number("memory.max") {
+        Some(limit) => (limit, number("memory.current")?),
+        None => (number("memory.limit_in_bytes")?, number("memory.usage_in_bytes")?),
+    };
+    // v1's "no limit" is the largest page count.
+    if limit >= 1 << 62 {
+        return None;
+    }
+    let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+    let cache = ["total_inactive_file ", "inactive_file "]
+        .iter()
+        .find_map(|key| {
+            stat.lines()
+                .find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
+        })
+        .unwrap_or(0);
+    Some(limit.saturating_sub(used.saturating_sub(cache)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_stays_and_the_own_cgroup_counts() {
+        let info = "MemTotal:       16384000 kB\nMemFree: 1 kB\nMemAvailable:    8192000 kB\n";
+        let total = 16_384_000 * 1024;
+        assert_eq!(free(info, None), 8_192_000 * 1024 - total / 20);
+        assert_eq!(free(info, Some(1024 * MIB)), (1024 - 128) * MIB);
+        assert_eq!(free(info, Some(MIB)), 0);
+        assert_eq!(free("", None), 0);
+    }
+
+    #[test]
+    fn the_own_cgroup_is_found_in_either_version() {
+        let dirs = memory_cgroups("4:cpu,memory:/a/b\n2:pids:/x\n0::/c\n");
+        let dirs: Vec<&str> = dirs.iter().map(|d| d.to_str().unwrap()).collect();
+        assert!(dirs.contains(&"/sys/fs/cgroup/memory/a/b"));
+        assert!(dirs.contains(&"/sys/fs/cgroup/memory/a"));
+        assert!(dirs.contains(&"/sys/fs/cgroup/c"));
+        assert!(!dirs.iter().any(|d| d.contains("/x")));
+    }
+}

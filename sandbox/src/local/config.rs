@@ -1,0 +1,85 @@
+//! What the local driver is told at its start, and why it may refuse.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::thread;
+
+use manifests::units::Clock;
+
+use crate::logs::LogLimits;
+use crate::spawner;
+
+/// Settings of the local driver.
+#[derive(Clone)]
+pub struct LocalConfig {
+    /// Logs, the mount point and the lock go here; also what tells the leftovers of one Knarr from another's. Made when
+    /// it is missing, for this user alone. One driver at a time may use it.
+    pub data_dir: PathBuf,
+    /// Run plain processes without any isolation, one port of the host each. Default off.
+    pub unsafe_no_isolation: bool,
+    /// Shells kept ready: processes in their namespaces and cgroup, waiting for an app. Each costs about 0.35 MiB and
+    /// saves most of a start's sandbox time. Default twice the cores, at most 8; 0 turns the pool off.
+    pub pool: usize,
+    /// How much output is kept.
+    pub logs: LogLimits,
+    /// What is executed as the spawner: a program whose `main` begins with [`crate::spawner::main_if_asked`], and
+    /// arguments. Default: this very binary.
+    pub spawner: (PathBuf, Vec<OsString>),
+    /// Tells the time.
+    pub clock: Clock,
+}
+
+impl LocalConfig {
+    /// The defaults.
+    pub fn new(data_dir: impl Into<PathBuf>, clock: Clock) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            unsafe_no_isolation: false,
+            pool: thread::available_parallelism().map_or(2, |cores| (2 * cores.get()).min(8)),
+            logs: LogLimits::default(),
+            spawner: (PathBuf::from("/proc/self/exe"), vec![spawner::ARGUMENT.into()]),
+            clock,
+        }
+    }
+
+    /// Executes another binary as the spawner: for tests, whose own `main` is the test harness's.
+    #[must_use]
+    pub fn with_spawner(mut self, program: impl Into<PathBuf>) -> Self {
+        self.spawner.0 = program.into();
+        self
+    }
+}
+
+/// Why the local driver does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Neither root's way nor an ordinary user's works on this host.
+    #[error(
+        "sandboxes cannot be isolated here: {reason}. Run as root, allow user namespaces, or give \
+         --unsafe-no-isolation to run apps as plain processes"
+    )]
+    NoIsolation {
+        /// What was tried, and what the kernel said.
+        reason: String,
+    },
+    /// Another driver uses the data directory.
+    #[error("{0} is in use by another Knarr")]
+    InUse(PathBuf),
+    /// Something else is wrong with this host.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was tried.
+        context: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl SetupError {
+    /// For `map_err`.
+    pub(super) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let context = context.into();
+        move |source| Self::Io { context, source }
+    }
+}

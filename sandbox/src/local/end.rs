@@ -1,0 +1,149 @@
+//! The end of a sandbox: asked for, or noticed; and the end of all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::timeout;
+
+use super::proc;
+use super::shell::{Shell, Stage};
+use super::state::{Inner, Sandbox, Slot};
+use crate::driver::{Event, Exit, ExitStatus};
+use crate::spawner::protocol::Isolation;
+
+/// How long a dead sandbox's pipes may stay open: only plain processes can leave somebody behind who holds them.
+const OUTPUT: Duration = Duration::from_secs(1);
+
+/// How long the kernel may take to let go of a cgroup.
+const CGROUP: Duration = Duration::from_secs(5);
+
+/// Begins to stop a sandbox; it happens whatever becomes of the caller.
+pub(super) fn request(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duration) {
+    sandbox.requested.store(true, Ordering::Relaxed);
+    if grace.is_zero() || !hears_stop(inner, sandbox) {
+        inner.kill(&sandbox.shell);
+        return;
+    }
+    sandbox.shell.signal(Signal::TERM);
+    let (inner, sandbox) = (Arc::clone(inner), Arc::clone(sandbox));
+    inner.clone().runtime.spawn(async move {
+        if timeout(grace, sandbox.gone()).await.is_err() {
+            inner.kill(&sandbox.shell);
+        }
+    });
+}
+
+/// Whether SIGTERM would do anything. One that has not executed yet cannot hear; waiting for the grace would be in vain.
+fn hears_stop(inner: &Inner, sandbox: &Sandbox) -> bool {
+    let executed = matches!(*sandbox.shell.stage.borrow(), Stage::Executed);
+    let Some(held) = sandbox.shell.held() else { return false };
+    executed && (inner.isolation == Isolation::None || proc::listens_to(held.pid, libc::SIGTERM))
+}
+
+/// A shell has no process any more: removes what is left of it and tells whoever waits.
+pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatus) {
+    let sandbox = inner
+        .lock()
+        .shells
+        .get(&shell.id)
+        .and_then(|(_, sandbox)| sandbox.clone());
+    let mut last_output = String::new();
+    if let Some(sandbox) = &sandbox {
+        let output = {
+            let mut progress = sandbox.progress();
+            progress.ended = true;
+            progress.output.take()
+        };
+        if let Some(mut output) = output {
+            last_output = match timeout(OUTPUT, &mut output).await {
+                Ok(tail) => tail.unwrap_or_default(),
+                Err(_) => {
+                    output.abort();
+                    String::new()
+                }
+            };
+        }
+    }
+    let oom_killed = shell.cgroup.usage().is_ok_and(|usage| usage.oom_kills > 0);
+    remove_cgroup(&inner, &shell).await;
+    let sandbox = {
+        let mut state = inner.lock();
+        state.pool.retain(|pooled| pooled.id != shell.id);
+        // It may have been taken from the pool in the meantime.
+        let sandbox = state.shells.remove(&shell.id).and_then(|(_, sandbox)| sandbox);
+        if let Some(sandbox) = &sandbox {
+            forget(&mut state.sandboxes, sandbox);
+        }
+        sandbox
+    };
+    if let Some(sandbox) = sandbox {
+        farewell(&inner, &sandbox, status, oom_killed, last_output);
+    }
+}
+
+/// The shell died in the pool and was buried before the sandbox could have it.
+pub(super) fn without_shell(inner: &Inner, sandbox: &Arc<Sandbox>) {
+    forget(&mut inner.lock().sandboxes, sandbox);
+    farewell(inner, sandbox, ExitStatus::Signal(libc::SIGKILL), false, String::new());
+}
+
+fn forget(sandboxes: &mut std::collections::HashMap<manifests::ids::SandboxId, Slot>, sandbox: &Arc<Sandbox>) {
+    if matches!(sandboxes.get(&sandbox.id), Some(Slot::Live(live)) if Arc::ptr_eq(live, sandbox)) {
+        sandboxes.remove(&sandbox.id);
+    }
+}
+
+fn farewell(inner: &Inner, sandbox: &Sandbox, status: ExitStatus, oom_killed: bool, last_output: String) {
+    let exit = Exit {
+        status,
+        oom_killed,
+        requested: sandbox.was_requested(),
+        last_output,
+    };
+    let started = {
+        let mut progress = sandbox.progress();
+        progress.ended = true;
+        progress.started
+    };
+    if started {
+        // Nobody listening is fine.
+        let _ = inner.events.send(Event::Exited {
+            id: sandbox.id.clone(),
+            revision: sandbox.revision.clone(),
+            exit: exit.clone(),
+        });
+    }
+    sandbox.set_gone(exit);
+}
+
+/// Usually two or three `rmdir`; off the driver's thread, for the kernel sometimes wants to be asked again.
+async fn remove_cgroup(inner: &Inner, shell: &Arc<Shell>) {
+    let shell = Arc::clone(shell);
+    let id = shell.id;
+    let removed = inner
+        .runtime
+        .spawn_blocking(move || shell.cgroup.kill_all(CGROUP).and_then(|()| shell.cgroup.remove(CGROUP)));
+    if let Ok(Err(error)) = removed.await {
+        tracing::warn!(shell = id.0, %error, "a cgroup is left");
+    }
+}
+
+/// Stops everything and waits until nothing is left, the spawner included.
+pub(super) async fn shutdown(inner: &Arc<Inner>, grace: Duration) {
+    let live: Vec<Arc<Sandbox>> = {
+        let mut state = inner.lock();
+        state.closing = true;
+        state.live().collect()
+    };
+    for sandbox in &live {
+        request(inner, sandbox, grace);
+    }
+    for sandbox in &live {
+        sandbox.gone().await;
+    }
+    inner.abandon();
+    let mut finished = inner.finished.subscribe();
+    let _ = finished.wait_for(|finished| *finished).await;
+}

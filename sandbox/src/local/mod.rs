@@ -1,0 +1,132 @@
+//! The local Linux driver: sandboxes on this machine, by namespaces and cgroups, through the spawner.
+//!
+//! ```text
+//! start: program ─▶ shell (from the pool, or new) ─▶ plan ─▶ spawner ─▶ executed ─▶ readiness ─▶ ready
+//! end:   spawner says exited ─▶ output read to its end ─▶ cgroup removed ─▶ Exited
+//! ```
+//!
+//! One thread of its own, with a small runtime, reads what the spawner says, moves output into log files and cleans up;
+//! so the end of a sandbox does not depend on any caller's future or runtime. `start` and `stop` run in their callers.
+
+mod capacity;
+mod config;
+mod dial;
+mod end;
+mod link;
+mod output;
+mod probe;
+mod proc;
+mod ready;
+mod shell;
+mod start;
+mod state;
+mod supervise;
+mod watched;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifests::ids::SandboxId;
+use tokio::net::TcpStream;
+use tokio::sync::broadcast;
+
+pub use config::{LocalConfig, SetupError};
+use state::Inner;
+
+use crate::driver::{
+    BoxFuture, Capacity, Driver, DriverError, Event, Exit, Limits, SandboxSpec, StartError, Started, Stats,
+};
+
+/// Runs sandboxes on this machine.
+pub struct LocalDriver {
+    inner: Arc<Inner>,
+}
+
+impl LocalDriver {
+    /// Finds out how this host can isolate, removes what a crash has left of the same data directory, and starts the
+    /// spawner. Blocks for some milliseconds; needs no runtime.
+    ///
+    /// # Errors
+    /// Why no sandbox can run here, in words for the user.
+    pub fn new(config: LocalConfig) -> Result<Arc<Self>, SetupError> {
+        Ok(Arc::new(Self {
+            inner: supervise::begin(config)?,
+        }))
+    }
+
+    /// What isolation is missing on this host, for every status line; empty when everything holds.
+    pub fn isolation_warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    /// How sandboxes are isolated and limited here, in one line.
+    pub fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+impl Driver for LocalDriver {
+    fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Started, StartError>> {
+        Box::pin(start::start(&self.inner, spec))
+    }
+
+    fn stop(&self, id: &SandboxId, grace: Duration) -> BoxFuture<'_, Result<Option<Exit>, DriverError>> {
+        let sandbox = self.inner.sandbox(id);
+        if let Some(sandbox) = &sandbox {
+            // Now, not when the future is first polled: dropping it does not undo the stop.
+            end::request(&self.inner, sandbox, grace);
+        }
+        Box::pin(async move {
+            match sandbox {
+                Some(sandbox) => Ok(Some(sandbox.gone().await)),
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn set_limits(&self, id: &SandboxId, limits: Limits) -> BoxFuture<'_, Result<(), DriverError>> {
+        let result = self
+            .inner
+            .find(id)
+            .and_then(|sandbox| sandbox.set_limits(&self.inner, limits));
+        Box::pin(async move { result })
+    }
+
+    fn stats(&self, id: &SandboxId) -> BoxFuture<'_, Result<Stats, DriverError>> {
+        let result = self.inner.find(id).and_then(|sandbox| sandbox.stats());
+        Box::pin(async move { result })
+    }
+
+    fn dial(&self, id: &SandboxId) -> BoxFuture<'_, std::io::Result<TcpStream>> {
+        let sandbox = self.inner.sandbox(id);
+        let missing = std::io::Error::new(std::io::ErrorKind::NotFound, format!("no sandbox {id}"));
+        Box::pin(async move { dial::dial(&self.inner, sandbox.ok_or(missing)?).await })
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.inner.events.subscribe()
+    }
+
+    fn list(&self) -> Vec<SandboxId> {
+        self.inner.started()
+    }
+
+    fn logs(&self, id: &SandboxId) -> Vec<PathBuf> {
+        self.inner.logs.files(id)
+    }
+
+    fn capacity(&self) -> Capacity {
+        capacity::now()
+    }
+
+    fn shutdown(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(end::shutdown(&self.inner, grace))
+    }
+}
+
+impl Drop for LocalDriver {
+    fn drop(&mut self) {
+        self.inner.abandon();
+    }
+}

@@ -1,0 +1,159 @@
+//! A shell as Knarr sees it: made by the spawner, waiting for an app or running one.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::sync::watch;
+
+use crate::cgroup::Cgroup;
+use crate::spawner::protocol::{ShellId, Step};
+
+/// One shell, from the request to make it until nothing of it is left.
+pub(super) struct Shell {
+    pub id: ShellId,
+    pub cgroup: Cgroup,
+    pub stage: watch::Sender<Stage>,
+    held: OnceLock<Held>,
+    output: Mutex<Option<[OwnedFd; 2]>>,
+}
+
+/// What is held of the process.
+pub(super) struct Held {
+    /// In the host's PID namespace.
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// `None` without isolation.
+    pub netns: Option<OwnedFd>,
+}
+
+/// How far it has come.
+#[derive(Clone, Debug)]
+pub(super) enum Stage {
+    /// Asked for.
+    Asked,
+    /// It has a process.
+    Prepared,
+    /// The program runs.
+    Executed,
+    /// It could not run the program; its process is about to end.
+    Failed(Failure),
+    /// It has no process any more; why it failed, when it never ran the program.
+    Ended(Option<Failure>),
+}
+
+/// A step that failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    /// Which; `None` when the spawner itself died.
+    pub step: Option<Step>,
+    /// In more words.
+    pub detail: String,
+    /// What the kernel said.
+    pub errno: i32,
+}
+
+impl Failure {
+    /// The spawner is gone.
+    pub(super) fn spawner_died() -> Self {
+        Self {
+            step: None,
+            detail: "the spawner died".to_owned(),
+            errno: libc::EPIPE,
+        }
+    }
+
+    pub(super) fn error(&self) -> io::Error {
+        io::Error::from_raw_os_error(self.errno)
+    }
+
+    /// What was tried, in words.
+    pub(super) fn context(&self) -> String {
+        match (self.step, self.detail.is_empty()) {
+            (Some(step), true) => step.name().to_owned(),
+            (Some(step @ (Step::Execute | Step::WorkingDir)), false) => format!("{} {}", step.name(), self.detail),
+            (_, false) | (None, true) => self.detail.clone(),
+        }
+    }
+}
+
+impl Shell {
+    pub(super) fn new(id: ShellId, cgroup: Cgroup) -> Self {
+        Self {
+            id,
+            cgroup,
+            stage: watch::Sender::new(Stage::Asked),
+            held: OnceLock::new(),
+            output: Mutex::new(None),
+        }
+    }
+
+    /// The spawner has made it.
+    pub(super) fn prepared(&self, pid: i32, fds: Vec<OwnedFd>) -> io::Result<()> {
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or(io::ErrorKind::InvalidData);
+        let (pidfd, out, err) = (next()?, next()?, next()?);
+        *self.output.lock().unwrap_or_else(PoisonError::into_inner) = Some([out, err]);
+        let _ = self.held.set(Held {
+            pid,
+            pidfd,
+            netns: fds.next(),
+        });
+        self.stage.send_replace(Stage::Prepared);
+        Ok(())
+    }
+
+    pub(super) fn failed(&self, failure: Failure) {
+        self.stage.send_replace(Stage::Failed(failure));
+    }
+
+    /// Its spawner is gone; matters only to a start that is not over.
+    pub(super) fn failed_by_spawner(&self) {
+        self.stage.send_if_modified(|stage| {
+            let starting = matches!(stage, Stage::Asked | Stage::Prepared);
+            if starting {
+                *stage = Stage::Failed(Failure::spawner_died());
+            }
+            starting
+        });
+    }
+
+    pub(super) fn ended(&self) {
+        self.stage.send_modify(|stage| {
+            let failure = match stage {
+                Stage::Failed(failure) => Some(failure.clone()),
+                _ => None,
+            };
+            *stage = Stage::Ended(failure);
+        });
+    }
+
+    /// `None` until it has a process.
+    pub(super) fn held(&self) -> Option<&Held> {
+        self.held.get()
+    }
+
+    /// The read ends of its output, once.
+    pub(super) fn take_output(&self) -> Option<[OwnedFd; 2]> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Sends a signal to its first process, if it has one.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(held) = self.held() {
+            // Gone already is as good.
+            let _ = pidfd_send_signal(&held.pidfd, signal);
+        }
+    }
+
+    /// Waits until it has come to `wanted`, or further than it could.
+    pub(super) async fn until(&self, wanted: impl Fn(&Stage) -> bool) -> Stage {
+        let mut stage = self.stage.subscribe();
+        // The sender is `self`, so it is there.
+        match stage.wait_for(|stage| wanted(stage)).await {
+            Ok(stage) => stage.clone(),
+            Err(_) => Stage::Failed(Failure::spawner_died()),
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! A start, from the spec to a ready app.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifests::ids::SandboxId;
+use manifests::revision::Image;
+use manifests::units::Timestamp;
+
+use super::dial;
+use super::end;
+use super::output;
+use super::ready;
+use super::shell::{Failure, Shell, Stage};
+use super::state::{Inner, Sandbox, Slot};
+use crate::driver::{DriverError, Exit, Phases, SandboxSpec, StartError, Started};
+use crate::program::{self, Program};
+use crate::rootfs;
+use crate::spawner::protocol::{Isolation, Plan, Request, Step};
+
+/// A start that loses its spawner is tried again with the next one, this often.
+const TRIES: u32 = 3;
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Starts one sandbox. Dropping the future ends what it has begun; the driver's thread cleans up.
+pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Started, StartError> {
+    let begun = (inner.config.clock)();
+    let deadline = tokio::time::sleep(spec.deadline);
+    tokio::pin!(deadline);
+    let app = App::find(inner, &spec).map_err(StartError::Refused)?;
+    for _ in 0..TRIES {
+        let last = &mut String::from("the program was not executed yet");
+        let mut running = Running::begin(inner, &spec, &app)?;
+        let result = tokio::select! {
+            result = running.get_ready(&spec, begun, last) => result,
+            () = &mut deadline => {
+                Err(Trouble::Told(StartError::NotReady { after: spec.deadline, last: std::mem::take(last) }))
+            }
+        };
+        let trouble = match result {
+            Ok(phases) => match running.commit() {
+                Ok(()) => {
+                    return Ok(Started {
+                        phases,
+                        warnings: inner.warnings.clone(),
+                    });
+                }
+                Err(trouble) => trouble,
+            },
+            Err(trouble) => trouble,
+        };
+        // An error is told when nothing is left.
+        let exit = running.end().await;
+        match trouble {
+            Trouble::Told(error) => return Err(error),
+            Trouble::Ended => return Err(StartError::Exited(exit)),
+            Trouble::SpawnerDied => {
+                let mut link = inner.link.subscribe();
+                tokio::select! {
+                    _ = link.wait_for(Option::is_some) => {}
+                    () = &mut deadline => break,
+                }
+            }
+        }
+    }
+    let failure = Failure::spawner_died();
+    Err(DriverError::Io {
+        context: failure.context(),
+        source: failure.error(),
+    }
+    .into())
+}
+
+/// Why a start did not come to its end.
+enum Trouble {
+    Told(StartError),
+    /// The app has ended; how, is known when it is cleaned up.
+    Ended,
+    SpawnerDied,
+}
+
+/// What is executed, found once per start.
+struct App {
+    program: Program,
+    argv: Vec<Vec<u8>>,
+}
+
+impl App {
+    fn find(inner: &Inner, spec: &SandboxSpec) -> Result<Self, String> {
+        let workload = &spec.workload;
+        let Image::Host(name) = &workload.image;
+        let mut program = program::find(name, &inner.data_dir)?;
+        let mut argv = Vec::new();
+        if let Some(command) = workload.command.first() {
+            let other = program::find(Path::new(command), &inner.data_dir)?;
+            program = Program {
+                path: other.path,
+                show: program.show.into_iter().chain(other.show).collect(),
+            };
+            program.show.dedup();
+            argv.extend(workload.command.iter().map(|a| a.clone().into_bytes()));
+        } else {
+            argv.push(program.path.as_os_str().as_encoded_bytes().to_vec());
+        }
+        argv.extend(workload.args.iter().map(|a| a.clone().into_bytes()));
+        let strings = argv
+            .iter()
+            .map(Vec::as_slice)
+            .chain(workload.env.iter().flat_map(|(k, v)| [k.as_bytes(), v.as_bytes()]));
+        if strings.into_iter().any(|s| s.contains(&0)) {
+            return Err("an argument or environment variable has a NUL character in it".to_owned());
+        }
+        Ok(Self { program, argv })
+    }
+}
+
+/// A sandbox on its way. Dropped before [`Self::commit`], it is killed.
+struct Running<'a> {
+    inner: &'a Arc<Inner>,
+    sandbox: Arc<Sandbox>,
+    handed_over: bool,
+}
+
+impl<'a> Running<'a> {
+    /// Takes the name and a shell, and sends the app on its way.
+    fn begin(inner: &'a Arc<Inner>, spec: &SandboxSpec, app: &App) -> Result<Self, StartError> {
+        let reservation = Reservation::take(inner, &spec.id)?;
+        let port = match inner.isolation {
+            Isolation::None => free_port().map_err(|e| exhausted("find a free port", e))?,
+            _ => spec.workload.port,
+        };
+        let shell = take_shell(inner, spec)?;
+        let sandbox = Arc::new(Sandbox::new(spec.id.clone(), spec.revision.clone(), shell, port));
+        reservation.fill(&sandbox);
+        let running = Self {
+            inner,
+            sandbox,
+            handed_over: false,
+        };
+        let plan = plan(inner, spec, app, &running.sandbox);
+        let request = Request::Go {
+            shell: running.sandbox.shell.id,
+            plan: Box::new(plan),
+        };
+        match inner.spawner().map(|link| link.send(&request, &[])) {
+            // A broken pipe is found again, as the shell's end.
+            None | Some(Ok(())) => Ok(running),
+            Some(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(running),
+            Some(Err(error)) => Err(DriverError::Io {
+                context: "send the plan to the spawner".to_owned(),
+                source: error,
+            }
+            .into()),
+        }
+    }
+
+    async fn get_ready(&mut self, spec: &SandboxSpec, begun: Timestamp, last: &mut String) -> Result<Phases, Trouble> {
+        let clock = &self.inner.config.clock;
+        let shell = &self.sandbox.shell;
+        shell.until(|stage| !matches!(stage, Stage::Asked)).await;
+        if let Some(pipes) = shell.take_output() {
+            let follow = output::follow(self.inner, self.sandbox.id.clone(), pipes);
+            self.sandbox.progress().output = Some(follow);
+        }
+        dial::refill(self.inner, &self.sandbox);
+        let over = |s: &Stage| matches!(s, Stage::Executed | Stage::Failed(_) | Stage::Ended(_));
+        match shell.until(over).await {
+            Stage::Failed(failure) | Stage::Ended(Some(failure)) => return Err(blame(&failure)),
+            Stage::Ended(None) => return Err(Trouble::Ended),
+            _ => {}
+        }
+        let spawned = clock().since(begun);
+        let workload = &spec.workload;
+        let probing = ready::ready(self.inner, &self.sandbox, &workload.readiness, workload.port, last);
+        tokio::select! {
+            biased;
+            stage = shell.until(|s| matches!(s, Stage::Failed(_) | Stage::Ended(_))) => match stage {
+                Stage::Failed(failure) | Stage::Ended(Some(failure)) => Err(blame(&failure)),
+                _ => Err(Trouble::Ended),
+            },
+            probed = probing => match probed {
+                Ok(()) => Ok(Phases { spawned, ready: clock().since(begun) }),
+                Err(_) if self.sandbox.progress().ended => Err(Trouble::Ended),
+                Err(source) => {
+                    let context = format!("probe {}", self.sandbox.id);
+                    Err(Trouble::Told(DriverError::Io { context, source }.into()))
+                }
+            },
+        }
+    }
+
+    /// From here on its end is an event.
+    fn commit(&mut self) -> Result<(), Trouble> {
+        let mut progress = self.sandbox.progress();
+        if progress.ended || self.sandbox.was_requested() {
+            return Err(Trouble::Ended);
+        }
+        progress.started = true;
+        drop(progress);
+        self.handed_over = true;
+        Ok(())
+    }
+
+    /// Ends it, and waits until nothing is left.
+    async fn end(self) -> Exit {
+        self.inner.kill(&self.sandbox.shell);
+        self.sandbox.gone().await
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.handed_over {
+            self.inner.kill(&self.sandbox.shell);
+        }
+    }
+}
+
+/// Holds a name while there is no shell for it yet.
+struct Reservation<'a> {
+    inner: &'a Inner,
+    id: &'a SandboxId,
+}
+
+impl<'a> Reservation<'a> {
+    fn take(inner: &'a Inner, id: &'a SandboxId) -> Result<Self, DriverError> {
+        let mut state = inner.lock();
+        if state.closing {
+            return Err(DriverError::ShuttingDown);
+        }
+        if state.sandboxes.contains_key(id) {
+            return Err(DriverError::Exists(id.clone()));
+        }
+        state.sandboxes.insert(id.clone(), Slot::Reserved);
+        Ok(Self { inner, id })
+    }
+
+    /// The name and the shell are the sandbox's now; one whose shell has died meanwhile is ended by the caller's `kill`.
+    fn fill(self, sandbox: &Arc<Sandbox>) {
+        let ended = {
+            let mut state = self.inner.lock();
+            state.sandboxes.insert(self.id.clone(), Slot::Live(Arc::clone(sandbox)));
+            match state.shells.get_mut(&sandbox.shell.id) {
+                Some(entry) => {
+                    entry.1 = Some(Arc::clone(sandbox));
+                    false
+                }
+                None => true,
+            }
+        };
+        if ended {
+            end::without_shell(self.inner, sandbox);
+        }
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.inner.lock().sandboxes.remove(self.id);
+    }
+}
+
+/// One from the pool, with its limits rewritten; else a new one.
+fn take_shell(inner: &Inner, spec: &SandboxSpec) -> Result<Arc<Shell>, StartError> {
+    loop {
+        let pooled = inner.lock().pool.pop_front();
+        inner.refill.notify_one();
+        let Some(shell) = pooled else { break };
+        if matches!(*shell.stage.borrow(), Stage::Failed(_) | Stage::Ended(_)) {
+            continue;
+        }
+        match shell.cgroup.set_limits(&spec.limits) {
+            Ok(()) => return Ok(shell),
+            Err(error) => {
+                inner.kill(&shell);
+                return Err(limits_refused(error));
+            }
+        }
+    }
+    inner.new_shell(&spec.limits).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => DriverError::Io {
+            context: "reach the spawner".to_owned(),
+            source: error,
+        }
+        .into(),
+        _ => limits_refused(error),
+    })
+}
+
+fn limits_refused(error: io::Error) -> StartError {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => StartError::Refused(format!("limits the kernel does not take: {error}")),
+        _ => exhausted("make a cgroup", error),
+    }
+}
+
+/// Whose fault a failed step is.
+fn blame(failure: &Failure) -> Trouble {
+    let error = failure.error();
+    let Some(step) = failure.step else {
+        return Trouble::SpawnerDied;
+    };
+    let text = format!("cannot {}: {error}", failure.context());
+    let out_of = matches!(
+        failure.errno,
+        libc::ENOMEM | libc::EAGAIN | libc::ENOSPC | libc::EMFILE | libc::ENFILE | libc::EUSERS
+    );
+    Trouble::Told(match step {
+        _ if out_of => StartError::Exhausted(text),
+        Step::Execute if failure.errno == libc::ENOENT => StartError::Refused(format!(
+            "{text}: the interpreter of a script, or the program's loader, is not visible in a sandbox (only /usr, /bin, \
+             /sbin, /lib* and the program's own directory are)"
+        )),
+        Step::Execute | Step::WorkingDir => StartError::Refused(text),
+        // A program or directory that went away after it was found.
+        Step::Files if failure.errno == libc::ENOENT => StartError::Refused(text),
+        _ => DriverError::Io {
+            context: failure.context(),
+            source: error,
+        }
+        .into(),
+    })
+}
+
+fn exhausted(what: &str, error: io::Error) -> StartError {
+    match error.kind() {
+        io::ErrorKind::OutOfMemory | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StartError::Exhausted(format!("cannot {what}: {error}"))
+        }
+        _ => DriverError::Io {
+            context: what.to_owned(),
+            source: error,
+        }
+        .into(),
+    }
+}
+
+fn plan(inner: &Inner, spec: &SandboxSpec, app: &App, sandbox: &Sandbox) -> Plan {
+    let workload = &spec.workload;
+    let uid = inner.uid(sandbox.shell.id);
+    let memory = spec.limits.memory.map(|m| m.0);
+    let unlimited = inner.hierarchy.missing().iter().any(|m| m.starts_with("memory"));
+    Plan {
+        root: rootfs::of_app(&app.program, spec.id.as_str(), uid, memory),
+        program: app.program.path.as_os_str().as_encoded_bytes().to_vec(),
+        argv: app.argv.clone(),
+        env: environment(spec, sandbox.port)
+            .into_iter()
+            .map(|(k, v)| format!("{k}={v}").into_bytes())
+            .collect(),
+        cwd: workload.working_dir.clone().unwrap_or_else(|| "/".into()),
+        hostname: spec.id.as_str().to_owned(),
+        uid,
+        data_limit: memory.filter(|_| unlimited),
+    }
+}
+
+/// The user's variables over the defaults, and Knative's own over all (Knative: container runtime contract).
+fn environment(spec: &SandboxSpec, port: u16) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::from([
+        ("PATH".to_owned(), PATH.to_owned()),
+        ("HOME".to_owned(), "/tmp".to_owned()),
+    ]);
+    env.extend(spec.workload.env.clone());
+    let mut own = |key: &str, value: &str| env.insert(key.to_owned(), value.to_owned());
+    own("PORT", &port.to_string());
+    own("K_SERVICE", spec.service.as_ref().map_or("", |s| s.name()));
+    own("K_CONFIGURATION", spec.configuration.name());
+    own("K_REVISION", spec.revision.name());
+    own("HOSTNAME", spec.id.as_str());
+    env
+}
+
+/// Free now; somebody else may take it before the app does, and the app then ends with "address in use".
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// The longest a start may wait for the next spawner is its own deadline; this is how often one is tried.
+pub(super) const RESPAWN: Duration = Duration::from_millis(500);

@@ -1,0 +1,332 @@
+//! What the driver knows: its sandboxes, its shells, and everything they share.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use manifests::ids::{RevisionId, SandboxId};
+use rustix::process::Signal;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::JoinHandle;
+
+use super::config::LocalConfig;
+use super::dial::Dialer;
+use super::link::Link;
+use super::probe::Prober;
+use super::proc;
+use super::shell::Shell;
+use crate::cgroup::Hierarchy;
+use crate::driver::{DriverError, Event, Exit, Limits, Stats};
+use crate::logs::LogDir;
+use crate::rootfs::ORDINARY_UID;
+use crate::spawner::protocol::{Isolation, Request, Setup, ShellId};
+
+/// Uids of sandboxes under root begin here: above what user databases and subordinate ranges hand out.
+const UID_BASE: u32 = 1_900_000_000;
+const UIDS: u64 = 1_000_000;
+
+/// The driver, shared by its handle, its thread and the starts in flight.
+pub(super) struct Inner {
+    pub config: LocalConfig,
+    /// `config.data_dir`, without links.
+    pub data_dir: PathBuf,
+    pub isolation: Isolation,
+    pub hierarchy: Hierarchy,
+    /// The cgroup group of this data directory.
+    pub group: String,
+    pub warnings: Vec<String>,
+    pub logs: LogDir,
+    pub events: broadcast::Sender<Event>,
+    pub prober: Prober,
+    pub dialer: Dialer,
+    /// For every spawner of this driver.
+    pub setup: Setup,
+    pub lock: File,
+    /// Of the driver's own thread.
+    pub runtime: Handle,
+    /// A shell was taken, or a spawner has come: the pool may want filling.
+    pub refill: Notify,
+    /// The spawner; counts up with each new one.
+    pub link: watch::Sender<Option<Arc<Link>>>,
+    /// True once the driver's thread has nothing left to do.
+    pub finished: watch::Sender<bool>,
+    state: Mutex<State>,
+}
+
+/// What changes.
+#[derive(Default)]
+pub(super) struct State {
+    pub sandboxes: HashMap<SandboxId, Slot>,
+    /// Every shell of which something may be left, by number, with the sandbox it has become.
+    pub shells: HashMap<ShellId, (Arc<Shell>, Option<Arc<Sandbox>>)>,
+    /// Shells that wait for an app, the oldest first.
+    pub pool: VecDeque<Arc<Shell>>,
+    /// No start succeeds any more.
+    pub closing: bool,
+    next: u64,
+}
+
+/// What a name stands for.
+pub(super) enum Slot {
+    /// A start is looking for its program and shell.
+    Reserved,
+    /// It has a shell.
+    Live(Arc<Sandbox>),
+}
+
+/// One sandbox, from the moment it has a shell.
+pub(super) struct Sandbox {
+    pub id: SandboxId,
+    pub revision: RevisionId,
+    pub shell: Arc<Shell>,
+    /// Where the app listens: inside, or on the host without isolation.
+    pub port: u16,
+    /// `stop` was called.
+    pub requested: AtomicBool,
+    pub progress: Mutex<Progress>,
+    /// Sockets of its network namespace made ahead.
+    pub spare: Mutex<Vec<OwnedFd>>,
+    pub refilling: AtomicBool,
+    gone: watch::Sender<Option<Exit>>,
+}
+
+/// How far a sandbox is.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// `start` has returned it: its end is an event.
+    pub started: bool,
+    /// Its process is gone.
+    pub ended: bool,
+    /// Reads its output; gives the end of it.
+    pub output: Option<JoinHandle<String>>,
+}
+
+impl Inner {
+    #[expect(clippy::too_many_arguments, reason = "one caller, which has made each of them")]
+    pub(super) fn new(
+        config: LocalConfig,
+        data_dir: PathBuf,
+        hierarchy: Hierarchy,
+        group: String,
+        logs: LogDir,
+        setup: Setup,
+        lock: File,
+        runtime: Handle,
+        link: Link,
+        prober: Prober,
+        dialer: Dialer,
+    ) -> Self {
+        let isolation = link.isolation;
+        let warnings = match isolation {
+            Isolation::None => vec![
+                "no isolation: apps run as plain processes of this user, on ports of this host, and see all its files"
+                    .to_owned(),
+            ],
+            Isolation::Root | Isolation::UserNamespace => hierarchy.missing().to_vec(),
+        };
+        Self {
+            config,
+            data_dir,
+            isolation,
+            hierarchy,
+            group,
+            warnings,
+            logs,
+            events: broadcast::Sender::new(4096),
+            prober,
+            dialer,
+            setup,
+            lock,
+            runtime,
+            refill: Notify::new(),
+            link: watch::Sender::new(Some(Arc::new(link))),
+            finished: watch::Sender::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let how = match self.isolation {
+            Isolation::Root => "namespaces, by root",
+            Isolation::UserNamespace => "namespaces, in a user namespace",
+            Isolation::None => "no isolation",
+        };
+        format!("{how}; {}", self.hierarchy.describe())
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sandbox of this name, started or about to be.
+    pub(super) fn sandbox(&self, id: &SandboxId) -> Option<Arc<Sandbox>> {
+        match self.lock().sandboxes.get(id) {
+            Some(Slot::Live(sandbox)) => Some(Arc::clone(sandbox)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn find(&self, id: &SandboxId) -> Result<Arc<Sandbox>, DriverError> {
+        self.sandbox(id).ok_or_else(|| DriverError::NotFound(id.clone()))
+    }
+
+    pub(super) fn started(&self) -> Vec<SandboxId> {
+        let live: Vec<Arc<Sandbox>> = self.lock().live().collect();
+        live.iter()
+            .filter(|s| s.progress().started)
+            .map(|s| s.id.clone())
+            .collect()
+    }
+
+    /// The spawner of the moment; `None` between the death of one and the next.
+    pub(super) fn spawner(&self) -> Option<Arc<Link>> {
+        self.link.borrow().clone()
+    }
+
+    /// Asks the spawner for a shell with a cgroup of its own.
+    pub(super) fn new_shell(&self, limits: &Limits) -> io::Result<Arc<Shell>> {
+        let id = self.lock().next_shell();
+        let cgroup = self.hierarchy.create(&self.group, &format!("shell-{}", id.0), limits)?;
+        let shell = Arc::new(Shell::new(id, cgroup));
+        self.lock().shells.insert(id, (Arc::clone(&shell), None));
+        let asked = shell.cgroup.open_join().and_then(|join| {
+            let link = self.spawner().ok_or(io::ErrorKind::BrokenPipe)?;
+            link.send(&Request::Prepare { shell: id }, &join)
+        });
+        match asked {
+            Ok(()) => Ok(shell),
+            Err(error) => {
+                self.lock().shells.remove(&id);
+                let _ = shell.cgroup.remove(std::time::Duration::ZERO);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a shell, whatever it has become.
+    pub(super) fn kill(&self, shell: &Shell) {
+        match (shell.held(), self.spawner()) {
+            (Some(_), _) => shell.signal(Signal::KILL),
+            // Not made yet: the spawner reads the request to make it first, then this one.
+            (None, Some(link)) => drop(link.send(&Request::Kill { shell: shell.id }, &[])),
+            // Its spawner is dead: the driver's thread ends it.
+            (None, None) => {}
+        }
+    }
+
+    /// The driver was dropped: the spawner is told, which ends everything.
+    pub(super) fn abandon(&self) {
+        self.lock().closing = true;
+        if let Some(link) = self.spawner() {
+            link.close();
+        }
+    }
+
+    /// The user of the app in this shell.
+    pub(super) fn uid(&self, shell: ShellId) -> u32 {
+        match self.isolation {
+            Isolation::Root => UID_BASE + u32::try_from(shell.0 % UIDS).unwrap_or(0),
+            Isolation::UserNamespace | Isolation::None => ORDINARY_UID,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn live(&self) -> impl Iterator<Item = Arc<Sandbox>> {
+        self.sandboxes.values().filter_map(|slot| match slot {
+            Slot::Live(sandbox) => Some(Arc::clone(sandbox)),
+            Slot::Reserved => None,
+        })
+    }
+
+    fn next_shell(&mut self) -> ShellId {
+        self.next += 1;
+        ShellId(self.next)
+    }
+}
+
+impl Sandbox {
+    pub(super) fn new(id: SandboxId, revision: RevisionId, shell: Arc<Shell>, port: u16) -> Self {
+        Self {
+            id,
+            revision,
+            shell,
+            port,
+            requested: AtomicBool::new(false),
+            progress: Mutex::default(),
+            spare: Mutex::default(),
+            refilling: AtomicBool::new(false),
+            gone: watch::Sender::new(None),
+        }
+    }
+
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nothing of it is left.
+    pub(super) async fn gone(&self) -> Exit {
+        let mut gone = self.gone.subscribe();
+        loop {
+            if let Some(exit) = &*gone.borrow_and_update() {
+                return exit.clone();
+            }
+            // The sender is `self`, so it is there.
+            let _ = gone.changed().await;
+        }
+    }
+
+    /// Nothing of it is left.
+    pub(super) fn set_gone(&self, exit: Exit) {
+        self.gone.send_replace(Some(exit));
+    }
+
+    pub(super) fn was_requested(&self) -> bool {
+        self.requested.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_limits(&self, inner: &Inner, limits: Limits) -> Result<(), DriverError> {
+        let unchecked = limits.cpu.is_some() && inner.hierarchy.missing().iter().any(|m| m.starts_with("CPU"));
+        if unchecked {
+            let source = io::Error::new(io::ErrorKind::Unsupported, inner.hierarchy.missing().join("; "));
+            return Err(DriverError::Io {
+                context: format!("limit {}", self.id),
+                source,
+            });
+        }
+        self.shell
+            .cgroup
+            .set_limits(&limits)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => DriverError::NotFound(self.id.clone()),
+                _ => DriverError::Io {
+                    context: format!("limit {}", self.id),
+                    source,
+                },
+            })
+    }
+
+    pub(super) fn stats(&self) -> Result<Stats, DriverError> {
+        let gone = || DriverError::NotFound(self.id.clone());
+        let usage = self.shell.cgroup.usage().map_err(|_| gone())?;
+        let pid = self.shell.held().ok_or_else(gone)?.pid;
+        let mut stats = Stats {
+            cpu: usage.cpu,
+            memory: usage.memory,
+            pids: usage.pids,
+            limits: usage.limits,
+            main_pid: u32::try_from(pid).ok(),
+        };
+        // Where no cgroup counts.
+        if stats.memory.0 == 0 && stats.cpu.is_zero() {
+            let used = proc::usage(pid).ok_or_else(gone)?;
+            (stats.cpu, stats.memory, stats.pids) = (used.cpu, used.memory, Some(used.tasks));
+        }
+        Ok(stats)
+    }
+}

@@ -1,0 +1,327 @@
+//! The driver's own thread: sets up, listens to the spawner, replaces it when it dies, keeps the pool full.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::Child;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+use tokio::runtime::{Builder, Runtime};
+
+use super::config::{LocalConfig, SetupError};
+use super::dial::{Dialer, Remote};
+use super::end::bury;
+use super::link::Link;
+use super::probe::Prober;
+use super::shell::{Failure, Shell, Stage};
+use super::start::RESPAWN;
+use super::state::Inner;
+use super::watched::watch;
+use crate::cgroup::Hierarchy;
+use crate::driver::{ExitStatus, Limits};
+use crate::logs::LogDir;
+use crate::rootfs;
+use crate::spawner::protocol::{Event, Isolation, Setup, ShellId, VERSION};
+use crate::wire;
+
+/// How long the spawner of a Knarr that was killed may clean up before its successor gives up waiting.
+const PREDECESSOR: Duration = Duration::from_secs(15);
+
+/// How long leftovers of a crash are hunted.
+const REAP: Duration = Duration::from_secs(5);
+
+/// The pool is filled when no start has taken a shell for this long.
+const QUIET: Duration = Duration::from_millis(2);
+
+/// Sets everything up and leaves the thread running.
+pub(super) fn begin(config: LocalConfig) -> Result<Arc<Inner>, SetupError> {
+    let (answer, answered) = std::sync::mpsc::sync_channel(1);
+    let run = move || {
+        // This thread holds the host's network for `Dialer`, and never leaves it.
+        let begun = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(SetupError::io("make a runtime"));
+        match begun.and_then(|runtime| set_up(config, &runtime).map(|made| (runtime, made))) {
+            Ok((runtime, (inner, child))) => {
+                let _ = answer.send(Ok(Arc::clone(&inner)));
+                runtime.block_on(supervise(&inner, child));
+                inner.finished.send_replace(true);
+            }
+            Err(error) => drop(answer.send(Err(error))),
+        }
+    };
+    thread::Builder::new()
+        .name("knarr-sandbox".to_owned())
+        .spawn(run)
+        .map_err(SetupError::io("start a thread"))?;
+    answered
+        .recv()
+        .unwrap_or_else(|_| Err(SetupError::io("set up")(io::Error::other("the thread ended"))))
+}
+
+fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child), SetupError> {
+    let make = |path: &Path| {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(SetupError::io(path.display().to_string()))
+    };
+    make(&config.data_dir)?;
+    let named = SetupError::io(config.data_dir.display().to_string());
+    let data_dir = config.data_dir.canonicalize().map_err(named)?;
+    let lock = take_lock(&data_dir)?;
+    let mountpoint = data_dir.join("root");
+    make(&mountpoint)?;
+    let logs = LogDir::open(data_dir.join("logs"), config.logs).map_err(SetupError::io("open the log directory"))?;
+    let hierarchy = Hierarchy::detect();
+    let group = group(&data_dir);
+    match hierarchy.reap(&group, REAP) {
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => tracing::info!(sandboxes = left.len(), "removed what an earlier run has left"),
+        Err(error) => tracing::warn!(%error, "something of an earlier run is left"),
+    }
+    let setup = Setup {
+        version: VERSION,
+        isolate: !config.unsafe_no_isolation,
+        base: rootfs::base(&mountpoint),
+        mountpoint,
+        cgroup_group: Some(group.clone()),
+    };
+    let (link, child) = Link::start(&config.spawner, setup.clone(), &lock)?;
+    let dialer = match link.isolation {
+        Isolation::Root => Dialer::in_place().map_err(SetupError::io("open the network namespace"))?,
+        Isolation::UserNamespace => Dialer::Remote(Remote::default()),
+        Isolation::None => Dialer::Host,
+    };
+    let prober = Prober::start().map_err(SetupError::io("start a thread"))?;
+    let handle = runtime.handle().clone();
+    let inner = Inner::new(
+        config, data_dir, hierarchy, group, logs, setup, lock, handle, link, prober, dialer,
+    );
+    Ok((Arc::new(inner), child))
+}
+
+/// A spawner that outlives its Knarr holds the lock until it has cleaned up.
+fn take_lock(data_dir: &Path) -> Result<File, SetupError> {
+    let path = data_dir.join("sandbox.lock");
+    let mut options = OpenOptions::new();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(SetupError::io(path.display().to_string()))?;
+    let pause = Duration::from_millis(20);
+    for _ in 0..PREDECESSOR.as_millis() / pause.as_millis() {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) => thread::sleep(pause),
+            Err(error) => return Err(SetupError::io(path.display().to_string())(error.into())),
+        }
+    }
+    Err(SetupError::InUse(data_dir.to_owned()))
+}
+
+/// The cgroup group of a data directory: the same after a crash, different for another directory (FNV-1a).
+fn group(data_dir: &Path) -> String {
+    let bytes = data_dir.as_os_str().as_encoded_bytes();
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
+    });
+    format!("knarr-{hash:016x}")
+}
+
+/// Until the driver is shut down or dropped.
+async fn supervise(inner: &Arc<Inner>, child: Child) {
+    let mut child = Some(child);
+    let filling = inner.runtime.spawn(keep_pool(Arc::clone(inner)));
+    loop {
+        if let Some(link) = inner.spawner() {
+            let dialing = serve_dialer(inner, &link);
+            if let Err(error) = listen(inner, &link.control).await {
+                tracing::error!(%error, "the spawner is not understood");
+            }
+            dialing.abort();
+            inner.link.send_replace(None);
+            link.close();
+            bury_all(inner).await;
+            reap(child.take()).await;
+        }
+        if inner.lock().closing {
+            break;
+        }
+        let (config, setup, lock) = (
+            inner.config.spawner.clone(),
+            inner.setup.clone(),
+            inner.lock.try_clone(),
+        );
+        let started = inner.runtime.spawn_blocking(move || {
+            let lock = lock.map_err(SetupError::io("copy the lock"))?;
+            Link::start(&config, setup, &lock)
+        });
+        match started.await {
+            Ok(Ok((link, new))) => {
+                tracing::warn!("the spawner died and was replaced");
+                child = Some(new);
+                inner.link.send_replace(Some(Arc::new(link)));
+                inner.refill.notify_one();
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "no new spawner");
+                tokio::time::sleep(RESPAWN).await;
+            }
+            Err(_) => break,
+        }
+    }
+    filling.abort();
+    inner.hierarchy.remove_group(&inner.group);
+}
+
+/// Reads what the spawner says until it is gone.
+async fn listen(inner: &Arc<Inner>, control: &Arc<OwnedFd>) -> io::Result<()> {
+    let control = watch(Arc::clone(control))?;
+    loop {
+        let mut ready = control.readable().await?;
+        match ready.try_io(|c| wire::receive::<Event>(c.get_ref().as_fd())) {
+            Ok(Ok((event, fds))) => handle(inner, event, fds)?,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+fn handle(inner: &Arc<Inner>, event: Event, fds: Vec<OwnedFd>) -> io::Result<()> {
+    let shell = |id: ShellId| inner.lock().shells.get(&id).map(|(shell, _)| Arc::clone(shell));
+    match event {
+        Event::Prepared { shell: id, pid } => match shell(id) {
+            Some(shell) => shell.prepared(pid, fds),
+            None => Ok(()),
+        },
+        Event::Executed { shell: id } => {
+            if let Some(shell) = shell(id) {
+                shell.stage.send_replace(Stage::Executed);
+            }
+            Ok(())
+        }
+        Event::Failed {
+            shell: id,
+            step,
+            detail,
+            errno,
+            had_process,
+        } => {
+            if let Some(shell) = shell(id) {
+                shell.failed(Failure {
+                    step: Some(step),
+                    detail,
+                    errno,
+                });
+                if !had_process {
+                    ended(inner, shell, ExitStatus::Signal(libc::SIGKILL));
+                }
+            }
+            Ok(())
+        }
+        Event::Exited { shell: id, status } => {
+            if let Some(shell) = shell(id) {
+                ended(inner, shell, status);
+            }
+            Ok(())
+        }
+        Event::Ready { .. } | Event::Refused { .. } => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn ended(inner: &Arc<Inner>, shell: Arc<Shell>, status: ExitStatus) {
+    shell.ended();
+    inner.runtime.spawn(bury(Arc::clone(inner), shell, status));
+}
+
+/// The spawner is dead. The kernel has killed its children, except one that has asked not to be.
+async fn bury_all(inner: &Arc<Inner>) {
+    let shells: Vec<Arc<Shell>> = inner
+        .lock()
+        .shells
+        .values()
+        .map(|(shell, _)| Arc::clone(shell))
+        .collect();
+    let mut buried = Vec::new();
+    for shell in shells {
+        shell.signal(Signal::KILL);
+        let inner = Arc::clone(inner);
+        buried.push(inner.clone().runtime.spawn(async move {
+            let status = dead(&shell).await;
+            shell.failed_by_spawner();
+            shell.ended();
+            bury(inner, shell, status).await;
+        }));
+    }
+    for one in buried {
+        let _ = one.await;
+    }
+}
+
+/// Waits for a process that is not our child, by its pidfd. Where this process is init, it has become our child.
+async fn dead(shell: &Shell) -> ExitStatus {
+    let killed = ExitStatus::Signal(libc::SIGKILL);
+    let Some(held) = shell.held() else { return killed };
+    let Ok(pidfd) = held.pidfd.try_clone().and_then(|fd| watch(Arc::new(fd))) else {
+        return killed;
+    };
+    let _ = pidfd.readable().await;
+    match waitid(
+        WaitId::PidFd(held.pidfd.as_fd()),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+    ) {
+        Ok(Some(status)) => match status.exit_status() {
+            Some(code) => ExitStatus::Code(code),
+            None => status.terminating_signal().map_or(killed, ExitStatus::Signal),
+        },
+        _ => killed,
+    }
+}
+
+async fn reap(child: Option<Child>) {
+    if let Some(mut child) = child {
+        let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+    }
+}
+
+fn serve_dialer(inner: &Arc<Inner>, link: &Link) -> tokio::task::JoinHandle<()> {
+    let (inner, socket) = (Arc::clone(inner), Arc::clone(&link.dialer));
+    inner.clone().runtime.spawn(async move {
+        if let Dialer::Remote(remote) = &inner.dialer {
+            remote.serve(socket).await;
+        }
+    })
+}
+
+/// Makes shells ahead, one at a time, when no start is asking for one.
+async fn keep_pool(inner: Arc<Inner>) {
+    loop {
+        while inner.spawner().is_some() && !inner.lock().closing && inner.lock().pool.len() < inner.config.pool {
+            // A start that comes meanwhile goes first.
+            while tokio::time::timeout(QUIET, inner.refill.notified()).await.is_ok() {}
+            let Ok(shell) = inner.new_shell(&Limits::default()) else {
+                break;
+            };
+            shell.until(|stage| !matches!(stage, Stage::Asked)).await;
+            let mut state = inner.lock();
+            if state.shells.contains_key(&shell.id) {
+                state.pool.push_back(shell);
+            }
+        }
+        inner.refill.notified().await;
+    }
+}

@@ -1,0 +1,285 @@
+//! One child of the spawner: its birth, what is held for it, and its end.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Arc;
+
+use libc::{c_int, c_void, sock_filter};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
+
+use super::child::{Birth, Report, enter};
+use super::compile::{Compiled, Op};
+use super::protocol::Isolation;
+use crate::driver::ExitStatus;
+
+/// What all children have in common.
+pub(super) struct Nursery {
+    pub isolation: Isolation,
+    pub mountpoint: std::ffi::CString,
+    pub base: Arc<[Op]>,
+    pub filter: Arc<[sock_filter]>,
+    null: OwnedFd,
+    spawner: OwnedFd,
+    stacks: Vec<Stack>,
+}
+
+/// A child, from its clone until it was waited for.
+pub(super) struct Kid {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// Readable when it failed, closed when it has executed; `None` after either.
+    pub report: Option<OwnedFd>,
+    /// The read ends of stdout and stderr. Held until it is gone: an app must not get SIGPIPE because Knarr has died.
+    pub output: [OwnedFd; 2],
+    pub netns: Option<OwnedFd>,
+    go: OwnedFd,
+    isolation: Isolation,
+    /// What it reads while it runs in our memory.
+    shared: Option<Shared>,
+}
+
+struct Shared {
+    _birth: Box<Birth>,
+    plan: Option<Box<Compiled>>,
+    stack: Stack,
+}
+
+/// What became of a child's start.
+pub(super) enum Outcome {
+    /// Nothing to say yet.
+    Pending,
+    /// It has executed, or was killed before it could.
+    Left,
+    /// A step failed.
+    Failed(Report),
+}
+
+impl Nursery {
+    pub(super) fn new(
+        isolation: Isolation,
+        mountpoint: std::ffi::CString,
+        base: Arc<[Op]>,
+        filter: Arc<[sock_filter]>,
+    ) -> io::Result<Self> {
+        let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
+        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self {
+            isolation,
+            mountpoint,
+            base,
+            filter,
+            null,
+            spawner: own,
+            stacks: Vec::new(),
+        })
+    }
+
+    /// Clones a child that becomes a shell and waits for its plan.
+    pub(super) fn bear(&mut self, join: &[OwnedFd]) -> io::Result<Kid> {
+        let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (report_read, report_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        for end in [&report_read, &out_read, &err_read] {
+            rustix::fs::fcntl_setfl(end, OFlags::NONBLOCK)?;
+        }
+        let stack = match self.stacks.pop() {
+            Some(stack) => stack,
+            None => Stack::new()?,
+        };
+        let output = [out_write.as_raw_fd(), err_write.as_raw_fd()];
+        let (go, report) = (go_read.as_raw_fd(), report_write.as_raw_fd());
+        let (null, spawner) = (self.null.as_raw_fd(), self.spawner.as_raw_fd());
+        let mut keep = [go, report, output[0], output[1], null, spawner];
+        keep.sort_unstable();
+        let birth = Box::new(Birth {
+            isolation: self.isolation,
+            join: join.iter().map(AsRawFd::as_raw_fd).collect(),
+            mountpoint: self.mountpoint.clone(),
+            base: Arc::clone(&self.base),
+            go,
+            report,
+            output,
+            null,
+            spawner,
+            keep,
+            filter: Arc::clone(&self.filter),
+        });
+        let (pid, pidfd) = clone_child(&birth, &stack, self.isolation)?;
+        let netns = match self.isolation {
+            Isolation::None => None,
+            _ => {
+                let path = format!("/proc/{pid}/ns/net");
+                match open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+                    Ok(netns) => Some(netns),
+                    Err(error) => {
+                        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                        return Err(error.into());
+                    }
+                }
+            }
+        };
+        Ok(Kid {
+            pid,
+            pidfd,
+            report: Some(report_read),
+            output: [out_read, err_read],
+            netns,
+            go: go_write,
+            isolation: self.isolation,
+            shared: Some(Shared {
+                _birth: birth,
+                plan: None,
+                stack,
+            }),
+        })
+    }
+
+    /// Takes back what the child no longer reads.
+    fn reuse(&mut self, shared: Shared) {
+        self.stacks.push(shared.stack);
+    }
+}
+
+impl Kid {
+    /// Gives it its plan.
+    pub(super) fn go(&mut self, plan: Compiled) -> io::Result<()> {
+        let shared = self.shared.as_mut().ok_or(io::ErrorKind::AlreadyExists)?;
+        if shared.plan.is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let plan = shared.plan.insert(Box::new(plan));
+        let address = ptr::from_ref::<Compiled>(plan) as usize;
+        rustix::io::write(&self.go, &address.to_ne_bytes())?;
+        Ok(())
+    }
+
+    /// The plan it was given, while it is on its way.
+    pub(super) fn plan(&self) -> Option<&Compiled> {
+        self.shared.as_ref()?.plan.as_deref()
+    }
+
+    /// Looks how its start went. After `Left` and `Failed` there is nothing more to look at.
+    pub(super) fn outcome(&mut self) -> Outcome {
+        let Some(report) = &self.report else {
+            return Outcome::Pending;
+        };
+        let mut bytes = [0; Report::SIZE];
+        match rustix::io::read(report, &mut bytes) {
+            Ok(Report::SIZE) => Outcome::Failed(Report::from_bytes(bytes)),
+            Err(Errno::AGAIN | Errno::INTR) => Outcome::Pending,
+            Ok(_) | Err(_) => Outcome::Left,
+        }
+    }
+
+    /// Its start is over: it has executed, which is the moment it left our memory, or it has ended.
+    pub(super) fn settle(&mut self, nursery: &mut Nursery) {
+        self.report = None;
+        if let Some(shared) = self.shared.take() {
+            nursery.reuse(shared);
+        }
+    }
+
+    /// Ends it, and with it every process in its PID namespace (without one: in its session's process group).
+    pub(super) fn kill(&self) {
+        if self.isolation == Isolation::None
+            && let Some(group) = Pid::from_raw(self.pid)
+        {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Waits for it; `None` while it lives and `block` is false.
+    pub(super) fn reap(&self, block: bool) -> Option<ExitStatus> {
+        let mut options = WaitIdOptions::EXITED;
+        if !block {
+            options |= WaitIdOptions::NOHANG;
+        }
+        loop {
+            match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
+                Err(Errno::INTR) => {}
+                Err(_) => return Some(ExitStatus::Signal(libc::SIGKILL)),
+                Ok(None) => return None,
+                Ok(Some(status)) => {
+                    return Some(match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => ExitStatus::Code(code),
+                        (None, signal) => ExitStatus::Signal(signal.unwrap_or(libc::SIGKILL)),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Clones without waiting: the child runs in our memory, beside us, until it executes.
+fn clone_child(birth: &Birth, stack: &Stack, isolation: Isolation) -> io::Result<(i32, OwnedFd)> {
+    const NAMESPACES: c_int =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
+    if isolation != Isolation::None {
+        flags |= NAMESPACES;
+    }
+    let mut pidfd: RawFd = -1;
+    let argument = ptr::from_ref(birth).cast_mut().cast::<c_void>();
+    // SAFETY: `enter` keeps to what `child` promises: it runs on `stack`, which is not used by anybody else, reads
+    // `birth`, which the caller keeps, and never returns into our frames. The kernel stores the pidfd where the fifth
+    // argument points.
+    let pid = unsafe { libc::clone(enter, stack.top(), flags, argument, &raw mut pidfd) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that only we know.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Memory for a child's stack, with a guard page below.
+struct Stack {
+    base: *mut c_void,
+}
+
+impl Stack {
+    const SIZE: usize = 128 * 1024;
+    const GUARD: usize = 64 * 1024;
+
+    fn new() -> io::Result<Self> {
+        // SAFETY: a new mapping, nothing else is touched; then its lower part is made inaccessible.
+        unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+            let base = libc::mmap(
+                ptr::null_mut(),
+                Self::SIZE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                -1,
+                0,
+            );
+            if base == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            let stack = Self { base };
+            if libc::mprotect(base, Self::GUARD, libc::PROT_NONE) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(stack)
+        }
+    }
+
+    fn top(&self) -> *mut c_void {
+        self.base.wrapping_byte_add(Self::SIZE)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; its child has left it (`Kid::settle`).
+        unsafe { libc::munmap(self.base, Self::SIZE) };
+    }
+}

@@ -1,0 +1,248 @@
+//! What Knarr and its spawner say to each other. Versioned: both ends come from one binary today, but a restart will
+//! meet a spawner of the version before.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::driver::ExitStatus;
+
+/// The version of these messages; a spawner refuses any other.
+pub(crate) const VERSION: u32 = 1;
+
+/// Counts the shells of one driver; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct ShellId(pub u64);
+
+/// Knarr to spawner.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// The first message, once. Descriptors: the lock on the data directory, held until the spawner has cleaned up.
+    Setup(Setup),
+    /// Make a shell: a process in its own namespaces, with its file system half made, that waits for [`Request::Go`].
+    /// Descriptors: the `cgroup.procs` files it joins.
+    Prepare {
+        /// Its name from now on.
+        shell: ShellId,
+    },
+    /// Turn a shell into a sandbox.
+    Go {
+        /// Which one.
+        shell: ShellId,
+        /// Into what.
+        plan: Box<Plan>,
+    },
+    /// Kill the shell or sandbox.
+    Kill {
+        /// Which one.
+        shell: ShellId,
+    },
+}
+
+/// Spawner to Knarr.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Event {
+    /// Answers `Setup`: sandboxes work, this way.
+    Ready {
+        /// How sandboxes are isolated.
+        isolation: Isolation,
+    },
+    /// Answers `Setup`: they do not work; the spawner has ended.
+    Refused {
+        /// Why, in words for the user.
+        reason: String,
+    },
+    /// The shell has a process. Descriptors: its pidfd, the read ends of stdout and stderr, its network namespace (if it
+    /// has one).
+    Prepared {
+        /// Which one.
+        shell: ShellId,
+        /// Its number in the host's PID namespace.
+        pid: i32,
+    },
+    /// The program runs (or was killed just before).
+    Executed {
+        /// Which one.
+        shell: ShellId,
+    },
+    /// A step failed; nothing of the user's has run. [`Event::Exited`] follows when there was a process.
+    Failed {
+        /// Which one.
+        shell: ShellId,
+        /// What was tried.
+        step: Step,
+        /// In more words: the path, for example.
+        detail: String,
+        /// What the kernel said.
+        errno: i32,
+        /// Whether `Exited` follows.
+        had_process: bool,
+    },
+    /// Every process of it is gone, and its namespaces with them.
+    Exited {
+        /// Which one.
+        shell: ShellId,
+        /// How the first process ended.
+        status: ExitStatus,
+    },
+}
+
+/// How sandboxes are isolated on this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Isolation {
+    /// By root: every namespace but the user's, a uid of its own for each sandbox.
+    Root,
+    /// By an ordinary user: the spawner has a user namespace, sandboxes the other namespaces in it.
+    UserNamespace,
+    /// Not at all: plain processes.
+    None,
+}
+
+/// What a spawner needs to know before the first shell.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// Whether sandboxes shall be isolated at all.
+    pub isolate: bool,
+    /// An empty directory: every shell mounts its root there, in its own mount namespace.
+    pub mountpoint: PathBuf,
+    /// The part of every root that does not depend on the app.
+    pub base: Vec<FsStep>,
+    /// The cgroup group to clear when Knarr is gone; `None` without cgroups.
+    pub cgroup_group: Option<String>,
+}
+
+/// The part of a sandbox that depends on the app.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// The rest of its root.
+    pub root: Vec<FsStep>,
+    /// The program, as a path inside.
+    pub program: Vec<u8>,
+    /// All arguments, the zeroth too.
+    pub argv: Vec<Vec<u8>>,
+    /// `KEY=VALUE`.
+    pub env: Vec<Vec<u8>>,
+    /// Working directory inside.
+    pub cwd: PathBuf,
+    /// Host name inside; at most 64 bytes.
+    pub hostname: String,
+    /// User and group id inside; only by root.
+    pub uid: u32,
+    /// `RLIMIT_DATA`, where no cgroup limits memory.
+    pub data_limit: Option<u64>,
+}
+
+/// One step of making a root. Paths are absolute and as seen inside.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum FsStep {
+    /// A directory.
+    Dir { path: PathBuf },
+    /// A symbolic link.
+    Symlink { target: PathBuf, path: PathBuf },
+    /// A small file, readable by all.
+    File { path: PathBuf, content: String },
+    /// A new file system.
+    Mount {
+        fstype: String,
+        path: PathBuf,
+        options: String,
+    },
+    /// Something of the host, with what is mounted below it. Its target is there already.
+    Bind {
+        source: PathBuf,
+        path: PathBuf,
+        access: Access,
+    },
+}
+
+/// What a bind mount may be used for. Set-user-id never works on any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Access {
+    /// Read and execute files; no devices.
+    ReadOnly,
+    /// A device node: read and write, do not execute.
+    Device,
+}
+
+/// The steps of a start, in order. A failed one is named in the error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[repr(u8)]
+pub(crate) enum Step {
+    Clone = 1,
+    DeathSignal,
+    JoinCgroup,
+    CgroupNamespace,
+    Loopback,
+    PortRange,
+    Root,
+    Files,
+    WaitForPlan,
+    Pivot,
+    Hostname,
+    Limits,
+    WorkingDir,
+    Output,
+    CloseFiles,
+    Capabilities,
+    User,
+    NoNewPrivileges,
+    Seccomp,
+    Execute,
+}
+
+impl Step {
+    /// The step that a child has reported.
+    pub(crate) fn from_raw(raw: u8) -> Option<Self> {
+        const ALL: [Step; 20] = [
+            Step::Clone,
+            Step::DeathSignal,
+            Step::JoinCgroup,
+            Step::CgroupNamespace,
+            Step::Loopback,
+            Step::PortRange,
+            Step::Root,
+            Step::Files,
+            Step::WaitForPlan,
+            Step::Pivot,
+            Step::Hostname,
+            Step::Limits,
+            Step::WorkingDir,
+            Step::Output,
+            Step::CloseFiles,
+            Step::Capabilities,
+            Step::User,
+            Step::NoNewPrivileges,
+            Step::Seccomp,
+            Step::Execute,
+        ];
+        ALL.into_iter().find(|s| *s as u8 == raw)
+    }
+
+    /// In words for the user.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Clone => "clone into new namespaces",
+            Self::DeathSignal => "tie the process to the spawner",
+            Self::JoinCgroup => "join the cgroup",
+            Self::CgroupNamespace => "make a cgroup namespace",
+            Self::Loopback => "bring up the loopback interface",
+            Self::PortRange => "open the low ports",
+            Self::Root => "mount the root",
+            Self::Files => "make the root's content",
+            Self::WaitForPlan => "wait for the app",
+            Self::Pivot => "change to the new root",
+            Self::Hostname => "set the host name",
+            Self::Limits => "set resource limits",
+            Self::WorkingDir => "change to the working directory",
+            Self::Output => "connect the output",
+            Self::CloseFiles => "close the other files",
+            Self::Capabilities => "drop capabilities",
+            Self::User => "change the user",
+            Self::NoNewPrivileges => "forbid new privileges",
+            Self::Seccomp => "load the system call filter",
+            Self::Execute => "execute",
+        }
+    }
+}
