@@ -339,10 +339,12 @@ async fn limits(bench: &Bench) {
         pids: Some(32),
     };
     for limits in [full, throttled, Limits::default(), full] {
-        bench.driver().set_limits(&spec.id, limits).await.expect("set_limits");
+        let changed = bench.driver().set_limits(&spec.id, limits).await;
         if bench.fixture.limits {
+            assert!(changed.is_ok(), "{changed:?}");
             assert_eq!(in_force().await, limits);
         }
+        // Where limits cannot be enforced, a driver may say so, but not harm the sandbox.
         bench.get(&spec.id, &mut stream).await;
     }
     bench.stop(&spec.id, GRACE).await;
