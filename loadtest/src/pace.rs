@@ -16,7 +16,7 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, interval};
 use tokio::{select, task};
 
 use crate::arrivals::{Arrival, schedule};
@@ -87,12 +87,15 @@ async fn generate(plan: Plan, template: Template, mut progress: impl FnMut(&Prog
     let timer = Timer::new()?;
     let generator = Rc::new(Generator::new(plan, template));
     let mut ticks = interval(PROGRESS_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut paced = pin!(generator.pace(&timer));
     loop {
         select! {
             paced = &mut paced => break paced?,
-            _ = ticks.tick() => progress(&generator.progress()),
+            _ = ticks.tick() => {
+                progress(&generator.progress());
+                // From its end: a slow callback must not be all that runs.
+                ticks.reset();
+            }
         }
     }
     progress(&generator.progress());
@@ -175,6 +178,11 @@ impl Generator {
         let at = self.now();
         let state = &mut *self.state.borrow_mut();
         state.recorder.issued(arrival.due, at);
+        if at > arrival.due + self.plan.timeout {
+            // It could only time out; and a hopeless rate would go on being sent for long after the run.
+            state.recorder.refused();
+            return;
+        }
         match state.lanes.offer(Issued { arrival, at }) {
             Offer::Go(request) => drop(task::spawn_local(self.clone().lane(request))),
             Offer::Waits => state.longest_line = state.longest_line.max(state.lanes.waiting()),

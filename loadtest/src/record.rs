@@ -199,7 +199,7 @@ impl Recorder {
         self.missed += u64::from(late > TOLERANCE);
     }
 
-    /// The line was full.
+    /// A request will never be sent.
     pub(crate) fn refused(&mut self) {
         self.refused += 1;
     }

@@ -68,7 +68,7 @@ pub struct Schedule {
     pub line: Latencies,
     /// The most that stood in line at once.
     pub longest_line: usize,
-    /// Requests that were never sent, because the line was full.
+    /// Requests that were never sent: the line was full, or the generator later than the timeout.
     pub refused: u64,
 }
 
@@ -137,7 +137,7 @@ impl Report {
         } = &self.schedule;
         if *refused > 0 {
             warnings.push(format!(
-                "{refused} of {} requests were never sent: the line for a connection was full",
+                "{refused} of {} requests were never sent: too many waited for a connection, or for the generator",
                 self.due
             ));
         }

@@ -252,6 +252,31 @@ async fn a_generator_that_is_held_up_says_how_late_it_was() {
 }
 
 #[tokio::test]
+async fn what_the_generator_gets_to_after_its_timeout_is_not_sent() {
+    let server = server(|_| text(OK));
+    let mut plan = Plan::new(
+        Target::new(server.addr, "app"),
+        Arrivals::Constant(Rps(1000.0)),
+        ms(400),
+    );
+    plan.timeout = ms(100);
+    let held_up = |now: &Progress| {
+        if now.due < 100 {
+            thread::sleep(ms(300));
+        }
+    };
+    let report = run(plan, held_up).await.expect("runs");
+    // Held up until 300 ms at least: what was due in the first 200 was hopeless then.
+    assert!(report.schedule.refused >= 90, "{report}");
+    assert_eq!(report.due, 400);
+    assert_eq!(
+        report.count(200) + report.failed() + report.schedule.refused,
+        400,
+        "{report}"
+    );
+}
+
+#[tokio::test]
 async fn every_way_to_fail_has_its_name() {
     let failing = async |reply: fn() -> Reply| {
         let server = server(move |_| reply());
