@@ -12,6 +12,7 @@ pub mod domains;
 pub mod exchange;
 pub mod golang;
 pub mod ids;
+pub mod knative;
 pub mod names;
 pub mod problem;
 pub mod read;

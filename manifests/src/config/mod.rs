@@ -1,11 +1,17 @@
 //! Knative's ConfigMaps (`config-*` in namespace `knative-serving`), typed, with Knative's defaults.
 
+mod autoscaler;
+pub(crate) mod defaults;
 mod domain;
+mod features;
 mod gc;
 mod keys;
 mod network;
 
+pub use autoscaler::{AutoscalerConfig, HPA, KPA, TARGET_MIN, WINDOW_MAX, WINDOW_MIN};
+pub use defaults::Defaults;
 pub use domain::DomainConfig;
+pub use features::{Features, Flag, SecurePodDefaults};
 pub use gc::GcConfig;
 pub use keys::ConfigError;
 pub use network::{HttpProtocol, MeshCompatibility, NetworkConfig};

@@ -26,7 +26,9 @@ mirror! {
         deletion_grace_period_seconds: Option<i64> = "deletionGracePeriodSeconds",
         labels: BTreeMap<String, String> = "labels",
         annotations: BTreeMap<String, String> = "annotations",
-        owner_references: Vec<OwnerReference> = "ownerReferences",
+        /// Knative tells an empty list from none: it notes creators only on objects without a list. Read through
+        /// [`ObjectMeta::owners`].
+        owner_references: Option<Vec<OwnerReference>> = "ownerReferences",
         finalizers: Vec<String> = "finalizers",
         managed_fields: Vec<Value> = "managedFields",
     }
@@ -44,6 +46,11 @@ mirror! {
 }
 
 impl ObjectMeta {
+    /// The owners; empty when not given.
+    pub fn owners(&self) -> &[OwnerReference] {
+        self.owner_references.as_deref().unwrap_or_default()
+    }
+
     /// The annotation `key`.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)

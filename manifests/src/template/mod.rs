@@ -68,6 +68,15 @@ impl Template {
         })
     }
 
+    /// A template that is only text.
+    pub fn text(name: &'static str, text: &'static str) -> Self {
+        Self {
+            name,
+            source: text.to_owned(),
+            nodes: vec![parse::Node::Text(text.to_owned())],
+        }
+    }
+
     /// The text it was parsed from.
     pub fn source(&self) -> &str {
         &self.source
