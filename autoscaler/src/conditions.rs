@@ -69,6 +69,11 @@ impl Trouble {
         }
     }
 
+    /// Whether it is about room on this machine.
+    pub fn is_unschedulable(&self) -> bool {
+        self.reason == "Unschedulable"
+    }
+
     /// A replica ended that should not have.
     pub fn exited(code: i32, last_output: &str) -> Self {
         let message = match last_output.trim() {

@@ -1,0 +1,216 @@
+//! PURE  Which start may be made now: at most two per core in flight, and none that does not fit into memory.
+//!
+//! Starts that find no slot stand in line by revision. When a slot comes free, the revision at the head decides anew how
+//! many replicas it wants, starts at most one, and goes to the end: what a queue asked for when it was long is not started
+//! when it is short, and no revision starves another.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use manifests::ids::{RevisionId, SandboxId};
+use manifests::units::{Bytes, Timestamp};
+use sandbox::driver::Capacity;
+
+/// Asks the host what it can take; only called when a start is considered.
+pub type CapacityOf = Box<dyn Fn() -> Capacity + Send>;
+
+/// The starts in flight, and who waits for one.
+pub(crate) struct Admission {
+    capacity: CapacityOf,
+    in_flight: HashMap<SandboxId, InFlight>,
+    line: VecDeque<RevisionId>,
+    turn: Turn,
+}
+
+struct InFlight {
+    since: Timestamp,
+    memory: Bytes,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nobody's: who comes first starts, unless somebody stands in line.
+    Open,
+    /// The head of the line decides; it may start one.
+    Head,
+    /// It has.
+    Used,
+}
+
+/// Why a start may not be made now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    /// Too many in flight, or others stand in line.
+    Busy,
+    /// It does not fit.
+    Memory { needs: Bytes, free: Bytes },
+}
+
+impl Admission {
+    pub(crate) fn new(capacity: CapacityOf) -> Self {
+        Self {
+            capacity,
+            in_flight: HashMap::new(),
+            line: VecDeque::new(),
+            turn: Turn::Open,
+        }
+    }
+
+    /// Cores, and how many more replicas of `needs` fit into free memory.
+    pub(crate) fn room(&self, needs: Bytes) -> (u32, u32) {
+        let capacity = (self.capacity)();
+        let fits = self.free(capacity).0 / needs.0.max(1);
+        (capacity.cores, u32::try_from(fits).unwrap_or(u32::MAX))
+    }
+
+    /// Takes a start slot and the memory.
+    pub(crate) fn admit(&mut self, id: &SandboxId, needs: Bytes, now: Timestamp) -> Result<(), Refused> {
+        let capacity = (self.capacity)();
+        let free = self.free(capacity);
+        if needs > free {
+            return Err(Refused::Memory { needs, free });
+        }
+        let blocked = match self.turn {
+            Turn::Open => !self.line.is_empty(),
+            Turn::Head => false,
+            Turn::Used => true,
+        };
+        if blocked || self.busy(now) >= most(capacity) {
+            return Err(Refused::Busy);
+        }
+        if self.turn == Turn::Head {
+            self.turn = Turn::Used;
+        }
+        self.in_flight.insert(
+            id.clone(),
+            InFlight {
+                since: now,
+                memory: needs,
+            },
+        );
+        Ok(())
+    }
+
+    /// The start has ended, one way or the other.
+    pub(crate) fn release(&mut self, id: &SandboxId) {
+        self.in_flight.remove(id);
+    }
+
+    /// Joins the line. The caller sees to it that it stands there once.
+    pub(crate) fn join(&mut self, revision: RevisionId) {
+        self.line.push_back(revision);
+    }
+
+    /// The head of the line, when there is a slot for it: the next decision is its turn, until [`Self::end_turn`].
+    pub(crate) fn begin_turn(&mut self, now: Timestamp) -> Option<RevisionId> {
+        if self.line.is_empty() || self.busy(now) >= most((self.capacity)()) {
+            return None;
+        }
+        self.turn = Turn::Head;
+        self.line.pop_front()
+    }
+
+    /// Whoever comes next comes by itself.
+    pub(crate) fn end_turn(&mut self) {
+        self.turn = Turn::Open;
+    }
+
+    /// When a slot comes free by time alone while somebody stands in line.
+    pub(crate) fn next_timeout(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.line.is_empty() {
+            return None;
+        }
+        let ends = self.in_flight.values().map(|start| start.since.plus(SLOW));
+        ends.filter(|end| *end > now).min()
+    }
+
+    fn busy(&self, now: Timestamp) -> usize {
+        self.in_flight
+            .values()
+            .filter(|start| now.since(start.since) < SLOW)
+            .count()
+    }
+
+    /// What starts in flight will take is not free any more; ready sandboxes are the host's own business.
+    fn free(&self, capacity: Capacity) -> Bytes {
+        let reserved: u64 = self.in_flight.values().map(|start| start.memory.0).sum();
+        Bytes(capacity.free_memory.0.saturating_sub(reserved))
+    }
+}
+
+fn most(capacity: Capacity) -> usize {
+    usize::try_from(capacity.cores.max(1))
+        .unwrap_or(usize::MAX)
+        .saturating_mul(PER_CORE)
+}
+
+/// Starts in flight per core.
+const PER_CORE: usize = 2;
+
+/// A start that takes longer waits rather than works, and gives its slot back: apps that never become ready must not
+/// keep others from starting.
+const SLOW: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(cores: u32, mib: u64) -> Admission {
+        Admission::new(Box::new(move || Capacity {
+            cores,
+            free_memory: Bytes(mib << 20),
+        }))
+    }
+
+    fn id(n: u32) -> SandboxId {
+        SandboxId::new(format!("s-{n}"))
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1000 * (100 + seconds))
+    }
+
+    const MIB: Bytes = Bytes(1 << 20);
+
+    #[test]
+    fn two_starts_per_core_until_they_are_slow() {
+        let mut admission = admission(1, 100);
+        assert_eq!(admission.admit(&id(1), MIB, at(0)), Ok(()));
+        assert_eq!(admission.admit(&id(2), MIB, at(1)), Ok(()));
+        assert_eq!(admission.admit(&id(3), MIB, at(1)), Err(Refused::Busy));
+        admission.join(RevisionId::new("default", "a"));
+        assert_eq!(admission.next_timeout(at(1)), Some(at(5)));
+        assert_eq!(admission.begin_turn(at(4)), None);
+        assert_eq!(admission.begin_turn(at(5)), Some(RevisionId::new("default", "a")));
+        assert_eq!(admission.admit(&id(3), MIB, at(5)), Ok(()));
+        assert_eq!(admission.admit(&id(4), MIB, at(9)), Err(Refused::Busy), "one in a turn");
+        admission.end_turn();
+        admission.release(&id(2));
+        assert_eq!(admission.admit(&id(4), MIB, at(5)), Ok(()));
+    }
+
+    #[test]
+    fn who_stands_in_line_goes_first() {
+        let mut admission = admission(4, 100);
+        admission.join(RevisionId::new("default", "a"));
+        assert_eq!(admission.admit(&id(1), MIB, at(0)), Err(Refused::Busy));
+        assert!(admission.begin_turn(at(0)).is_some());
+        assert_eq!(admission.admit(&id(1), MIB, at(0)), Ok(()));
+    }
+
+    #[test]
+    fn memory_of_starts_in_flight_is_taken() {
+        let mut admission = admission(8, 100);
+        assert_eq!(admission.room(Bytes(30 << 20)), (8, 3));
+        assert_eq!(admission.admit(&id(1), Bytes(80 << 20), at(0)), Ok(()));
+        assert_eq!(admission.room(Bytes(30 << 20)), (8, 0));
+        let (needs, free) = (Bytes(30 << 20), Bytes(20 << 20));
+        assert_eq!(
+            admission.admit(&id(2), needs, at(0)),
+            Err(Refused::Memory { needs, free })
+        );
+        admission.release(&id(1));
+        assert_eq!(admission.admit(&id(2), needs, at(0)), Ok(()));
+    }
+}

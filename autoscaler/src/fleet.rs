@@ -1,0 +1,292 @@
+//! PURE  Every revision: events in, outputs out, and the instant to look again.
+//!
+//! The shell in `run`, the simulator and the tests drive the same object:
+//!
+//! ```text
+//! fleet.handle(event, now);  fleet.handle_timeout(now);
+//! while let Some(output) = fleet.poll_output() { .. }
+//! sleep until fleet.next_timeout()
+//! ```
+//!
+//! Only revisions that have something to wait for stand in the timer set; one that is idle at zero, or stands idle on a
+//! rung, costs nothing until a report names it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifests::exchange::{LoadReport, Snapshot};
+use manifests::ids::{Generation, RevisionId, SandboxId};
+use manifests::revision::Revision;
+use manifests::units::Timestamp;
+use sandbox::driver::{DriverError, Exit, ExitStatus, StartError, Started};
+
+use crate::admission::{Admission, CapacityOf};
+use crate::catalogue::Catalogue;
+use crate::collect::Gateways;
+use crate::explain::Explain;
+use crate::names::Names;
+use crate::scaler::{Context, Output, Scaler};
+
+/// What happens to the fleet.
+#[derive(Debug)]
+pub enum Event {
+    /// Desired state; one that is older than the one in place is refused.
+    Snapshot(Arc<Snapshot>),
+    /// What a gateway sees.
+    Report(LoadReport),
+    /// A start ended.
+    Started {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which sandbox.
+        id: SandboxId,
+        /// How.
+        result: Result<Started, StartError>,
+    },
+    /// A sandbox is gone.
+    Exited {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which one.
+        id: SandboxId,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// A stop ended.
+    Stopped {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which sandbox.
+        id: SandboxId,
+        /// Whether it is gone.
+        result: Result<(), DriverError>,
+    },
+    /// Limits were changed, or not.
+    LimitsSet {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which sandbox.
+        id: SandboxId,
+        /// Whether they are.
+        result: Result<(), DriverError>,
+    },
+    /// Exits were missed: this is what runs.
+    Running(Vec<SandboxId>),
+}
+
+/// Every revision that exists, and those whose last sandboxes are still stopping.
+pub struct Fleet {
+    revisions: HashMap<RevisionId, Entry>,
+    due: BTreeSet<(Timestamp, RevisionId)>,
+    snapshot: Generation,
+    cx: Context,
+}
+
+struct Entry {
+    scaler: Scaler,
+    /// Where it stands in `due`.
+    due: Option<Timestamp>,
+}
+
+impl Fleet {
+    /// `epoch` is the number of Knarr's start; generations of endpoint sets and statuses carry it. `capacity` is asked
+    /// whenever a start is considered.
+    pub fn new(catalogue: Catalogue, explain: Explain, epoch: u64, capacity: CapacityOf) -> Self {
+        Self {
+            revisions: HashMap::new(),
+            due: BTreeSet::new(),
+            snapshot: Generation::default(),
+            cx: Context {
+                now: Timestamp::EPOCH,
+                catalogue,
+                gateways: Gateways::default(),
+                admission: Admission::new(capacity),
+                names: Names::new(epoch),
+                explain,
+                generation: Generation { epoch, counter: 0 },
+                outputs: Default::default(),
+            },
+        }
+    }
+
+    /// Takes one event.
+    pub fn handle(&mut self, event: Event, now: Timestamp) {
+        self.cx.now = now;
+        match event {
+            Event::Snapshot(snapshot) => self.snapshot(&snapshot),
+            Event::Report(report) => self.report(&report),
+            Event::Started { revision, id, result } => {
+                if self.revisions.contains_key(&revision) {
+                    self.with(&revision, |scaler, cx| scaler.started(&id, result, cx));
+                } else if result.is_ok() {
+                    // Its revision was forgotten while a cancelled start could not be held up any more.
+                    self.cx.outputs.push_back(Output::Stop {
+                        revision,
+                        id,
+                        grace: Duration::ZERO,
+                    });
+                }
+            }
+            Event::Exited { revision, id, exit } => self.with(&revision, |scaler, cx| scaler.exited(&id, &exit, cx)),
+            Event::Stopped { revision, id, result } => {
+                self.with(&revision, |scaler, cx| scaler.stopped(&id, result, cx));
+            }
+            Event::LimitsSet { revision, id, result } => {
+                self.with(&revision, |scaler, cx| scaler.limits_set(&id, result, cx));
+            }
+            Event::Running(running) => self.running(&running),
+        }
+        self.turns();
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.cx.now = now;
+        let due = self
+            .due
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, revision)| revision.clone());
+        for revision in due.collect::<Vec<_>>() {
+            self.with(&revision, Scaler::timeout);
+        }
+        self.turns();
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        let due = self.due.first().map(|(at, _)| *at);
+        due.into_iter().chain(self.cx.admission.next_timeout(self.cx.now)).min()
+    }
+
+    /// What to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.cx.outputs.pop_front()
+    }
+
+    /// Revisions known, those that are going away included.
+    pub fn len(&self) -> usize {
+        self.revisions.len()
+    }
+
+    /// No revision, and no sandbox left of one.
+    pub fn is_empty(&self) -> bool {
+        self.revisions.is_empty()
+    }
+
+    /// Revisions that wait for an instant; the others cost nothing.
+    pub fn active(&self) -> usize {
+        self.due.len()
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot) {
+        if snapshot.generation < self.snapshot {
+            return;
+        }
+        self.snapshot = snapshot.generation;
+        let gone = |id: &&RevisionId| !snapshot.revisions.contains_key(*id);
+        let removed: Vec<RevisionId> = self.revisions.keys().filter(gone).cloned().collect();
+        for id in removed {
+            self.with(&id, Scaler::remove);
+        }
+        for (id, revision) in &snapshot.revisions {
+            let Some(entry) = self.revisions.get(id) else {
+                self.create(id, Arc::clone(revision));
+                continue;
+            };
+            let known = entry.scaler.revision();
+            if entry.scaler.is_removed() || known.created != revision.created {
+                self.replace(id, Arc::clone(revision));
+            } else if !Arc::ptr_eq(known, revision) {
+                self.with(id, |scaler, cx| scaler.update(Arc::clone(revision), cx));
+            }
+        }
+    }
+
+    fn create(&mut self, id: &RevisionId, revision: Arc<Revision>) {
+        let scaler = Scaler::new(revision, &mut self.cx);
+        self.revisions.insert(id.clone(), Entry { scaler, due: None });
+        self.with(id, |_, _| ());
+    }
+
+    /// A revision of this name was deleted and made anew: nothing of the old one may serve for it.
+    fn replace(&mut self, id: &RevisionId, revision: Arc<Revision>) {
+        self.with(id, Scaler::remove);
+        let old = self.revisions.remove(id).map(|entry| {
+            unschedule(&mut self.due, entry.due, id);
+            entry.scaler
+        });
+        self.create(id, revision);
+        if let (Some(old), Some(entry)) = (old, self.revisions.get_mut(id)) {
+            entry.scaler.inherit(old);
+        }
+        self.with(id, |_, _| ());
+    }
+
+    fn report(&mut self, report: &LoadReport) {
+        if !self.cx.gateways.accept(report, self.cx.now) {
+            return;
+        }
+        for load in &report.revisions {
+            let (gateway, generation) = (&report.gateway, report.generation);
+            self.with(&load.revision, |scaler, cx| scaler.load(gateway, generation, load, cx));
+        }
+    }
+
+    /// Exit events were missed: whatever should run and does not has exited.
+    fn running(&mut self, running: &[SandboxId]) {
+        let exit = Exit {
+            status: ExitStatus::Signal(9),
+            oom_killed: false,
+            requested: false,
+            last_output: String::new(),
+        };
+        let ids: Vec<RevisionId> = self.revisions.keys().cloned().collect();
+        for revision in ids {
+            let missing = self
+                .revisions
+                .get(&revision)
+                .map(|entry| entry.scaler.missing(running))
+                .unwrap_or_default();
+            for id in missing {
+                self.with(&revision, |scaler, cx| scaler.exited(&id, &exit, cx));
+            }
+        }
+    }
+
+    /// Whoever stands in line for a start, while there is room.
+    fn turns(&mut self) {
+        while let Some(revision) = self.cx.admission.begin_turn(self.cx.now) {
+            self.with(&revision, Scaler::turn);
+            self.cx.admission.end_turn();
+        }
+    }
+
+    /// Lets something happen to a revision, and puts it where it belongs afterwards.
+    fn with(&mut self, id: &RevisionId, what: impl FnOnce(&mut Scaler, &mut Context)) {
+        let Some(entry) = self.revisions.get_mut(id) else {
+            return;
+        };
+        what(&mut entry.scaler, &mut self.cx);
+        if entry.scaler.is_gone() {
+            unschedule(&mut self.due, entry.due, id);
+            self.revisions.remove(id);
+            self.cx.explain.forget(id);
+            return;
+        }
+        let due = entry.scaler.next_timeout(self.cx.now);
+        if due != entry.due {
+            unschedule(&mut self.due, entry.due, id);
+            self.due.extend(due.map(|at| (at, id.clone())));
+            entry.due = due;
+        }
+    }
+}
+
+/// Takes a revision out of the timer set.
+fn unschedule(due: &mut BTreeSet<(Timestamp, RevisionId)>, at: Option<Timestamp>, id: &RevisionId) {
+    if let Some(at) = at {
+        due.remove(&(at, id.clone()));
+    }
+}

@@ -1,0 +1,92 @@
+//! Metrics of this crate: one table of names, and the only place that writes them.
+//!
+//! | name | kind | labels | what |
+//! |---|---|---|---|
+//! | `knarr_revision_desired_replicas` | gauge | namespace, revision | what the decider wants |
+//! | `knarr_revision_wanted_replicas` | gauge | namespace, revision | what shall run, after bounds, gate, queue and plan |
+//! | `knarr_revision_actual_replicas` | gauge | namespace, revision | ready |
+//! | `knarr_revision_starting_replicas` | gauge | namespace, revision | being started |
+//! | `knarr_revision_panic_mode` | gauge | namespace, revision | 1 while panicking |
+//! | `knarr_revision_stable_concurrency`, `_panic_concurrency` | gauge | namespace, revision | averages over the windows |
+//! | `knarr_revision_stable_rps`, `_panic_rps` | gauge | namespace, revision | averages over the windows |
+//! | `knarr_revision_target` | gauge | namespace, revision | wanted average per replica, in the metric's unit |
+//! | `knarr_revision_excess_burst_capacity` | gauge | namespace, revision | requests; -1 is unlimited |
+//! | `knarr_revision_rung` | gauge | namespace, revision | 0 zero, 1 frozen, 2 throttled, 3 full |
+//! | `knarr_revision_price_per_hour` | gauge | namespace, revision | of what runs |
+//! | `knarr_sandbox_starts_total` | counter | namespace, revision, outcome | ended starts |
+//! | `knarr_sandbox_start_seconds` | histogram | namespace, revision | from the decision to ready |
+//! | `knarr_sandbox_exits_total` | counter | namespace, revision | ends that nobody asked for |
+
+use std::time::Duration;
+
+use manifests::exchange::Rung;
+use manifests::ids::RevisionId;
+use manifests::units::{PricePerHour, Replicas};
+use metrics::{Label, counter, gauge, histogram};
+
+use crate::decider::Observed;
+
+/// The gauges of one revision.
+pub(crate) struct Gauges {
+    pub(crate) desired: Option<Replicas>,
+    pub(crate) wanted: Replicas,
+    pub(crate) actual: Replicas,
+    pub(crate) starting: Replicas,
+    pub(crate) panicking: bool,
+    pub(crate) concurrency: Observed,
+    pub(crate) rps: Observed,
+    pub(crate) target: f64,
+    pub(crate) excess_burst_capacity: i32,
+    pub(crate) rung: Rung,
+    pub(crate) price: PricePerHour,
+}
+
+pub(crate) fn set(revision: &RevisionId, gauges: &Gauges) {
+    let values = [
+        (
+            "knarr_revision_desired_replicas",
+            f64::from(gauges.desired.unwrap_or_default().0),
+        ),
+        ("knarr_revision_wanted_replicas", f64::from(gauges.wanted.0)),
+        ("knarr_revision_actual_replicas", f64::from(gauges.actual.0)),
+        ("knarr_revision_starting_replicas", f64::from(gauges.starting.0)),
+        ("knarr_revision_panic_mode", f64::from(u8::from(gauges.panicking))),
+        ("knarr_revision_stable_concurrency", gauges.concurrency.stable),
+        ("knarr_revision_panic_concurrency", gauges.concurrency.panic),
+        ("knarr_revision_stable_rps", gauges.rps.stable),
+        ("knarr_revision_panic_rps", gauges.rps.panic),
+        ("knarr_revision_target", gauges.target),
+        (
+            "knarr_revision_excess_burst_capacity",
+            f64::from(gauges.excess_burst_capacity),
+        ),
+        ("knarr_revision_rung", f64::from(gauges.rung as u8)),
+        ("knarr_revision_price_per_hour", gauges.price.0),
+    ];
+    let labels = labels(revision);
+    for (name, value) in values {
+        gauge!(name, labels.clone()).set(value);
+    }
+}
+
+/// A start ended; `Ok` with how long it took.
+pub(crate) fn start_ended(revision: &RevisionId, outcome: Result<Duration, &'static str>) {
+    let mut labels = labels(revision);
+    if let Ok(took) = outcome {
+        histogram!("knarr_sandbox_start_seconds", labels.clone()).record(took);
+    }
+    labels.push(Label::new("outcome", outcome.err().unwrap_or("ready")));
+    counter!("knarr_sandbox_starts_total", labels).increment(1);
+}
+
+/// A sandbox ended without being asked to.
+pub(crate) fn exited(revision: &RevisionId) {
+    counter!("knarr_sandbox_exits_total", labels(revision)).increment(1);
+}
+
+fn labels(revision: &RevisionId) -> Vec<Label> {
+    vec![
+        Label::new("namespace", revision.namespace().to_owned()),
+        Label::new("revision", revision.name().to_owned()),
+    ]
+}

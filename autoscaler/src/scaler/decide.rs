@@ -1,0 +1,358 @@
+//! From what was measured to what shall run: decider, bounds, queue, gate, planner, in Knative's order.
+
+use std::time::Duration;
+
+use manifests::exchange::Rung;
+use manifests::revision::{IdlePolicy, Metric, Reachability, Revision};
+use manifests::units::{Replicas, Timestamp};
+
+use super::{Context, Scaler};
+use crate::bounds::{Bounded, Bounds, active_threshold};
+use crate::conditions::{ActiveInput, Trouble, active, set};
+use crate::gate::{GateInput, Phase, Verdict, Why, judge};
+use crate::planner::{ASSUMED_MEMORY, Plan, PlanInput, plan};
+use crate::zero_to_n::{Demand, Queue, demand};
+
+/// What was decided, in numbers and words.
+pub(super) struct Decided {
+    /// Start sandboxes up to here.
+    pub(super) up: Replicas,
+    /// Stop sandboxes down to here; at least `up`.
+    pub(super) keep: Replicas,
+    pub(super) clamps: Vec<String>,
+    pub(super) reason: String,
+    pub(super) plan: Option<Plan>,
+}
+
+/// Knative's start value: unlimited is -1, none is 0, else what the initial scale has left over the burst.
+pub(super) fn initial_burst_capacity(revision: &Revision) -> i32 {
+    let (Metric::Concurrency {
+        total: manifests::units::Concurrency(total),
+        ..
+    }
+    | Metric::Rps {
+        total: manifests::units::Rps(total),
+        ..
+    }) = revision.scaling.metric;
+    match revision.scaling.target_burst_capacity {
+        None => -1,
+        Some(0.0) => 0,
+        #[expect(clippy::cast_possible_truncation, reason = "out of range saturates")]
+        Some(burst) => (f64::from(revision.scaling.initial_scale.0) * total - burst) as i32,
+    }
+}
+
+impl Scaler {
+    /// One evaluation of the decider.
+    pub(super) fn tick(&mut self, cx: &Context) {
+        let (ready, now) = (self.ready(), cx.now);
+        let Some(hot) = &mut self.hot else { return };
+        // A ready replica without load reports zeros, as Knative's scrapes would; one that stands idle by plan does not,
+        // so that its windows run empty and it costs nothing.
+        if ready.0 > 0 && self.idle.is_none() {
+            hot.collector.record(now, 0.0, 0.0);
+        }
+        let observed = hot.collector.observed(&self.revision.scaling, now);
+        if let Some(decision) = hot.decider.tick(now, observed, ready) {
+            self.desired = Some(decision.desired);
+            self.excess_burst_capacity = decision.excess_burst_capacity;
+            self.decision = Some(decision);
+        }
+    }
+
+    /// A removed revision runs nothing.
+    pub(super) fn nothing(&mut self, _: &Context) -> Decided {
+        self.replicas = Replicas(0);
+        (self.idle, self.floor, self.gate_at) = (None, None, None);
+        let reason = "the revision was removed".into();
+        Decided {
+            up: Replicas(0),
+            keep: Replicas(0),
+            clamps: Vec::new(),
+            reason,
+            plan: None,
+        }
+    }
+
+    /// What shall run.
+    pub(super) fn decide(&mut self, cx: &mut Context) -> Decided {
+        let mut clamps = self.decider_clamps();
+        let demand = self.demand(cx, &mut clamps);
+        let mut bounded = self.bounded();
+        let mut verdict = self.scale(bounded.map(Bounded::replicas), demand, cx.now);
+        // Going inactive, or active for the first time, makes Knative reconcile again at once.
+        while self.update_active(verdict.want, cx.now) {
+            bounded = self.bounded();
+            verdict = self.scale(bounded.map(Bounded::replicas), demand, cx.now);
+        }
+        match bounded {
+            Some(Bounded::Raised(to)) if self.initialized => clamps.push(format!("raised to min-scale {to}")),
+            Some(Bounded::Raised(to)) => clamps.push(format!("raised to {to}: initial-scale was not reached yet")),
+            Some(Bounded::Lowered(to)) => clamps.push(format!("lowered to max-scale {to}")),
+            Some(Bounded::Inside(_)) | None => {}
+        }
+        self.update_proxy(verdict.want, cx.now);
+        let mut reason = verdict.reason;
+        let plan = self.plan_idle(verdict.zero, cx);
+        if let Some(plan) = &plan {
+            reason = plan.reason();
+        }
+        self.idle = plan.as_ref().map(|plan| plan.rung).filter(|rung| *rung > Rung::Zero);
+        let up = self.wanted();
+        let keep = self.keep(verdict.want, cx.now).max(up);
+        if keep > up {
+            clamps.push(format!(
+                "{keep} kept: a queue asked for them less than a stable window ago"
+            ));
+        }
+        Decided {
+            up,
+            keep,
+            clamps,
+            reason,
+            plan,
+        }
+    }
+
+    /// Bounds over the decider's wish; `None` while Knative would leave everything as it is.
+    fn bounded(&self) -> Option<Bounded> {
+        let undecided = self.desired.is_none() && self.phase != Phase::Activating;
+        (!undecided).then(|| Bounds::of(&self.revision, self.initialized).apply(self.desired))
+    }
+
+    /// Knative's `scale`: applies a count, or asks the gate. Sets `replicas` when it says so.
+    fn scale(&mut self, bounded: Option<Replicas>, demand: Demand, now: Timestamp) -> Scaled {
+        self.gate_at = None;
+        let queued = demand.replicas.0 > 0 && demand.replicas > bounded.unwrap_or_default();
+        let Some(wanted) = bounded.filter(|_| !queued).or(queued.then_some(demand.replicas)) else {
+            return Scaled {
+                want: None,
+                zero: None,
+                reason: "no data yet".into(),
+            };
+        };
+        if queued {
+            self.raise_floor(demand.replicas, now);
+        }
+        if wanted.0 > 0 {
+            self.replicas = wanted;
+            let reason = match (queued, self.desired) {
+                (true, _) => "requests wait or came to an idle revision".into(),
+                (false, None) => "the first replicas are on their way".into(),
+                (false, Some(_)) => self.load_reason(),
+            };
+            return Scaled {
+                want: Some(wanted),
+                zero: None,
+                reason,
+            };
+        }
+        let input = GateInput {
+            now,
+            phase: self.phase,
+            since: self.phase_since,
+            proxy_since: self.proxy_since,
+        };
+        let said = |why: Why| why.text().to_owned();
+        match judge(&self.revision, input) {
+            Verdict::KeepOne(until, why) => {
+                self.gate_at = until;
+                self.replicas = Replicas(1);
+                Scaled {
+                    want: Some(Replicas(1)),
+                    zero: None,
+                    reason: said(why),
+                }
+            }
+            Verdict::Undecided(until) => {
+                self.gate_at = Some(until);
+                Scaled {
+                    want: None,
+                    zero: None,
+                    reason: "the first replicas are on their way".into(),
+                }
+            }
+            Verdict::Deactivate => {
+                let reason = "idle for the stable window".into();
+                Scaled {
+                    want: Some(Replicas(0)),
+                    zero: None,
+                    reason,
+                }
+            }
+            Verdict::Wait(until, why) => {
+                self.gate_at = Some(until);
+                Scaled {
+                    want: Some(Replicas(0)),
+                    zero: None,
+                    reason: said(why),
+                }
+            }
+            Verdict::Zero(why) => {
+                self.replicas = Replicas(0);
+                Scaled {
+                    want: Some(Replicas(0)),
+                    zero: Some(why),
+                    reason: said(why),
+                }
+            }
+        }
+    }
+
+    /// The `Active` condition; true when its status changed.
+    fn update_active(&mut self, want: Option<Replicas>, now: Timestamp) -> bool {
+        let ready = self.ready();
+        let threshold = active_threshold(&self.revision, self.initialized);
+        let before = self.phase;
+        let (phase, reason, message) = active(ActiveInput {
+            want,
+            ready,
+            threshold,
+            phase: before,
+        });
+        self.initialized |= ready >= threshold;
+        if reason == "TimedOut" && !self.initialized && self.trouble.is_none() {
+            self.trouble = Some(Trouble::never_ready());
+        }
+        if phase != before {
+            self.phase = phase;
+            self.phase_since = now;
+        }
+        set(
+            &mut self.active,
+            match phase {
+                Phase::Active => manifests::exchange::Condition::yes(now),
+                Phase::Activating => manifests::exchange::Condition::unknown(reason, message, now),
+                Phase::Inactive => manifests::exchange::Condition::no(reason, message, now),
+            },
+        );
+        phase != before && before != Phase::Inactive
+    }
+
+    /// Knative's mode: requests go straight to replicas (Serve) only while some are wanted and there is room for a burst.
+    fn update_proxy(&mut self, want: Option<Replicas>, now: Timestamp) {
+        let serve = want.is_some_and(|want| want.0 > 0) && self.excess_burst_capacity >= 0;
+        self.proxy_since = if serve { None } else { self.proxy_since.or(Some(now)) };
+    }
+
+    /// Where to stand instead of zero, for revisions with `knarr.dev/idle: auto` that anybody can reach.
+    fn plan_idle(&self, zero: Option<Why>, cx: &Context) -> Option<Plan> {
+        let IdlePolicy::Auto(sla) = &self.revision.idle else {
+            return None;
+        };
+        if zero.is_none_or(|why| why == Why::ActivationTimeout)
+            || self.revision.reachability == Reachability::Unreachable
+        {
+            return None;
+        }
+        Some(plan(PlanInput {
+            sla,
+            catalogue: &cx.catalogue,
+            workload: &self.revision.workload,
+            starts: &self.starts,
+            upgrades: &self.upgrades,
+            start_fails: self.start_fails,
+        }))
+    }
+
+    /// What the queue asks for. Requests in flight without a queue ask for one replica.
+    fn demand(&self, cx: &Context, clamps: &mut Vec<String>) -> Demand {
+        let (in_flight, waiting) = self.loads.requests(&cx.gateways, cx.now);
+        let waiting = waiting.saturating_sub(self.absorbed);
+        if waiting == 0 {
+            return Demand {
+                replicas: Replicas(u32::from(in_flight > 0)),
+                limit: None,
+            };
+        }
+        let needs = self.revision.workload.memory_limit.unwrap_or(ASSUMED_MEMORY);
+        let (cores, fits_memory) = cx.admission.room(needs);
+        let (ready, starting) = (self.ready(), self.starting());
+        let demand = demand(
+            &self.revision,
+            Queue {
+                waiting,
+                ready,
+                starting,
+                cores,
+                fits_memory,
+            },
+        );
+        if let Some(limit) = demand.limit {
+            clamps.push(format!(
+                "{waiting} waiting requests ask for more, limited by {} to {}",
+                limit.text(),
+                demand.replicas
+            ));
+        }
+        demand
+    }
+
+    fn raise_floor(&mut self, to: Replicas, now: Timestamp) {
+        let until = now.plus(self.revision.scaling.stable_window);
+        self.floor = match self.floor {
+            Some((floor, old)) if floor > to && old > now => Some((floor, old)),
+            _ => Some((to, until)),
+        };
+    }
+
+    /// What the queue has raised the count to stays as long as panic mode would hold it, but never keeps a revision from
+    /// going to zero.
+    fn keep(&mut self, want: Option<Replicas>, now: Timestamp) -> Replicas {
+        let expired = self.floor.is_some_and(|(_, until)| until <= now);
+        if expired || want == Some(Replicas(0)) {
+            self.floor = None;
+        }
+        let most = self.revision.scaling.max_scale.unwrap_or(Replicas(u32::MAX));
+        self.floor.map_or(Replicas(0), |(floor, _)| floor.min(most))
+    }
+
+    /// What changed the decider's own count on its way.
+    fn decider_clamps(&self) -> Vec<String> {
+        let mut clamps = Vec::new();
+        let Some(decision) = &self.decision else { return clamps };
+        let (down, up) = decision.rate_limits;
+        let wants = if decision.panicking {
+            decision.stable_wants.max(decision.panic_wants)
+        } else {
+            decision.stable_wants
+        };
+        let undelayed = f64::from(decision.undelayed.0);
+        if wants > up && undelayed <= up {
+            clamps.push(format!("{wants} lowered to {up} by max-scale-up-rate"));
+        } else if wants < down && undelayed <= down {
+            clamps.push(format!("{wants} raised to {down} by max-scale-down-rate"));
+        } else if undelayed > wants {
+            clamps.push(format!("{wants} raised to {undelayed} by activation-scale"));
+        }
+        if decision.desired > decision.undelayed {
+            let by = if decision.panicking {
+                "panic mode, which never scales down"
+            } else {
+                "scale-down-delay"
+            };
+            clamps.push(format!("{} raised to {} by {by}", decision.undelayed, decision.desired));
+        }
+        clamps
+    }
+
+    fn load_reason(&self) -> String {
+        match (&self.decision, self.initialized) {
+            (Some(decision), true) if decision.panicking => {
+                format!("the panic window asks for {}", decision.panic_wants)
+            }
+            (Some(decision), true) => format!("the stable window asks for {}", decision.stable_wants),
+            _ => "min-scale and initial-scale".into(),
+        }
+    }
+}
+
+/// What `scale` did: `want` as Knative counts it (`None` is -1), and the rule that allows zero.
+struct Scaled {
+    want: Option<Replicas>,
+    zero: Option<Why>,
+    reason: String,
+}
+
+/// A rung is taken at the gateways before the limit is lowered, so that a request in between still calls.
+pub(super) const DOWNGRADE_AFTER: Duration = Duration::from_millis(1500);

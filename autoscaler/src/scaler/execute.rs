@@ -1,0 +1,240 @@
+//! From what shall run to starts, limits, drains and stops; each step looks at what there is now.
+
+use std::time::Duration;
+
+use manifests::exchange::Rung;
+use manifests::ids::SandboxId;
+use manifests::units::{Bytes, Timestamp};
+use sandbox::driver::{Limits, SandboxSpec, StartError};
+
+use super::decide::{DOWNGRADE_AFTER, Decided};
+use super::{Context, Level, Output, Sandbox, Scaler, State};
+use crate::admission::Refused;
+use crate::catalogue::Catalogue;
+use crate::conditions::Trouble;
+use crate::planner::ASSUMED_MEMORY;
+
+impl Scaler {
+    /// Limits first: an upgrade in place is what a waiting request needs soonest.
+    pub(super) fn execute(&mut self, decided: &Decided, cx: &mut Context) {
+        self.set_levels(cx);
+        self.start_missing(decided.up.0, cx);
+        self.drop_excess(decided.keep.0, cx);
+    }
+
+    /// Gives up on sandboxes that a gateway could not use any more; true when one of them was still in use.
+    pub(super) fn eject(&mut self, ids: &[SandboxId], now: Timestamp) -> bool {
+        let mut any = false;
+        for sandbox in &mut self.sandboxes {
+            if matches!(sandbox.state, State::Ready { .. }) && ids.contains(&sandbox.id) {
+                sandbox.state = State::Draining { set: None, since: now };
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Stops what has drained.
+    pub(super) fn advance(&mut self, cx: &mut Context) {
+        let longest = self.revision.timeouts.request + DRAIN_MARGIN;
+        let due: Vec<SandboxId> = self
+            .sandboxes
+            .iter()
+            .filter(|sandbox| match sandbox.state {
+                State::Draining { set: Some(set), since } => {
+                    self.loads.released(&cx.gateways, &sandbox.id, set, since, cx.now) || cx.now >= since.plus(longest)
+                }
+                State::Stopping { retry: Some(at) } => at <= cx.now,
+                _ => false,
+            })
+            .map(|sandbox| sandbox.id.clone())
+            .collect();
+        for id in due {
+            self.stop(&id, cx);
+        }
+    }
+
+    pub(super) fn stop(&mut self, id: &SandboxId, cx: &mut Context) {
+        let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.id == *id) else {
+            return;
+        };
+        sandbox.state = State::Stopping { retry: None };
+        let (revision, grace) = (self.revision.id.clone(), self.revision.workload.stop_grace);
+        cx.outputs.push_back(Output::Stop {
+            revision,
+            id: id.clone(),
+            grace,
+        });
+    }
+
+    /// When to look again by time alone.
+    pub(crate) fn next_timeout(&self, now: Timestamp) -> Option<Timestamp> {
+        let missing = self.ready().0 + self.starting().0 < self.wanted().0;
+        let drains = self.sandboxes.iter().filter_map(|sandbox| match sandbox.state {
+            // Absence from whole pictures frees sandboxes too, and causes no call.
+            State::Draining { .. } => Some(now.plus(DRAIN_LOOK)),
+            State::Stopping { retry } => retry,
+            _ => None,
+        });
+        drains
+            .chain(self.hot.as_ref().map(|hot| hot.next_tick))
+            .chain(self.gate_at)
+            .chain(self.downgrade_at)
+            .chain(if missing { self.memory_at } else { None })
+            .chain(if missing { self.backoff.until(now) } else { None })
+            .min()
+    }
+
+    fn set_levels(&mut self, cx: &mut Context) {
+        let level = if self.idle == Some(Rung::Throttled) {
+            Level::Throttled
+        } else {
+            Level::Full
+        };
+        let downgrades = level == Level::Throttled && self.ready_at(Level::Full);
+        self.downgrade_at = match self.downgrade_at {
+            _ if !downgrades => None,
+            // The rung goes out with this look; the limit follows when every gateway has it.
+            None => Some(cx.now.plus(DOWNGRADE_AFTER)),
+            at => at,
+        };
+        if self.downgrade_at.is_some_and(|at| at > cx.now) {
+            return;
+        }
+        self.downgrade_at = None;
+        for sandbox in &mut self.sandboxes {
+            let ready = matches!(sandbox.state, State::Ready { .. });
+            if ready && sandbox.limits != level && !sandbox.changing {
+                sandbox.changing = true;
+                let (revision, id) = (self.revision.id.clone(), sandbox.id.clone());
+                let limits = limits(&cx.catalogue, level, &self.revision);
+                cx.outputs.push_back(Output::SetLimits { revision, id, limits });
+            }
+        }
+        if level == Level::Full && !self.ready_at(Level::Throttled) {
+            self.woken = None;
+        }
+    }
+
+    fn ready_at(&self, level: Level) -> bool {
+        self.sandboxes
+            .iter()
+            .any(|sandbox| matches!(sandbox.state, State::Ready { .. }) && sandbox.limits == level)
+    }
+
+    fn start_missing(&mut self, up: u32, cx: &mut Context) {
+        let now = cx.now;
+        self.memory_at = self.memory_at.filter(|at| *at > now);
+        if self.in_line || self.backoff.until(now).is_some() || self.memory_at.is_some() {
+            return;
+        }
+        let needs = self.revision.workload.memory_limit.unwrap_or(ASSUMED_MEMORY);
+        let mut live = self.ready().0 + self.starting().0;
+        while live < up {
+            let id = cx.names.next(&self.revision.id);
+            match cx.admission.admit(&id, needs, now) {
+                Ok(()) => self.start(id, cx),
+                Err(Refused::Busy) => {
+                    self.in_line = true;
+                    return cx.admission.join(self.revision.id.clone());
+                }
+                Err(Refused::Memory { needs, free }) => {
+                    self.memory_at = Some(now.plus(MEMORY_RETRY));
+                    self.trouble = Some(Trouble::unschedulable(no_room(needs, free)));
+                    return;
+                }
+            }
+            live += 1;
+        }
+    }
+
+    fn start(&mut self, id: SandboxId, cx: &mut Context) {
+        if self.trouble.as_ref().is_some_and(Trouble::is_unschedulable) {
+            self.trouble = None;
+        }
+        let revision = &self.revision;
+        cx.outputs.push_back(Output::Start(SandboxSpec {
+            id: id.clone(),
+            revision: revision.id.clone(),
+            configuration: revision.configuration.clone(),
+            service: revision.service.clone(),
+            workload: revision.workload.clone(),
+            limits: limits(&cx.catalogue, Level::Full, revision),
+            deadline: revision.scaling.progress_deadline,
+        }));
+        let (state, limits) = (State::Starting, Level::Full);
+        self.sandboxes.push(Sandbox {
+            id,
+            ordered: cx.now,
+            state,
+            limits,
+            changing: false,
+        });
+    }
+
+    /// The newest go first, starts before ready ones, so that warm caches live longest.
+    fn drop_excess(&mut self, keep: u32, cx: &mut Context) {
+        let mut live = self.ready().0 + self.starting().0;
+        while live > keep {
+            if let Some(index) = self
+                .sandboxes
+                .iter()
+                .rposition(|sandbox| sandbox.state == State::Starting)
+            {
+                let sandbox = self.sandboxes.remove(index);
+                cx.admission.release(&sandbox.id);
+                cx.outputs.push_back(Output::Cancel(sandbox.id));
+            } else if let Some(sandbox) = self
+                .sandboxes
+                .iter_mut()
+                .rfind(|sandbox| matches!(sandbox.state, State::Ready { .. }))
+            {
+                sandbox.state = State::Draining {
+                    set: None,
+                    since: cx.now,
+                };
+            }
+            live -= 1;
+        }
+    }
+}
+
+/// The limits of an instance of `revision` at a level; without a throttled spec there is only full.
+fn limits(catalogue: &Catalogue, level: Level, revision: &manifests::revision::Revision) -> Limits {
+    let spec = match level {
+        Level::Full => catalogue.full(),
+        Level::Throttled => catalogue.throttled().first().unwrap_or(catalogue.full()),
+    };
+    spec.limits(&revision.workload)
+}
+
+/// The label of a failed start in metrics.
+pub(super) const fn outcome(error: &StartError) -> &'static str {
+    match error {
+        StartError::Exited(_) => "exited",
+        StartError::NotReady { .. } => "not_ready",
+        StartError::Refused(_) => "refused",
+        StartError::Exhausted(_) => "exhausted",
+        StartError::Driver(_) => "driver",
+    }
+}
+
+fn no_room(Bytes(needs): Bytes, Bytes(free): Bytes) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    format!(
+        "another replica needs {} MiB of memory, this machine has {} MiB left",
+        mib(needs),
+        mib(free)
+    )
+}
+
+/// After a start that did not fit, look again this much later.
+pub(super) const MEMORY_RETRY: Duration = Duration::from_secs(1);
+
+/// After a stop that failed, try again this much later.
+pub(super) const STOP_RETRY: Duration = Duration::from_secs(5);
+
+const DRAIN_LOOK: Duration = Duration::from_secs(1);
+
+/// A drain may take as long as a request may, and a little more.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);

@@ -1,0 +1,212 @@
+//! What others hear of a revision: endpoint sets, status, metrics, and the log of decisions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifests::exchange::{Endpoint, EndpointSet, RevisionStatus, Rung};
+use manifests::ids::Generation;
+use manifests::revision::Metric;
+use manifests::units::{Concurrency, PricePerHour, Replicas, Rps};
+
+use super::decide::Decided;
+use super::{Context, Level, Output, Scaler, State};
+use crate::decider::Observed;
+use crate::explain::{Cause, Inputs, Record};
+use crate::metrics::{self, Gauges};
+use crate::planner::short;
+
+impl Scaler {
+    pub(super) fn report(&mut self, from: Replicas, decided: Decided, cause: Cause, cx: &mut Context) {
+        let initialized = self.initialized;
+        // Knative looks for the reason at replicas that are wanted; an idle revision is in no trouble.
+        let trouble = self.trouble.as_ref().filter(|_| !initialized || self.wanted().0 > 0);
+        self.health.update(self.ready(), initialized, trouble, cx.now);
+        self.publish(cx);
+        self.send_status(cx);
+        if self.hot.is_some() {
+            self.set_gauges(decided.keep, cx);
+        }
+        self.explain(from, decided, cause, cx);
+    }
+
+    /// A new endpoint set when it would differ from the last, or when a sandbox waits for one without it.
+    fn publish(&mut self, cx: &mut Context) {
+        let endpoints: Vec<Endpoint> = self
+            .sandboxes
+            .iter()
+            .filter_map(|sandbox| match sandbox.state {
+                State::Ready { start, .. } => Some(Endpoint {
+                    sandbox: sandbox.id.clone(),
+                    start,
+                }),
+                _ => None,
+            })
+            .collect();
+        let (rung, trouble) = (self.rung(), self.trouble_text(endpoints.is_empty()));
+        let waits = |state: State| matches!(state, State::Draining { set: None, .. });
+        let forced = self.sandboxes.iter().any(|sandbox| waits(sandbox.state));
+        let last = &self.published;
+        if !forced && (&last.endpoints, last.rung, &last.trouble) == (&endpoints, rung, &trouble) {
+            return;
+        }
+        let generation = cx.next_generation();
+        for sandbox in &mut self.sandboxes {
+            if let State::Draining { set: set @ None, .. } = &mut sandbox.state {
+                *set = Some(generation);
+            }
+        }
+        let revision = self.revision.id.clone();
+        self.published = EndpointSet {
+            revision,
+            generation,
+            rung,
+            endpoints,
+            trouble,
+        };
+        cx.outputs.push_back(Output::Endpoints(self.published.clone()));
+    }
+
+    /// Below full also while an upgrade is on its way, so that the gateway says the truth about the first requests.
+    fn rung(&self) -> Rung {
+        let mut ready = self
+            .sandboxes
+            .iter()
+            .filter(|sandbox| matches!(sandbox.state, State::Ready { .. }))
+            .peekable();
+        if ready.peek().is_none() {
+            Rung::Zero
+        } else if self.idle == Some(Rung::Throttled) || ready.all(|sandbox| sandbox.limits == Level::Throttled) {
+            Rung::Throttled
+        } else {
+            Rung::Full
+        }
+    }
+
+    /// Why nothing serves, for clients that wait.
+    fn trouble_text(&self, nothing_ready: bool) -> Option<Arc<str>> {
+        let trouble = self.trouble.as_ref().filter(|_| nothing_ready && self.wanted().0 > 0)?;
+        let retry = match self.backoff.delay() {
+            Duration::ZERO => String::new(),
+            delay => format!(
+                "; {} starts failed, the next is {} after the last",
+                self.backoff.failures(),
+                short(delay)
+            ),
+        };
+        Some(format!("{}: {}{retry}", trouble.reason, trouble.message).into())
+    }
+
+    fn send_status(&mut self, cx: &mut Context) {
+        let generation = self
+            .status
+            .as_ref()
+            .map_or_else(Generation::default, |status| status.generation);
+        let mut status = RevisionStatus {
+            revision: self.revision.id.clone(),
+            generation,
+            desired: self.desired.map(|_| self.wanted()),
+            actual: self.ready(),
+            starting: self.starting(),
+            active: self.active.clone(),
+            initialized: self.initialized,
+            resources: self.health.resources.clone(),
+            container: self.health.container.clone(),
+            rung: self.published.rung,
+            price: self.price(cx),
+        };
+        if self.status.as_ref() != Some(&status) {
+            status.generation = cx.next_generation();
+            self.status = Some(status.clone());
+            cx.outputs.push_back(Output::Status(status));
+        }
+    }
+
+    /// Of everything that runs, draining ones included.
+    fn price(&self, cx: &Context) -> PricePerHour {
+        let rung = |level| {
+            if level == Level::Full {
+                Rung::Full
+            } else {
+                Rung::Throttled
+            }
+        };
+        let of = |level| cx.catalogue.price(rung(level), &self.revision.workload).0;
+        PricePerHour(self.sandboxes.iter().map(|sandbox| of(sandbox.limits)).sum())
+    }
+
+    fn target(&self) -> (&'static str, f64) {
+        match self.revision.scaling.metric {
+            Metric::Concurrency {
+                target: Concurrency(target),
+                ..
+            } => ("concurrency", target),
+            Metric::Rps {
+                target: Rps(target), ..
+            } => ("rps", target),
+        }
+    }
+
+    fn averages(&self, cx: &Context) -> (Observed, Observed) {
+        let nothing = Observed {
+            stable: 0.0,
+            panic: 0.0,
+        };
+        self.hot
+            .as_ref()
+            .map_or((nothing, nothing), |hot| hot.collector.averages(cx.now))
+    }
+
+    fn set_gauges(&self, wanted: Replicas, cx: &Context) {
+        let (concurrency, rps) = self.averages(cx);
+        metrics::set(
+            &self.revision.id,
+            &Gauges {
+                desired: self.desired,
+                wanted,
+                actual: self.ready(),
+                starting: self.starting(),
+                panicking: self.decision.is_some_and(|decision| decision.panicking),
+                concurrency,
+                rps,
+                target: self.target().1,
+                excess_burst_capacity: self.excess_burst_capacity,
+                rung: self.published.rung,
+                price: self.price(cx),
+            },
+        );
+    }
+
+    fn explain(&self, from: Replicas, decided: Decided, cause: Cause, cx: &Context) {
+        let (metric, target) = self.target();
+        let (concurrency, rps) = self.averages(cx);
+        let observed = if metric == "rps" { rps } else { concurrency };
+        let (in_flight, waiting) = self.loads.requests(&cx.gateways, cx.now);
+        let record = Record {
+            at: cx.now,
+            until: cx.now,
+            times: 1,
+            inputs: Inputs {
+                metric,
+                stable: observed.stable,
+                panic: observed.panic,
+                target,
+                ready: self.ready(),
+                starting: self.starting(),
+                in_flight,
+                waiting,
+            },
+            decided: self.desired,
+            panicking: self.decision.is_some_and(|decision| decision.panicking),
+            clamps: decided.clamps,
+            from: if cause == Cause::Created { Replicas(0) } else { from },
+            to: decided.keep,
+            rung: self
+                .idle
+                .unwrap_or(if decided.keep.0 > 0 { Rung::Full } else { Rung::Zero }),
+            reason: decided.reason,
+            plan: decided.plan,
+            cause,
+        };
+        cx.explain.add(&self.revision.id, record);
+    }
+}

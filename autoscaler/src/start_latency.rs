@@ -1,0 +1,187 @@
+//! PURE  How long a wake-up may take: an upper bound from this revision's own measurements.
+//!
+//! Start times are close to log-normal: many alike, few much longer. With mean and spread of the logarithms estimated from
+//! n samples, the quantile of the next one is a Student-t quantile, which is wide while n is small and closes in as n grows.
+//! The spread starts from a prior (a within-revision sigma of 0.35, worth four samples), so that one sample already says
+//! something: 5 ms once means "99 % below 33 ms", 2 s once means "99 % below 13 s". The mean has no prior: nobody knows
+//! an app's own boot before its first start, and that first start is made when it is deployed.
+//!
+//! A distribution can have a tail that the fit does not see. Starts that really took longer than the limit therefore count
+//! by themselves: when the 80 % upper bound on their share (Jeffreys' Beta) is over what the SLA allows, the bound is the
+//! longest start seen. Only the newest [`KEPT`] samples count, so that a revision can recover.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use manifests::revision::ColdStartSla;
+use statrs::distribution::{Beta, ContinuousCDF, StudentsT};
+
+/// The newest measured wake-ups of one revision from one rung.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Latencies {
+    samples: VecDeque<Duration>,
+}
+
+/// What the measurements say about the next wake-up.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Estimate {
+    /// At most this long, at the SLA's quantile.
+    pub bound: Duration,
+    /// Measurements behind it; 0 when it is a prior.
+    pub samples: usize,
+    /// Of them, longer than the SLA's limit.
+    pub misses: usize,
+}
+
+impl Latencies {
+    /// Adds a measurement and forgets the oldest beyond [`KEPT`].
+    pub fn add(&mut self, took: Duration) {
+        if self.samples.len() == KEPT {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(took);
+    }
+
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Nothing measured yet.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// The bound at the SLA's quantile. With nothing measured, `prior` stands for one sample; without it there is no
+    /// estimate.
+    pub fn estimate(&self, sla: &ColdStartSla, prior: Option<Duration>) -> Option<Estimate> {
+        let measured = self.samples.len();
+        let one_prior = prior.filter(|_| measured == 0);
+        let logs: Vec<f64> = self
+            .samples
+            .iter()
+            .chain(one_prior.as_ref())
+            .map(|took| ln_seconds(*took))
+            .collect();
+        let n = count(logs.len());
+        if logs.is_empty() {
+            return None;
+        }
+        let mean = logs.iter().sum::<f64>() / n;
+        let squares: f64 = logs.iter().map(|ln| (ln - mean).powi(2)).sum();
+        let freedom = PRIOR_WEIGHT + n - 1.0;
+        let spread = ((PRIOR_WEIGHT * PRIOR_SIGMA.powi(2) + squares) / freedom).sqrt();
+        let t = StudentsT::new(0.0, 1.0, freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(sla.quantile));
+        let mut bound = seconds((mean + t * spread * (1.0 + 1.0 / n).sqrt()).exp());
+        let misses = self.samples.iter().filter(|took| **took > sla.limit).count();
+        if misses > 0 && share_at_most(misses, measured) > 1.0 - sla.quantile {
+            bound = self.samples.iter().copied().fold(bound, Duration::max);
+        }
+        Some(Estimate {
+            bound,
+            samples: measured,
+            misses,
+        })
+    }
+}
+
+/// 80 % upper bound on the share behind `misses` of `n`.
+fn share_at_most(misses: usize, n: usize) -> f64 {
+    Beta::new(count(misses) + 0.5, count(n - misses) + 0.5).map_or(1.0, |beta| beta.inverse_cdf(0.8))
+}
+
+fn ln_seconds(took: Duration) -> f64 {
+    took.max(LEAST).as_secs_f64().ln()
+}
+
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or(LONGEST).min(LONGEST)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "at most KEPT + 1")]
+fn count(n: usize) -> f64 {
+    n as f64
+}
+
+/// Measurements that count; a revision that was slow is forgiven after this many fast ones.
+pub const KEPT: usize = 64;
+
+const PRIOR_SIGMA: f64 = 0.35;
+const PRIOR_WEIGHT: f64 = 4.0;
+/// Nothing is measured more finely; keeps the logarithm finite.
+const LEAST: Duration = Duration::from_micros(1);
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLA: ColdStartSla = ColdStartSla {
+        quantile: 0.99,
+        limit: Duration::from_millis(500),
+    };
+
+    fn millis(samples: &[u64]) -> Latencies {
+        let mut latencies = Latencies::default();
+        samples.iter().for_each(|ms| latencies.add(Duration::from_millis(*ms)));
+        latencies
+    }
+
+    fn bound(samples: &[u64]) -> u128 {
+        millis(samples).estimate(&SLA, None).unwrap().bound.as_millis()
+    }
+
+    #[test]
+    fn nothing_measured_is_no_estimate() {
+        assert_eq!(Latencies::default().estimate(&SLA, None), None);
+        let prior = Latencies::default()
+            .estimate(&SLA, Some(Duration::from_millis(5)))
+            .unwrap();
+        assert_eq!((prior.bound.as_millis(), prior.samples), (31, 0));
+    }
+
+    #[test]
+    fn few_samples_are_wide_and_close_in() {
+        assert_eq!(bound(&[5]), 31);
+        assert_eq!(bound(&[2000]), 12_778);
+        assert_eq!(bound(&[100]), 638);
+        let table: Vec<u128> = [1, 2, 4, 8, 16, 64].map(|n| bound(&vec![100; n])).to_vec();
+        assert_eq!(table, [638, 363, 242, 183, 152, 122], "of 100 ms each");
+    }
+
+    #[test]
+    fn spread_widens_the_bound() {
+        assert!(bound(&[50, 60, 55, 52]) < bound(&[20, 200, 40, 100]));
+    }
+
+    #[test]
+    fn a_prior_gives_way_to_the_first_measurement() {
+        let prior = Some(Duration::from_secs(9));
+        assert_eq!(millis(&[5]).estimate(&SLA, prior), millis(&[5]).estimate(&SLA, None));
+    }
+
+    #[test]
+    fn misses_count_by_themselves_until_forgotten() {
+        let mut samples = vec![20; 60];
+        samples.push(800);
+        let estimate = millis(&samples).estimate(&SLA, None).unwrap();
+        assert_eq!(
+            (estimate.misses, estimate.bound.as_millis()),
+            (1, 800),
+            "one in 61 may be more than 1 %"
+        );
+        let p90 = ColdStartSla { quantile: 0.9, ..SLA };
+        assert!(
+            millis(&samples).estimate(&p90, None).unwrap().bound < p90.limit,
+            "but is less than 10 %"
+        );
+        samples.extend([20; KEPT]);
+        assert_eq!(millis(&samples).estimate(&SLA, None).unwrap().misses, 0);
+    }
+
+    #[test]
+    fn the_ends_of_time() {
+        assert!(bound(&[0]) < 1);
+        assert_eq!(bound(&[86_400_000; 2]), LONGEST.as_millis());
+    }
+}
