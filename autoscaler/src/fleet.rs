@@ -290,3 +290,6 @@ fn unschedule(due: &mut BTreeSet<(Timestamp, RevisionId)>, at: Option<Timestamp>
         due.remove(&(at, id.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests;

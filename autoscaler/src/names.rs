@@ -4,6 +4,7 @@
 //! begins elsewhere in that order.
 
 use manifests::ids::{RevisionId, SandboxId};
+use manifests::names::child_name;
 
 /// Gives out names.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ impl Names {
         self.next = (self.next + 1) % ALL;
         // Both factors have no divisor in common with ALL, so that this visits every number once.
         let mut scrambled = (self.next * SCRAMBLE + OFFSET) % ALL;
-        let mut suffix = String::with_capacity(LENGTH);
+        let mut suffix = String::from("-");
         for _ in 0..LENGTH {
             let (rest, digit) = (scrambled / BASE, scrambled % BASE);
             suffix.extend(
@@ -36,26 +37,16 @@ impl Names {
             );
             scrambled = rest;
         }
-        SandboxId::new(format!("{}-{suffix}", prefix(revision.name())))
-    }
-}
-
-/// The revision's name, shortened to leave room for the suffix in a DNS label of 63 characters. A dot, which a revision's
-/// name may have, cannot stand in a label.
-fn prefix(name: &str) -> String {
-    let name = name.replace('.', "-");
-    match name.get(..MOST).filter(|_| name.len() > MOST) {
-        Some(cut) => cut.trim_end_matches('-').to_owned(),
-        None => name,
+        // A dot, which a revision's name may have, cannot stand in a label.
+        SandboxId::new(child_name(&revision.name().replace('.', "-"), &suffix))
     }
 }
 
 /// No vowels and no characters that look alike, so that no words come out.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const BASE: u64 = 27;
-const LENGTH: usize = 5;
-const ALL: u64 = BASE.pow(5);
-const MOST: usize = 63 - 1 - LENGTH;
+const LENGTH: u32 = 5;
+const ALL: u64 = BASE.pow(LENGTH);
 const STRIDE: u64 = 1_000_003;
 const SCRAMBLE: u64 = 8_867_641;
 const OFFSET: u64 = 3_141_592;

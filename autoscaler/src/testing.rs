@@ -69,6 +69,7 @@ pub(crate) fn revision(namespace: &str, name: &str) -> Revision {
         },
         idle: IdlePolicy::Knative,
         server_timing: false,
+        upstream_keepalive: true,
         reachability: Reachability::Reachable,
     }
 }
