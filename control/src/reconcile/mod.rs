@@ -64,7 +64,7 @@ fn child_meta<T: Object>(owner: &T, name: &str, labels: &[(&str, &str)]) -> Obje
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect(),
-        owner_references: vec![crate::objects::controlled_by(owner)],
+        owner_references: vec![crate::objects::controlled_by(owner)].into(),
         ..ObjectMeta::default()
     }
 }

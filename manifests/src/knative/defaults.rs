@@ -70,7 +70,7 @@ fn fill(resource: &mut Resource, pass: &Pass<'_>, settings: &Settings) {
                 pass.is_create,
                 settings,
             );
-            if new.metadata.owner_references.is_none() {
+            if !new.metadata.owner_references.is_given() {
                 note_user(&mut new.metadata, pass, old.is_some_and(|old| old.spec == new.spec));
             }
         }
@@ -80,7 +80,7 @@ fn fill(resource: &mut Resource, pass: &Pass<'_>, settings: &Settings) {
         }
         Resource::Route(new) => {
             traffic(&mut new.spec.traffic, false);
-            if new.metadata.owner_references.is_none() {
+            if !new.metadata.owner_references.is_given() {
                 let same_spec = matches!(pass.old, Some(Resource::Route(old)) if old.spec == new.spec);
                 note_user(&mut new.metadata, pass, same_spec);
             }

@@ -50,7 +50,7 @@ pub(super) fn configuration(new: &Configuration, old: Option<&Configuration>, se
             .via_field("spec"),
     );
     if let Some(old) = old {
-        if new.metadata.owners().is_empty() {
+        if new.metadata.owner_references.is_empty() {
             errors.add(metadata::creator_and_modifier(
                 &old.metadata,
                 meta,
@@ -91,7 +91,7 @@ pub(super) fn route(new: &Route, old: Option<&Route>) -> FieldErrors {
             .via_field("spec"),
     );
     if let Some(old) = old
-        && new.metadata.owners().is_empty()
+        && new.metadata.owner_references.is_empty()
     {
         errors.add(metadata::creator_and_modifier(
             &old.metadata,
@@ -163,7 +163,9 @@ fn owner_label(meta: &ObjectMeta, label: &str, kind: &str) -> FieldErrors {
     let key = format!("{LABEL_PREFIX}/{label}");
     let is_owner = |owner: &OwnerReference, name: &str| owner.kind == kind && owner.name == name;
     match meta.labels.get(&key) {
-        Some(name) if !meta.owners().iter().any(|owner| is_owner(owner, name)) => missing(&key).via_field("labels"),
+        Some(name) if !meta.owner_references.iter().any(|owner| is_owner(owner, name)) => {
+            missing(&key).via_field("labels")
+        }
         _ => FieldErrors::none(),
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::mirror::mirror;
+use super::mirror::{Mirror, Shape, mirror};
 
 mirror! {
     /// What every object carries (Kubernetes: ObjectMeta).
@@ -26,9 +27,7 @@ mirror! {
         deletion_grace_period_seconds: Option<i64> = "deletionGracePeriodSeconds",
         labels: BTreeMap<String, String> = "labels",
         annotations: BTreeMap<String, String> = "annotations",
-        /// Knative tells an empty list from none: it notes creators only on objects without a list. Read through
-        /// [`ObjectMeta::owners`].
-        owner_references: Option<Vec<OwnerReference>> = "ownerReferences",
+        owner_references: Owners = "ownerReferences",
         finalizers: Vec<String> = "finalizers",
         managed_fields: Vec<Value> = "managedFields",
     }
@@ -46,13 +45,40 @@ mirror! {
 }
 
 impl ObjectMeta {
-    /// The owners; empty when not given.
-    pub fn owners(&self) -> &[OwnerReference] {
-        self.owner_references.as_deref().unwrap_or_default()
-    }
-
     /// The annotation `key`.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
+    }
+}
+
+/// The owners of an object. An empty list is told from none: Knative notes creators only on objects without a list.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Owners(Option<Vec<OwnerReference>>);
+
+impl Owners {
+    /// Whether there is a list, if only an empty one.
+    pub fn is_given(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl From<Vec<OwnerReference>> for Owners {
+    fn from(owners: Vec<OwnerReference>) -> Self {
+        Self(Some(owners))
+    }
+}
+
+impl std::ops::Deref for Owners {
+    type Target = [OwnerReference];
+    fn deref(&self) -> &[OwnerReference] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl Mirror for Owners {
+    const SHAPE: Shape = <Vec<OwnerReference>>::SHAPE;
+    fn is_empty(&self) -> bool {
+        <[_]>::is_empty(self)
     }
 }

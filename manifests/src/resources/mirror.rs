@@ -77,11 +77,6 @@ pub trait Mirror: Default + PartialEq {
 
     /// Whether Go's `omitempty` leaves it out.
     fn is_empty(&self) -> bool;
-
-    /// Whether it is a list or map without entries: `omitempty` leaves those out even where "empty" and "not given" differ.
-    fn has_no_entries(&self) -> bool {
-        false
-    }
 }
 
 /// Reads `null` as the empty value, as Go does.
@@ -114,7 +109,7 @@ leaf! {
 impl<T: Mirror> Mirror for Option<T> {
     const SHAPE: Shape = T::SHAPE;
     fn is_empty(&self) -> bool {
-        self.as_ref().is_none_or(T::has_no_entries)
+        self.is_none()
     }
 }
 
@@ -130,17 +125,11 @@ impl<T: Mirror + 'static> Mirror for Vec<T> {
     fn is_empty(&self) -> bool {
         self.is_empty()
     }
-    fn has_no_entries(&self) -> bool {
-        self.is_empty()
-    }
 }
 
 impl<T: Mirror + 'static> Mirror for BTreeMap<String, T> {
     const SHAPE: Shape = Shape::Map(&T::SHAPE);
     fn is_empty(&self) -> bool {
-        self.is_empty()
-    }
-    fn has_no_entries(&self) -> bool {
         self.is_empty()
     }
 }
