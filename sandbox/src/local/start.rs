@@ -10,9 +10,11 @@ use std::time::Duration;
 use manifests::ids::SandboxId;
 use manifests::revision::Image;
 use manifests::units::Timestamp;
+use tokio::sync::watch;
 
 use super::dial;
 use super::end;
+use super::link::Link;
 use super::output;
 use super::ready;
 use super::shell::{Failure, Shell, Stage};
@@ -34,8 +36,20 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
     tokio::pin!(deadline);
     let app = App::find(inner, &spec).map_err(StartError::Refused)?;
     for _ in 0..TRIES {
+        let mut link = inner.link.subscribe();
+        tokio::select! {
+            () = spawner_or_end(inner, &mut link) => {}
+            () = &mut deadline => break,
+        }
         let last = &mut String::from("the program was not executed yet");
-        let mut running = Running::begin(inner, &spec, &app)?;
+        let mut running = match Running::begin(inner, &spec, &app) {
+            // It has died just now; the driver's thread will notice, and replace it.
+            Err(error) if lost_spawner(&error) => tokio::select! {
+                _ = link.changed() => continue,
+                () = &mut deadline => break,
+            },
+            begun => begun?,
+        };
         let result = tokio::select! {
             result = running.get_ready(&spec, begun, last) => result,
             () = &mut deadline => {
@@ -59,13 +73,7 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
         match trouble {
             Trouble::Told(error) => return Err(error),
             Trouble::Ended => return Err(StartError::Exited(exit)),
-            Trouble::SpawnerDied => {
-                let mut link = inner.link.subscribe();
-                tokio::select! {
-                    _ = link.wait_for(Option::is_some) => {}
-                    () = &mut deadline => break,
-                }
-            }
+            Trouble::SpawnerDied => {}
         }
     }
     let failure = Failure::spawner_died();
@@ -74,6 +82,19 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
         source: failure.error(),
     }
     .into())
+}
+
+/// Waits until there is a spawner, or will never be one again.
+async fn spawner_or_end(inner: &Inner, link: &mut watch::Receiver<Option<Arc<Link>>>) {
+    let mut finished = inner.finished.subscribe();
+    tokio::select! {
+        _ = link.wait_for(Option::is_some) => {}
+        _ = finished.wait_for(|finished| *finished) => {}
+    }
+}
+
+fn lost_spawner(error: &StartError) -> bool {
+    matches!(error, StartError::Driver(DriverError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Why a start did not come to its end.

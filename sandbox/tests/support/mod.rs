@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::disallowed_methods, clippy::unwrap_used)]
 
+pub mod contract;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,151 @@
+//! The local driver as an ordinary user: isolated by a user namespace, without cgroups where the host delegates none.
+//!
+//! As root, each test runs again in a copy of this binary as `nobody`; as an ordinary user it runs as it is.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifests::ids::SandboxId;
+use sandbox::conformance;
+use sandbox::driver::Driver;
+use sandbox::{LocalConfig, LocalDriver};
+use support::contract::fixture;
+use support::{TESTAPP, spec, workload};
+
+const NOBODY: u32 = 65_534;
+
+/// Set for the copy that runs as an ordinary user: where the test app is.
+const APP: &str = "KNARR_TEST_ROOTLESS_APP";
+
+/// True when the caller is to go on, as an ordinary user; as root it runs `test` as one, and returns false.
+fn is_ordinary(test: &str) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return true;
+    }
+    // Not below the build directory, which may be root's alone.
+    let dir = tempfile::tempdir().unwrap();
+    let place = |from: &Path, name: &str| {
+        let to = dir.path().join(name);
+        fs::copy(from, &to).unwrap();
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).unwrap();
+        to
+    };
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let binary = place(&std::env::current_exe().unwrap(), "rootless");
+    let app = place(Path::new(TESTAPP), "knarr-sandbox-testapp");
+    // `CommandExt::groups` is not stable: as root, `uid` alone drops the other groups.
+    let status = Command::new(binary)
+        .args(["--exact", test, "--nocapture"])
+        .env(APP, app)
+        .current_dir("/")
+        .gid(NOBODY)
+        .uid(NOBODY)
+        .status()
+        .unwrap();
+    assert!(status.success(), "as an ordinary user: {status}");
+    false
+}
+
+fn app() -> String {
+    std::env::var(APP).unwrap_or_else(|_| TESTAPP.to_owned())
+}
+
+fn config(data_dir: &Path) -> LocalConfig {
+    LocalConfig::new(data_dir, support::clock()).with_spawner(app())
+}
+
+fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Runtime::new().unwrap().block_on(test);
+}
+
+#[test]
+fn an_ordinary_user_keeps_the_contract() {
+    if is_ordinary("an_ordinary_user_keeps_the_contract") {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = sandbox::cgroup::Hierarchy::detect().missing().is_empty();
+        run(conformance::run(fixture(&config(dir.path()), &app(), limits)));
+    }
+}
+
+#[test]
+fn an_ordinary_users_sandbox_reaches_nothing_either() {
+    if !is_ordinary("an_ordinary_users_sandbox_reaches_nothing_either") {
+        return;
+    }
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let driver = LocalDriver::new(config(dir.path())).unwrap();
+        assert!(driver.describe().contains("user namespace"), "{}", driver.describe());
+        driver.start(spec("other", workload(&app(), &["serve"]))).await.unwrap();
+        let host = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = host.local_addr().unwrap().port();
+
+        let secret = dir.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        let data_dir = dir.path().display().to_string();
+        // Below the empty /home, /run and /var that a sandbox has of its own.
+        let forbidden = [
+            &data_dir,
+            secret.to_str().unwrap(),
+            "/etc/shadow",
+            "/root",
+            "/run/lock",
+            "/var/lib",
+            "/var/log",
+        ];
+        let mut check = workload(&app(), &["check"]);
+        check.env.insert("FORBIDDEN".to_owned(), forbidden.join(":"));
+        check.env.insert("PORTS".to_owned(), format!("{port}"));
+        driver.start(spec("curious", check)).await.unwrap();
+        let found = support::get(&*driver, "curious", "/").await.unwrap();
+        let reached: Vec<&str> = found.lines().filter(|line| line.contains(": REACHED")).collect();
+        assert!(reached.is_empty(), "{reached:#?}");
+        let refused = found.lines().filter(|line| line.contains(": refused")).count();
+        assert!(refused > forbidden.len() + 15, "every attempt is told:\n{found}");
+        driver.shutdown(Duration::from_secs(5)).await;
+    });
+}
+
+#[test]
+fn killing_an_ordinary_users_spawner_kills_its_sandboxes_and_the_next_one_works() {
+    if !is_ordinary("killing_an_ordinary_users_spawner_kills_its_sandboxes_and_the_next_one_works") {
+        return;
+    }
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let driver: Arc<dyn Driver> = LocalDriver::new(config(dir.path())).unwrap();
+        let mut events = driver.events();
+        let ids = ["a", "b", "c"];
+        for id in ids {
+            driver.start(spec(id, workload(&app(), &["serve"]))).await.unwrap();
+        }
+        let spawners = support::spawners(std::process::id());
+        assert_eq!(spawners.len(), 1, "{spawners:?}");
+        support::kill(spawners[0]);
+        let mut ended = Vec::new();
+        while ended.len() < ids.len() {
+            let next = tokio::time::timeout(Duration::from_secs(30), events.recv()).await;
+            let sandbox::driver::Event::Exited { id, .. } = next.expect("an exit for each sandbox").unwrap();
+            ended.push(id.to_string());
+        }
+        ended.sort();
+        assert_eq!(ended, ids);
+        assert!(driver.list().is_empty());
+        for id in ids {
+            assert!(driver.dial(&SandboxId::new(id)).await.is_err());
+            driver.start(spec(id, workload(&app(), &["serve"]))).await.unwrap();
+            assert_eq!(support::get(&*driver, id, "/").await.unwrap(), id);
+        }
+        driver.shutdown(Duration::from_secs(5)).await;
+    });
+}

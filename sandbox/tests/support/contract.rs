@@ -1,0 +1,62 @@
+//! The local driver as a fixture of the conformance suite.
+
+use std::fs;
+use std::path::Path;
+
+use manifests::revision::{Image, Workload};
+use sandbox::conformance::{App, Fixture};
+use sandbox::{LocalConfig, LocalDriver};
+
+use super::{kill, workload};
+
+/// A new driver for each check; `testapp` is where the app is, `limits` whether this host enforces any.
+pub fn fixture(config: &LocalConfig, testapp: &str, limits: bool) -> impl Fn() -> Fixture {
+    let (config, testapp) = (config.clone(), testapp.to_owned());
+    // An argument of all apps of this fixture and of no others, which the app ignores.
+    let tag = format!("of:{}", config.data_dir.display());
+    move || {
+        let (testapp, mark, tag) = (testapp.clone(), tag.clone(), tag.clone());
+        Fixture {
+            driver: LocalDriver::new(config.clone()).unwrap(),
+            workload: Box::new(move |app| {
+                let mut workload = workload_of(app, &testapp);
+                workload.args.push(mark.clone());
+                workload
+            }),
+            // It may just have been stopped, and then there is none.
+            kill: Box::new(|id| processes_with(id.as_str()).into_iter().for_each(|(pid, _)| kill(pid))),
+            leftovers: Box::new(move || processes_with(&tag).into_iter().map(|(_, line)| line).collect()),
+            event_capacity: None,
+            limits,
+        }
+    }
+}
+
+fn workload_of(app: App, testapp: &str) -> Workload {
+    match app {
+        App::Quick => workload(testapp, &["serve"]),
+        App::Slow => workload(testapp, &["serve", "--after", "2000"]),
+        App::Never => workload(testapp, &["never"]),
+        App::Crasher => workload(testapp, &["crash"]),
+        App::Stubborn => workload(testapp, &["serve", "--stubborn"]),
+        App::Chatty => workload(testapp, &["serve", "--say", "100"]),
+        App::Mayfly => workload(testapp, &["serve", "--for", "300", "7"]),
+        App::Missing => Workload {
+            image: Image::Host(Path::new("/nowhere/app").into()),
+            ..workload(testapp, &[])
+        },
+    }
+}
+
+/// The processes of this host with exactly this argument.
+fn processes_with(argument: &str) -> Vec<(i32, String)> {
+    let numbers = fs::read_dir("/proc").unwrap().flatten();
+    numbers
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            let found = line.split('\0').any(|a| a == argument);
+            found.then(|| (pid, line.replace('\0', " ")))
+        })
+        .collect()
+}
