@@ -7,7 +7,9 @@
 //! ```
 
 pub mod annotations;
+pub mod bundle;
 pub mod config;
+pub mod convert;
 pub mod domains;
 pub mod exchange;
 pub mod golang;

@@ -3,6 +3,7 @@
 //! Looks at defaulted resources. Lists say what is supported: a field that nobody thought of is refused.
 
 use crate::annotations;
+use crate::config::KPA;
 use crate::domains::{StringMap, VISIBILITY_LABEL};
 use crate::golang;
 use crate::resources::{
@@ -81,11 +82,7 @@ impl Found {
             "metadata.generateName".to_owned(),
             "write metadata.name",
         );
-        self.refuse_when(
-            !metadata.owner_references.is_empty(),
-            "metadata.ownerReferences".to_owned(),
-            "",
-        );
+        self.refuse_when(!metadata.owners().is_empty(), "metadata.ownerReferences".to_owned(), "");
         self.refuse_when(!metadata.finalizers.is_empty(), "metadata.finalizers".to_owned(), "");
         self.refuse_when(
             metadata.labels.contains_key(VISIBILITY_LABEL),
@@ -97,11 +94,9 @@ impl Found {
             let at_once = golang::parse_duration_nanos(value) == Ok(0);
             self.refuse_when(!at_once, annotation("metadata", key), "traffic moves at once");
         }
-        for protocol in [annotations::HTTP_PROTOCOL, annotations::HTTP_OPTION] {
-            if let Some((key, value)) = protocol.of(annotations) {
-                let plain = value.eq_ignore_ascii_case("enabled");
-                self.refuse_when(!plain, annotation("metadata", key), "there is no TLS to redirect to");
-            }
+        if let Some((key, value)) = annotations::HTTP_PROTOCOL.of(annotations) {
+            let plain = value.eq_ignore_ascii_case("enabled");
+            self.refuse_when(!plain, annotation("metadata", key), "there is no TLS to redirect to");
         }
     }
 
@@ -112,7 +107,7 @@ impl Found {
 
     fn template_annotations(&mut self, path: &str, annotations: &StringMap) {
         if let Some((key, class)) = annotations::CLASS.of(annotations) {
-            let ours = class == annotations::KPA_CLASS;
+            let ours = class == KPA;
             self.refuse_when(!ours, annotation(path, key), "the class kpa.autoscaling.knative.dev is");
         }
         for key in annotations

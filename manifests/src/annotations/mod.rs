@@ -16,9 +16,6 @@ pub use table::*;
 
 use crate::domains::StringMap;
 
-/// Knative's own autoscaler, as `autoscaling.knative.dev/class` names it.
-pub const KPA_CLASS: &str = "kpa.autoscaling.knative.dev";
-
 /// One annotation.
 #[derive(Debug)]
 pub struct Annotation {

@@ -111,15 +111,14 @@ table! {
         | "networking.knative.dev/certificate.class", Object,
         default "certificate-class of config-network", range "any name",
         "Who makes certificates.";
-    DISABLE_TLS: "networking.knative.dev/disable-external-domain-tls"
-        | "networking.knative.dev/disableAutoTLS", Object,
+    DISABLE_TLS: "networking.knative.dev/disable-external-domain-tls", Object,
         default "false", range "true, false",
         "No TLS for this route, whatever the cluster does.";
+    DISABLE_AUTO_TLS: "networking.knative.dev/disable-auto-tls"
+        | "networking.knative.dev/disableAutoTLS", Object,
+        default "false", range "true, false",
+        "The former name of disable-external-domain-tls.";
     HTTP_PROTOCOL: "networking.knative.dev/http-protocol"
-        | "networking.knative.dev/httpProtocol", Object,
-        default "http-protocol of config-network", range "enabled, redirected",
-        "What happens to plain HTTP.";
-    HTTP_OPTION: "networking.knative.dev/http-option"
         | "networking.knative.dev/httpOption", Object,
         default "http-protocol of config-network", range "enabled, redirected",
         "What happens to plain HTTP.";

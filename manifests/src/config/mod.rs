@@ -1,6 +1,7 @@
 //! Knative's ConfigMaps (`config-*` in namespace `knative-serving`), typed, with Knative's defaults.
 
 mod autoscaler;
+mod cluster;
 pub(crate) mod defaults;
 mod domain;
 mod features;
@@ -9,6 +10,7 @@ mod keys;
 mod network;
 
 pub use autoscaler::{AutoscalerConfig, HPA, KPA, TARGET_MIN, WINDOW_MAX, WINDOW_MIN};
+pub use cluster::ClusterConfig;
 pub use defaults::Defaults;
 pub use domain::DomainConfig;
 pub use features::{Features, Flag, SecurePodDefaults};

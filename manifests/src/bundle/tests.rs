@@ -1,0 +1,216 @@
+use super::*;
+use crate::revision::Image;
+
+fn input(name: &str, text: &str) -> Input {
+    Input {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+fn service(name: &str, rest: &str) -> String {
+    format!(
+        "---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  template:\n    spec:\n      \
+         containers:\n        - image: host:/bin/app\n{rest}"
+    )
+}
+
+fn lines(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+fn names(bundle: &Bundle) -> Vec<String> {
+    bundle
+        .objects
+        .keys()
+        .map(|key| format!("{:?} {}", key.kind, key.id))
+        .collect()
+}
+
+#[test]
+fn config_maps_come_first_wherever_they_stand() {
+    let texts = [
+        input(
+            "a.yaml",
+            &service(
+                "a",
+                "          env:\n            - {name: X, valueFrom: {configMapKeyRef: {name: c, key: k}}}\n",
+            ),
+        ),
+        input(
+            "b.yaml",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {k: v}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: \
+             config-defaults, namespace: knative-serving}\ndata: {container-concurrency: '7'}\n",
+        ),
+    ];
+    let checked = bundle(&texts, None);
+    assert_eq!((lines(&checked.problems), lines(&checked.warnings)), (vec![], vec![]));
+    assert_eq!(names(&checked.bundle), ["Service default/a"]);
+    assert_eq!(checked.bundle.cluster.settings.defaults.container_concurrency, 7);
+    assert!(checked.bundle.of_kind(ObjectKind::Service).next().is_some());
+
+    let without = bundle(&texts[..1], None);
+    assert_eq!(
+        lines(&without.problems),
+        [
+            "a.yaml:12: spec.template.spec.containers[0].env[0].valueFrom.configMapKeyRef: there is no ConfigMap default/c; add it, or set \
+             optional: true"
+        ]
+    );
+    assert!(without.bundle.objects.is_empty());
+}
+
+#[test]
+fn a_template_converts_with_what_the_bundle_says() {
+    let checked = bundle(&[input("a.yaml", &service("a", ""))], None);
+    let (id, object) = checked.bundle.of_kind(ObjectKind::Service).next().unwrap();
+    let Resource::Service(service) = &object.resource else {
+        panic!("{object:?}")
+    };
+    let template = &service.spec.template;
+    let identity = convert::Identity {
+        id: crate::ids::RevisionId::new(id.namespace(), "a-00001"),
+        configuration: id.clone(),
+        service: Some(id.clone()),
+        created: crate::units::Timestamp::EPOCH,
+    };
+    let revision = convert::revision_from(
+        identity,
+        &template.metadata.annotations,
+        &template.spec,
+        checked.bundle.around(),
+    );
+    assert_eq!(revision.unwrap().workload.image, Image::Host("/bin/app".into()));
+}
+
+#[test]
+fn doubles_and_clashes_name_both_places() {
+    let route = |name: &str, traffic: &str| {
+        format!(
+            "---\napiVersion: serving.knative.dev/v1\nkind: Route\nmetadata: {{name: {name}}}\nspec: {{traffic: [{traffic}]}}\n"
+        )
+    };
+    let traffic = "  traffic:\n    - {latestRevision: true, percent: 100, tag: blue}\n";
+    let a = service("hello", traffic) + &service("hello", "");
+    let b = route("hello", "{configurationName: hello, percent: 100}")
+        + &route("blue-hello", "{configurationName: hello, percent: 100}");
+    let checked = bundle(&[input("a.yaml", &a), input("b.yaml", &b)], None);
+    assert_eq!(
+        lines(&checked.problems),
+        [
+            "a.yaml:17: metadata.name: Service default/hello is defined twice, first at a.yaml:5; remove one, or rename it",
+            "b.yaml:4: metadata.name: Service default/hello at a.yaml:5 makes a Route of this name; rename it",
+            "b.yaml:4: metadata.name: host hello.default.svc.cluster.local is served by a.yaml:5 already; choose another name or tag",
+            "b.yaml:9: metadata.name: host blue-hello.default.svc.cluster.local is served by a.yaml:5 already; choose another name or tag",
+        ]
+    );
+    assert_eq!(names(&checked.bundle), ["Service default/hello"]);
+}
+
+#[test]
+fn targets_that_are_not_there_are_warnings() {
+    let text = "apiVersion: serving.knative.dev/v1\nkind: Route\nmetadata: {name: r}\nspec:\n  traffic:\n    - {configurationName: gone, \
+                percent: 50}\n    - {revisionName: gone-1, percent: 50}\n";
+    let known = "---\napiVersion: serving.knative.dev/v1\nkind: Route\nmetadata: {name: ok}\nspec:\n  traffic:\n    - {revisionName: \
+                 s-00007, percent: 50}\n    - {revisionName: mine-a, percent: 50}\n";
+    let own = "---\napiVersion: serving.knative.dev/v1\nkind: Configuration\nmetadata: {name: mine}\nspec: {template: {metadata: {name: \
+               mine-a}, spec: {containers: [{image: host:a}]}}}\n";
+    let checked = bundle(
+        &[input("r.yaml", &format!("{text}{known}{own}{}", service("s", "")))],
+        None,
+    );
+    assert_eq!(lines(&checked.problems), [""; 0]);
+    assert_eq!(
+        lines(&checked.warnings),
+        [
+            "r.yaml:6: spec.traffic[0].configurationName: there is no Configuration default/gone; the Route waits until there is one",
+            "r.yaml:7: spec.traffic[1].revisionName: no manifest makes a revision default/gone-1; the Route waits until there is one",
+        ]
+    );
+    assert_eq!(names(&checked.bundle).len(), 4);
+}
+
+#[test]
+fn what_is_not_built_is_refused_and_a_domain_mapping_only_warned_of() {
+    let mapping = "---\napiVersion: serving.knative.dev/v1beta1\nkind: DomainMapping\nmetadata: {name: a.example.com}\nspec: {ref: {kind: \
+                   Service, apiVersion: serving.knative.dev/v1, name: a}}\n";
+    let text = service("a", "          livenessProbe: {tcpSocket: {port: 1}}\n") + mapping;
+    let checked = bundle(&[input("-", &text)], None);
+    let path = "spec.template.spec.containers[0].livenessProbe";
+    let hint = "a program that ends is started again; readinessProbe is supported";
+    assert_eq!(
+        lines(&checked.problems),
+        [format!("-:11: not supported yet: {path}; {hint}")]
+    );
+    assert_eq!(
+        lines(&checked.warnings),
+        ["-:14: not supported yet: kind; the DomainMapping is checked, but not served"]
+    );
+    assert_eq!(names(&checked.bundle), ["DomainMapping default/a.example.com"]);
+}
+
+#[test]
+fn one_bad_file_leaves_the_others_alone() {
+    let checked = bundle(
+        &[input("bad.yaml", "kind: [\n"), input("good.yaml", &service("a", ""))],
+        None,
+    );
+    assert!(checked.problems.iter().all(|problem| &*problem.file == "bad.yaml") && !checked.problems.is_empty());
+    assert_eq!(names(&checked.bundle), ["Service default/a"]);
+}
+
+#[test]
+fn an_update_keeps_what_defaulting_filled_in_and_obeys_knatives_rules() {
+    let config = |seconds: u32| {
+        let data = format!("data: {{revision-timeout-seconds: '{seconds}'}}\n");
+        input(
+            "c.yaml",
+            &format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config-defaults, namespace: knative-serving}}\n{data}"
+            ),
+        )
+    };
+    let timeout = |bundle: &Bundle| {
+        let (_, object) = bundle.of_kind(ObjectKind::Service).next().unwrap();
+        match &object.resource {
+            Resource::Service(it) => it.spec.template.spec.timeout_seconds,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = bundle(&[config(100), input("a.yaml", &service("a", ""))], None).bundle;
+    assert_eq!(timeout(&first), Some(100));
+
+    // New defaults are for new objects; what the manifest says is for all.
+    let second = bundle(&[config(200), input("a.yaml", &service("a", ""))], Some(&first)).bundle;
+    assert_eq!(timeout(&second), Some(100));
+    assert_eq!(
+        second.objects.values().next().unwrap().resource,
+        first.objects.values().next().unwrap().resource
+    );
+    let said = service("a", "      timeoutSeconds: 7\n");
+    let third = bundle(&[config(200), input("a.yaml", &said)], Some(&second)).bundle;
+    assert_eq!(timeout(&third), Some(7));
+    let unsaid = bundle(&[config(200), input("a.yaml", &service("a", ""))], Some(&third)).bundle;
+    assert_eq!(timeout(&unsaid), Some(200));
+
+    // A template with a name of the user's own changes only together with that name.
+    let named = |name: &str, image: &str| {
+        let text = service("a", "").replace(
+            "    spec:\n      containers",
+            &format!("    metadata: {{name: {name}}}\n    spec:\n      containers"),
+        );
+        [input("a.yaml", &text.replace("host:/bin/app", image))]
+    };
+    let one = bundle(&named("a-one", "host:/bin/one"), None);
+    assert_eq!(lines(&one.problems), [""; 0]);
+    let same_name = bundle(&named("a-one", "host:/bin/two"), Some(&one.bundle));
+    assert!(
+        lines(&same_name.problems)[0].contains("Saw the following changes without a name change"),
+        "{:?}",
+        same_name.problems
+    );
+    assert_eq!(
+        lines(&bundle(&named("a-two", "host:/bin/two"), Some(&one.bundle)).problems),
+        [""; 0]
+    );
+}

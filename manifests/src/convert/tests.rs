@@ -1,0 +1,279 @@
+use std::time::Duration;
+
+use super::*;
+use crate::resources::Resource;
+use crate::revision::{Aggregation, IdlePolicy, Image, Metric, ProbeCheck, Protocol};
+use crate::units::{Bytes, Concurrency, Millicores, Replicas, Rps};
+
+/// The revision `shop-00001` of a Service `shop` with these annotations and this spec, not defaulted.
+fn convert(annotations: &str, spec: &str) -> Result<Revision, Vec<String>> {
+    convert_in(&ClusterConfig::default(), annotations, spec)
+}
+
+fn convert_in(cluster: &ClusterConfig, annotations: &str, spec: &str) -> Result<Revision, Vec<String>> {
+    let text = format!(
+        "apiVersion: serving.knative.dev/v1\nkind: Revision\nmetadata:\n  name: shop-00001\n  namespace: ns\n  labels: \
+         {{serving.knative.dev/configuration: shop, serving.knative.dev/service: shop}}\n  annotations: {{{annotations}}}\nspec: {{{spec}}}\n"
+    );
+    let (mut documents, problems) = crate::read::read("t", &text);
+    assert_eq!(problems, [], "{text}");
+    let Resource::Revision(object) = documents.remove(0).resource else {
+        panic!("{text}")
+    };
+    let around = Surroundings {
+        cluster,
+        sources: &EnvSources::default(),
+    };
+    revision_of(&object, Timestamp::from_millis(7), around)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+const PLAIN: &str = "containers: [{image: 'host:/bin/app'}]";
+
+#[test]
+fn a_plain_manifest_behaves_as_knative() {
+    let revision = convert("", PLAIN).unwrap();
+    assert_eq!(revision.id.to_string(), "ns/shop-00001");
+    assert_eq!(revision.configuration, ObjectId::new("ns", "shop"));
+    assert_eq!(revision.service, Some(ObjectId::new("ns", "shop")));
+    assert_eq!(revision.created, Timestamp::from_millis(7));
+    assert_eq!(
+        (&revision.idle, revision.server_timing, revision.upstream_keepalive),
+        (&IdlePolicy::Knative, false, true)
+    );
+    assert_eq!(
+        revision.timeouts,
+        Timeouts {
+            request: Duration::from_secs(300),
+            response_start: None,
+            idle: None
+        }
+    );
+
+    let workload = &revision.workload;
+    assert_eq!(workload.image, Image::Host("/bin/app".into()));
+    assert_eq!((workload.port, workload.protocol), (8080, Protocol::Http1));
+    assert_eq!(workload.stop_grace, Duration::from_secs(300));
+    assert_eq!(workload.readiness.check, ProbeCheck::Tcp { port: 8080 });
+    assert_eq!(
+        (workload.readiness.period, workload.readiness.timeout),
+        (None, Duration::from_millis(100))
+    );
+
+    let scaling = &revision.scaling;
+    assert_eq!(
+        scaling.metric,
+        Metric::Concurrency {
+            target: Concurrency(70.0),
+            total: Concurrency(100.0)
+        }
+    );
+    assert_eq!(
+        (scaling.stable_window, scaling.panic_window),
+        (Duration::from_secs(60), Duration::from_secs(6))
+    );
+    assert_eq!(
+        (scaling.panic_threshold, scaling.target_burst_capacity),
+        (2.0, Some(211.0))
+    );
+    assert_eq!(
+        (
+            scaling.max_scale_up_rate,
+            scaling.max_scale_down_rate,
+            scaling.activator_capacity
+        ),
+        (1000.0, 2.0, 100.0)
+    );
+    assert_eq!((scaling.min_scale, scaling.max_scale), (Replicas(0), None));
+    assert_eq!(
+        (scaling.initial_scale, scaling.activation_scale),
+        (Replicas(1), Replicas(1))
+    );
+    assert_eq!(
+        (scaling.scale_to_zero, scaling.scale_to_zero_grace),
+        (true, Duration::from_secs(30))
+    );
+    assert_eq!(
+        (scaling.retention, scaling.scale_down_delay),
+        (Duration::ZERO, Duration::ZERO)
+    );
+    assert_eq!(scaling.progress_deadline, Duration::from_secs(600));
+}
+
+#[test]
+fn targets_as_knative_resolves_them() {
+    let concurrency = |target: f64, total: f64| Metric::Concurrency {
+        target: Concurrency(target),
+        total: Concurrency(total),
+    };
+    let rps = |target: f64, total: f64| Metric::Rps {
+        target: Rps(target),
+        total: Rps(total),
+    };
+    let table = [
+        ("", "", concurrency(70.0, 100.0)),
+        ("", "containerConcurrency: 10", concurrency(7.0, 10.0)),
+        ("autoscaling.knative.dev/target: '5'", "", concurrency(3.5, 5.0)),
+        ("autoscaling.knative.dev/target: '500'", "", concurrency(350.0, 500.0)),
+        (
+            "autoscaling.knative.dev/target: '500'",
+            "containerConcurrency: 10",
+            concurrency(7.0, 10.0),
+        ),
+        (
+            "autoscaling.knative.dev/target: '5'",
+            "containerConcurrency: 10",
+            concurrency(3.5, 5.0),
+        ),
+        (
+            "autoscaling.knative.dev/target-utilization-percentage: '50'",
+            "containerConcurrency: 1",
+            concurrency(0.5, 1.0),
+        ),
+        (
+            "autoscaling.knative.dev/target: '0.01', autoscaling.knative.dev/targetUtilizationPercentage: '1'",
+            "",
+            concurrency(0.01, 0.01),
+        ),
+        (
+            "autoscaling.knative.dev/metric: rps",
+            "containerConcurrency: 10",
+            rps(140.0, 200.0),
+        ),
+        (
+            "autoscaling.knative.dev/metric: rps, autoscaling.knative.dev/target: '50'",
+            "containerConcurrency: 10",
+            rps(35.0, 50.0),
+        ),
+    ];
+    for (annotations, spec, want) in table {
+        let got = convert(annotations, &format!("{PLAIN}, {spec}"))
+            .unwrap()
+            .scaling
+            .metric;
+        assert_eq!(format!("{got:?}"), format!("{want:?}"), "{annotations} {spec}");
+    }
+}
+
+#[test]
+fn annotations_go_over_the_config() {
+    let annotations = "autoscaling.knative.dev/window: 6s, autoscaling.knative.dev/panic-window-percentage: '1', \
+         autoscaling.knative.dev/panicThresholdPercentage: '150', autoscaling.knative.dev/target-burst-capacity: '-1', \
+         autoscaling.knative.dev/min-scale: '2', autoscaling.knative.dev/maxScale: '9', autoscaling.knative.dev/initial-scale: '3', \
+         autoscaling.knative.dev/activation-scale: '4', autoscaling.knative.dev/scale-down-delay: 1m, \
+         autoscaling.knative.dev/scale-to-zero-pod-retention-period: 1m5s, serving.knative.dev/progress-deadline: 10s, \
+         autoscaling.knative.dev/metric-aggregation-algorithm: weightedExponential, knarr.dev/idle: auto";
+    let revision = convert(annotations, PLAIN).unwrap();
+    let scaling = &revision.scaling;
+    assert_eq!(
+        (scaling.stable_window, scaling.panic_window),
+        (Duration::from_secs(6), Duration::from_secs(1))
+    );
+    assert_eq!((scaling.panic_threshold, scaling.target_burst_capacity), (1.5, None));
+    assert_eq!((scaling.min_scale, scaling.max_scale), (Replicas(2), Some(Replicas(9))));
+    assert_eq!(
+        (scaling.initial_scale, scaling.activation_scale),
+        (Replicas(3), Replicas(4))
+    );
+    assert_eq!(
+        (scaling.scale_down_delay, scaling.retention),
+        (Duration::from_secs(60), Duration::from_secs(65))
+    );
+    assert_eq!(
+        (scaling.progress_deadline, scaling.aggregation),
+        (Duration::from_secs(10), Aggregation::WeightedExponential)
+    );
+    assert!(matches!(revision.idle, IdlePolicy::Auto(_)));
+}
+
+#[test]
+fn the_whole_container() {
+    let spec = "timeoutSeconds: 20, idleTimeoutSeconds: 5, responseStartTimeoutSeconds: 10, containerConcurrency: 3, containers: [{image: \
+                'host:python3', name: web, command: [$(K_SERVICE)], args: [--port, $(PORT), $(A), $(NO), $$(A)], workingDir: /srv, env: \
+                [{name: A, value: a$(PORT)}], ports: [{name: h2c, containerPort: 9000}], resources: {limits: {cpu: 1500m, memory: 1Gi}, \
+                requests: {cpu: 1}}, readinessProbe: {httpGet: {path: health, port: 0, httpHeaders: [{name: X-A, value: b}]}, \
+                initialDelaySeconds: 1, periodSeconds: 5, timeoutSeconds: 2, successThreshold: 2, failureThreshold: 4}}]";
+    let revision = convert("", spec).unwrap();
+    let workload = &revision.workload;
+    assert_eq!(workload.image, Image::Host("python3".into()));
+    assert_eq!(workload.command, ["shop"]);
+    assert_eq!(workload.args, ["--port", "9000", "a$(PORT)", "$(NO)", "$(A)"]);
+    assert_eq!(workload.env.get("A").map(String::as_str), Some("a$(PORT)"));
+    assert_eq!(
+        (workload.working_dir.as_deref(), &*workload.container),
+        (Some("/srv".as_ref()), "web")
+    );
+    assert_eq!((workload.port, workload.protocol), (9000, Protocol::H2c));
+    assert_eq!(
+        (workload.cpu_limit, workload.memory_limit),
+        (Some(Millicores(1500)), Some(Bytes(1 << 30)))
+    );
+    let probe = &workload.readiness;
+    let headers = vec![("X-A".to_owned(), "b".to_owned())];
+    assert_eq!(
+        probe.check,
+        ProbeCheck::Http {
+            port: 9000,
+            path: "/health".to_owned(),
+            headers
+        }
+    );
+    assert_eq!((probe.success_threshold, probe.failure_threshold), (2, 4));
+    assert_eq!(
+        (probe.initial_delay, probe.period),
+        (Duration::from_secs(1), Some(Duration::from_secs(5)))
+    );
+    assert_eq!(
+        (probe.timeout, workload.stop_grace),
+        (Duration::from_secs(2), Duration::from_secs(20))
+    );
+    assert_eq!(revision.timeouts.response_start, Some(Duration::from_secs(10)));
+    assert_eq!(
+        (revision.timeouts.idle, revision.container_concurrency.0),
+        (Some(Duration::from_secs(5)), 3)
+    );
+}
+
+#[test]
+fn probe_ports_by_number_and_name() {
+    let port_of = |port: &str| {
+        let spec = format!(
+            "containers: [{{image: 'host:a', ports: [{{name: http1, containerPort: 81}}], readinessProbe: {{tcpSocket: {{port: {port}}}}}}}]"
+        );
+        convert("", &spec).map(|revision| revision.workload.readiness.check.clone())
+    };
+    for (port, want) in [("0", 81), ("90", 90), ("'91'", 91), ("http1", 81)] {
+        assert_eq!(port_of(port), Ok(ProbeCheck::Tcp { port: want }), "{port}");
+    }
+    for port in ["other", "70000", "-1"] {
+        assert!(port_of(port).is_err(), "{port}");
+    }
+}
+
+#[test]
+fn says_all_faults_at_once() {
+    let annotations = "autoscaling.knative.dev/target: NaN, autoscaling.knative.dev/window: Inf, knarr.dev/idle: maybe";
+    let spec = "timeoutSeconds: -1, containers: [{image: 'host:./app', workingDir: rel, env: [{name: '', value: x}], resources: {limits: \
+                {cpu: -1}, requests: {cpu: 2}}, readinessProbe: {httpGet: {path: /a b}}}]";
+    assert_eq!(
+        convert(annotations, spec).unwrap_err(),
+        [
+            "spec.containers[0].env[0]: \"\" cannot be a variable; names have no \"=\", values no zero byte",
+            "spec.containers[0].image: invalid value: host:./app; write host:/path/to/program, or host:NAME for a program on the PATH",
+            "spec.containers[0].workingDir: invalid value: rel; write an absolute path",
+            "spec.containers[0].readinessProbe.httpGet.path: invalid value: \"/a b\"; write spaces and the like as %20",
+            "spec.containers[0].resources.requests.cpu: is more than its limit -1; raise the limit",
+            "spec.containers[0].resources.limits.cpu: invalid value: -1",
+            "metadata.annotations.autoscaling.knative.dev/target: invalid value: NaN; must be a finite number",
+            "metadata.annotations.autoscaling.knative.dev/window: invalid value: Inf; must be a duration such as 60s",
+            "metadata.annotations.knarr.dev/idle: invalid value: maybe",
+            "spec.timeoutSeconds: invalid value: -1; must be 0 to 4294967295",
+        ]
+    );
+    for image in ["host:", "host:a/b", "host:..", "host:/", "host:/a/", "nginx", "HOST:/a"] {
+        assert!(
+            convert("", &format!("containers: [{{image: '{image}'}}]")).is_err(),
+            "{image}"
+        );
+    }
+}
