@@ -70,7 +70,7 @@ impl Phase {
 /// One response's `Server-Timing`. Unknown metrics and parameters are passed over, as the standard asks.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Timing {
-    /// From the metric `app`'s description.
+    /// From the description of any known metric; Knarr says it on `start`.
     pub temperature: Temperature,
     /// By [`Phase::ALL`]'s order; `None` where the server names none.
     pub phases: [Option<Duration>; 5],
@@ -105,7 +105,7 @@ impl Timing {
                     let millis = value.parse::<f64>().ok();
                     self.phases[index] = millis.and_then(|millis| Duration::try_from_secs_f64(millis / 1e3).ok());
                 }
-                "desc" if Phase::ALL[index] == Phase::App => self.temperature = temperature(value),
+                "desc" => self.temperature = temperature(value),
                 _ => {}
             }
         }
@@ -154,7 +154,7 @@ mod tests {
             temperature: Temperature::Cold,
             phases: all,
         };
-        let one = "route;dur=0.01, queue;dur=3,start;dur=2.5 , connect;dur=0.2, app;dur=7;desc=cold";
+        let one = "route;dur=0.01, queue;dur=3,start;desc=cold;dur=2.5 , connect;dur=0.2, app;dur=7";
         assert_eq!(read(&[one]), cold);
         assert_eq!(
             read(&[

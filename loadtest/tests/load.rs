@@ -110,9 +110,9 @@ const fn ms(millis: u64) -> Duration {
 async fn sends_what_the_plan_says_and_counts_what_comes_back() {
     let server = server(|number| {
         let timing = if number == 0 {
-            "app;dur=3;desc=cold, start;dur=2.5"
+            "start;desc=cold;dur=2.5, app;dur=3"
         } else {
-            "app;dur=1;desc=warm"
+            "start;desc=warm;dur=0, app;dur=1"
         };
         let status = if number % 10 == 9 {
             "503 Service Unavailable"
