@@ -75,7 +75,7 @@ pub const TABLE: &[(&str, Kind, &[&str], &str)] = &[
         COLD_START,
         Kind::Histogram,
         &["namespace", "revision", "phase"],
-        "Of those: where the time went (route, queue, start, connect, app)",
+        "Of those: where the time to the first byte went (route, queue, start, connect, app; total)",
     ),
     (
         CONNECTS,
@@ -127,7 +127,7 @@ struct Handles {
     queue_wait: Histogram,
     cold: Counter,
     frozen: Counter,
-    phases: [Histogram; 5],
+    phases: [Histogram; 6],
     connected: Counter,
     not_connected: Counter,
     retries: [Counter; 3],
@@ -164,7 +164,7 @@ impl Handles {
             queue_wait: time(QUEUE_WAIT),
             cold: count(COLD_STARTS, "from", "cold"),
             frozen: count(COLD_STARTS, "from", "frozen"),
-            phases: ["route", "queue", "start", "connect", "app"].map(phase),
+            phases: ["route", "queue", "start", "connect", "app", "total"].map(phase),
             connected: count(CONNECTS, "result", "ok"),
             not_connected: count(CONNECTS, "result", "failed"),
             retries: ["connect", "unsent", "reused"].map(|reason| count(RETRIES, "reason", reason)),
@@ -278,11 +278,9 @@ impl Target {
             app,
             ..
         } = *phases;
-        for (histogram, took) in handles
-            .phases
-            .iter()
-            .zip([route, waited.queue, waited.start, connect, app])
-        {
+        let parts = [route, waited.queue, waited.start, connect, app];
+        let total = parts.iter().sum();
+        for (histogram, took) in handles.phases.iter().zip(parts.into_iter().chain([total])) {
             histogram.record(took);
         }
     }

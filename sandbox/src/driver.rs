@@ -55,6 +55,9 @@ pub trait Driver: Send + Sync + 'static {
     /// Where the sandbox's output is: the newest file first; the files stay after the sandbox is gone, within the bound.
     fn logs(&self, id: &SandboxId) -> Vec<PathBuf>;
 
+    /// Every sandbox, running or gone, of which there is output: what [`Self::logs`] has files for.
+    fn logged(&self) -> Vec<SandboxId>;
+
     /// What this host can still take, for admission.
     fn capacity(&self) -> Capacity;
 

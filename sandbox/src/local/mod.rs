@@ -116,6 +116,10 @@ impl Driver for LocalDriver {
         self.inner.logs.files(id)
     }
 
+    fn logged(&self) -> Vec<SandboxId> {
+        self.inner.logs.names()
+    }
+
     fn capacity(&self) -> Capacity {
         capacity::now()
     }

@@ -107,6 +107,15 @@ impl LogDir {
             .collect()
     }
 
+    /// Every sandbox with a file here, by name; none when the directory cannot be read.
+    pub fn names(&self) -> Vec<SandboxId> {
+        let files = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let mut names: Vec<SandboxId> = files.filter_map(|file| owner(file.file_name().to_str()?)).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// Removes files of sandboxes that are gone until the rest is within the bound, the longest silent first; returns
     /// how many bytes went. To be called now and then, such as after each exit.
     ///
