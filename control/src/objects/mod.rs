@@ -92,7 +92,7 @@ impl Store {
                 let (old_meta, meta) = (old.metadata(), object.metadata_mut());
                 let same_meta = meta.labels == old_meta.labels
                     && meta.annotations == old_meta.annotations
-                    && meta.owner_references == old_meta.owner_references;
+                    && meta.owners() == old_meta.owners();
                 if same_spec && same_meta {
                     return Applied::Unchanged;
                 }
@@ -196,10 +196,7 @@ pub fn controlled_by<T: Object>(owner: &T) -> OwnerReference {
 
 /// The uid of the controller of an object.
 pub fn controller(meta: &ObjectMeta) -> Option<&str> {
-    let owner = meta
-        .owner_references
-        .iter()
-        .find(|owner| owner.controller == Some(true));
+    let owner = meta.owners().iter().find(|owner| owner.controller == Some(true));
     owner.map(|owner| owner.uid.as_str())
 }
 

@@ -260,7 +260,9 @@ impl Driver for FakeDriver {
 
     fn logged(&self) -> Vec<SandboxId> {
         let files = std::fs::read_dir(&self.shared.logs).into_iter().flatten().flatten();
-        files.filter_map(|file| Some(SandboxId::new(file.file_name().to_str()?.strip_suffix(".log")?))).collect()
+        files
+            .filter_map(|file| Some(SandboxId::new(file.file_name().to_str()?.strip_suffix(".log")?)))
+            .collect()
     }
 
     fn capacity(&self) -> Capacity {
