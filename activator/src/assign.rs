@@ -55,7 +55,7 @@ pub fn assign_slice<T: Clone>(sorted: &[T], me: Option<usize>, gateways: usize) 
 /// by address (a cluster IP stands for them), its share of all `backends` counts, at least 1.
 pub fn calculate_capacity(limit: ContainerConcurrency, backends: usize, assigned: usize, gateways: usize) -> u32 {
     let Some(limit) = limit.limit() else {
-        return if backends > 0 || assigned > 0 { MAX_CAPACITY } else { 0 };
+        return if backends > 0 { MAX_CAPACITY } else { 0 };
     };
     let capacity = if assigned > 0 {
         saturating(limit, assigned)

@@ -12,6 +12,7 @@
 //! the waiter. Without either of them a waiter can sleep beside a free slot; the loom tests below show it.
 
 use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering, fence, lock};
+use crate::word::{Released, Word};
 
 /// A queue as the gate needs to know it.
 pub(crate) trait Line {
@@ -70,6 +71,12 @@ impl<Q: Line> Gate<Q> {
         joined
     }
 
+    /// Gives a place on `word` back. True: somebody waits, see [`Self::freed`].
+    pub(crate) fn give_back(&self, word: &Word) -> (Released, bool) {
+        let released = word.release();
+        (released, self.freed())
+    }
+
     /// Says that a slot may have become free; true when somebody waits, and then the caller must call [`Self::serve`].
     pub(crate) fn freed(&self) -> bool {
         fence(Ordering::SeqCst);
@@ -105,3 +112,6 @@ impl<Q: Line> Gate<Q> {
 fn length<Q: Line>(queue: &Q) -> u32 {
     u32::try_from(queue.len()).unwrap_or(u32::MAX)
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests;

@@ -11,7 +11,7 @@
 //!             └─ nothing serves, or the queue doubled ─▶ LoadReport (Wake), at once
 //! ```
 //!
-//! The core is pure: [`queue`], [`load`], [`pick`], [`assign`], [`wake`] take `now` and do no I/O. Around it lie the word
+//! The core is pure: [`queue`], [`load`], [`pick`], [`assign`], [`throttler`], [`wake`] take `now` and do no I/O. Around it lie the word
 //! (one sandbox's slots), the gate (where a freed slot meets a waiter) and the pool, the shell that reads the clock.
 
 pub mod assign;
@@ -33,6 +33,7 @@ mod sandbox;
 mod slot;
 mod state;
 mod sync;
+pub mod throttler;
 pub mod wake;
 mod word;
 

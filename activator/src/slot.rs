@@ -93,8 +93,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let released = self.sandbox.word.release();
-        let waited_for = self.sandbox.gate.freed();
+        let (released, waited_for) = self.sandbox.gate.give_back(&self.sandbox.word);
         if released == Released::Running && !waited_for {
             return;
         }

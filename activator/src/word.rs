@@ -52,7 +52,7 @@ impl Word {
         false
     }
 
-    /// Gives one place back. The caller must then ask [`crate::gate::Gate::freed`].
+    /// Gives one place back; only [`crate::gate::Gate::give_back`] calls it, which looks for waiters.
     pub(crate) fn release(&self) -> Released {
         let before = self.0.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before & COUNT > 0, "released a slot that nobody held");

@@ -1,6 +1,7 @@
 //! The life of requests at one revision, from the outside: cold start, warm path, order, ends.
 
 #![cfg(not(loom))]
+#![allow(clippy::unwrap_used, reason = "test")]
 
 mod support;
 
