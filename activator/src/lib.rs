@@ -15,6 +15,7 @@
 //! (one sandbox's slots), the gate (where a freed slot meets a waiter) and the pool, the shell that reads the clock.
 
 pub mod assign;
+#[cfg(not(loom))] // tokio has no sockets under loom
 mod dial;
 mod entered;
 mod gate;
@@ -37,6 +38,7 @@ pub mod throttler;
 pub mod wake;
 mod word;
 
+#[cfg(not(loom))]
 pub use dial::{BoxFuture, Dial};
 pub use entered::Entered;
 pub use limits::Limits;

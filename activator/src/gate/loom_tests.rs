@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
@@ -20,21 +20,27 @@ use crate::word::{Released, Word};
 struct World {
     word: Word,
     limit: u32,
-    gate: Gate<VecDeque<Arc<Notify>>>,
+    gate: Gate<VecDeque<Arc<Place>>>,
     running: AtomicU32,
 }
 
-/// As the real slot: dropping it gives it back and serves who waits.
-struct Slot(Arc<World>);
+/// A place in the queue. Loom wakes it now and then for nothing, hence the flag.
+struct Place {
+    wake: Notify,
+    served: AtomicBool,
+}
 
-impl Line for VecDeque<Arc<Notify>> {
-    type Waiter = Arc<Notify>;
+/// As the real slot: dropping it gives it back and serves who waits.
+struct Slot(Option<Arc<World>>);
+
+impl Line for VecDeque<Arc<Place>> {
+    type Waiter = Arc<Place>;
 
     fn len(&self) -> usize {
         self.len()
     }
 
-    fn pop(&mut self) -> Option<Arc<Notify>> {
+    fn pop(&mut self) -> Option<Arc<Place>> {
         self.pop_front()
     }
 }
@@ -50,34 +56,47 @@ impl World {
         })
     }
 
-    fn acquire(self: &Arc<Self>) -> Option<Slot> {
-        self.word.try_acquire(self.limit).then(|| Slot(Arc::clone(self)))
+    fn acquire(world: &Arc<Self>) -> Option<Slot> {
+        world
+            .word
+            .try_acquire(world.limit)
+            .then(|| Slot(Some(Arc::clone(world))))
     }
 
     /// A slot, whatever it takes.
-    fn wait(self: &Arc<Self>) -> Slot {
-        let warm = if self.gate.waiting() == 0 { self.acquire() } else { None };
+    fn wait(world: &Arc<Self>) -> Slot {
+        let warm = if world.gate.waiting() == 0 {
+            Self::acquire(world)
+        } else {
+            None
+        };
         if let Some(slot) = warm {
             return slot;
         }
-        let place = Arc::new(Notify::new());
-        let enqueue = |queue: &mut VecDeque<Arc<Notify>>| {
+        let place = Arc::new(Place {
+            wake: Notify::new(),
+            served: AtomicBool::new(false),
+        });
+        let enqueue = |queue: &mut VecDeque<Arc<Place>>| {
             queue.push_back(Arc::clone(&place));
             Ok::<_, ()>(())
         };
-        match self.gate.join(|| self.acquire(), enqueue) {
+        match world.gate.join(|| Self::acquire(world), enqueue) {
             Ok(Joined::Slot(slot)) => slot,
             _ => {
-                place.wait();
-                Slot(Arc::clone(self)) // the releaser has acquired it for us
+                while !place.served.load(Ordering::Acquire) {
+                    place.wake.wait();
+                }
+                Slot(Some(Arc::clone(world))) // the releaser has acquired it for us
             }
         }
     }
 
-    fn serve(self: &Arc<Self>) {
-        while let Some((waiter, slot)) = self.gate.serve(|| self.acquire()) {
-            std::mem::forget(slot); // handed over: the waiter makes its own handle
-            waiter.notify();
+    fn serve(world: &Arc<Self>) {
+        while let Some((waiter, slot)) = world.gate.serve(|| Self::acquire(world)) {
+            slot.hand_over(); // the waiter makes its own
+            waiter.served.store(true, Ordering::Release);
+            waiter.wake.notify();
         }
     }
 
@@ -89,10 +108,26 @@ impl World {
     }
 }
 
+impl Slot {
+    /// Runs the request, then gives the slot back.
+    fn run(self) {
+        if let Some(world) = &self.0 {
+            world.run();
+        }
+    }
+
+    /// Lets go of it without giving it back.
+    fn hand_over(mut self) {
+        self.0 = None;
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.0.gate.give_back(&self.0.word).1 {
-            self.0.serve();
+        if let Some(world) = &self.0
+            && world.gate.give_back(&world.word).1
+        {
+            World::serve(world);
         }
     }
 }
@@ -101,10 +136,10 @@ impl Drop for Slot {
 fn one_waiter() {
     loom::model(|| {
         let world = World::new(1);
-        let slot = world.acquire().expect("free");
+        let slot = World::acquire(&world).expect("free");
         let waiter = thread::spawn({
             let world = Arc::clone(&world);
-            move || world.wait().0.run()
+            move || World::wait(&world).run()
         });
         drop(slot);
         waiter.join().expect("served");
@@ -114,17 +149,19 @@ fn one_waiter() {
 
 #[test]
 fn two_waiters() {
-    loom::model(|| {
+    // Three threads with a lock have too many interleavings for all of them; a lost wake-up needs two preemptions.
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
         let world = World::new(1);
-        let slot = world.acquire().expect("free");
+        let slot = World::acquire(&world).expect("free");
         let waiters: Vec<_> = (0..2)
             .map(|_| {
                 let world = Arc::clone(&world);
-                thread::spawn(move || world.wait().0.run())
+                thread::spawn(move || World::wait(&world).run())
             })
             .collect();
-        slot.0.run();
-        drop(slot);
+        slot.run();
         for waiter in waiters {
             waiter.join().expect("served");
         }
@@ -140,11 +177,11 @@ fn new_endpoint() {
         world.word.drain();
         let waiter = thread::spawn({
             let world = Arc::clone(&world);
-            move || world.wait().0.run()
+            move || World::wait(&world).run()
         });
         world.word.undrain();
         if world.gate.freed() {
-            world.serve();
+            World::serve(&world);
         }
         waiter.join().expect("served");
     });
@@ -155,7 +192,7 @@ fn new_endpoint() {
 fn drained_once() {
     loom::model(|| {
         let world = World::new(2);
-        let slot = world.acquire().expect("free");
+        let slot = World::acquire(&world).expect("free");
         let other = thread::spawn({
             let world = Arc::clone(&world);
             move || {
@@ -163,10 +200,10 @@ fn drained_once() {
                 taken && world.gate.give_back(&world.word).0 == Released::Drained
             }
         });
-        let releaser = thread::spawn(move || {
-            let released = slot.0.gate.give_back(&slot.0.word).0;
-            std::mem::forget(slot);
-            released == Released::Drained
+        slot.hand_over();
+        let releaser = thread::spawn({
+            let world = Arc::clone(&world);
+            move || world.gate.give_back(&world.word).0 == Released::Drained
         });
         let at_drain = world.word.drain() == 0;
         let said = [at_drain, other.join().expect("ran"), releaser.join().expect("ran")];
