@@ -12,8 +12,9 @@
 //!
 //! One thread writes a word, with plain loads and stores; any thread reads it. The reader loads the word first and the
 //! clock afterwards, so that no event in the word lies in its future. Only differences of consecutive areas mean
-//! something; a reader that was preempted shifts area from one sample to the next and loses none. A difference is exact
-//! below 2^44 microseconds: 1.7e7 request-seconds between two reads.
+//! something. They are signed: a reader may count a request up to an instant after the one at which it turns out to have
+//! ended, when the writer had read its clock but not stored yet. What a sample has too much, the next has too little. A
+//! difference is exact below 2^43 microseconds: 8.8e6 request-seconds between two reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -79,8 +80,10 @@ impl Area {
         Self(self.0.wrapping_add(other.0) & AREA_MASK)
     }
 
-    /// Microseconds of requests since an `earlier` sample of the same words.
-    pub fn since(self, earlier: Self) -> u64 {
-        self.0.wrapping_sub(earlier.0) & AREA_MASK
+    /// Microseconds of requests since an `earlier` sample of the same words; a little below zero when that one had too
+    /// much.
+    pub fn since(self, earlier: Self) -> i64 {
+        let difference = self.0.wrapping_sub(earlier.0) << (64 - AREA_BITS);
+        difference.cast_signed() >> (64 - AREA_BITS)
     }
 }

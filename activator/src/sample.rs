@@ -46,7 +46,11 @@ impl Sampled {
     /// last periodic report of the gateway, which request counts are divided by.
     pub(crate) fn take(&mut self, sums: Sums, woken: bool, now: Timestamp, period: Duration) -> Taken {
         let arrivals = sums.arrivals - self.arrivals;
-        let area = sums.area.since(self.area);
+        // Below zero when the last sample had a little too much: then the two are taken together next time.
+        let (base, area) = match u64::try_from(sums.area.since(self.area)) {
+            Ok(area) => (sums.area, area),
+            Err(_) => (self.area, 0),
+        };
         let busy = area > 0 || self.behind(sums);
         let elapsed = now.since(self.since).as_secs_f64();
         let average = if elapsed > 0.0 {
@@ -65,7 +69,7 @@ impl Sampled {
             period => (count(arrivals) - counted).max(0.0) / period,
         };
         *self = Self {
-            area: sums.area,
+            area: base,
             arrivals: sums.arrivals,
             since: now,
             in_table: busy,

@@ -70,12 +70,12 @@ pub struct RevisionLoad {
     pub revision: RevisionId,
     /// Why this entry is sent now.
     pub kind: LoadKind,
-    /// Average requests in flight (waiting and running) since the last periodic report; 1 in a wake-up (knative.md A6:
-    /// the first request of an idle revision is reported at once as an average of 1, and the next periodic report has
-    /// that 1 subtracted).
+    /// Average requests in flight (waiting and running) since the last periodic report; 1 in the first wake-up after a
+    /// periodic report and 0 in further ones (knative.md A6: the first request of an idle revision is reported at once
+    /// as an average of 1, and the next periodic report has that 1 subtracted).
     pub concurrency: Concurrency,
-    /// Requests that arrived since the last periodic report, per second; a wake-up counts 1 and the next periodic
-    /// report one less.
+    /// Requests that arrived since the last periodic report, per second; the first wake-up after a periodic report
+    /// counts 1 and the next periodic report one less.
     pub rps: Rps,
     /// Requests in flight now, waiting ones included.
     pub in_flight: u32,
@@ -107,7 +107,8 @@ pub enum LoadKind {
 pub struct EndpointSet {
     /// Whose endpoints.
     pub revision: RevisionId,
-    /// Grows with every set of this revision.
+    /// Grows with every set of this revision, also across its deletion and a new one of the same name. The last set of a
+    /// deleted revision is empty.
     pub generation: Generation,
     /// Where the revision stands on the ladder. Below [`Rung::Full`], the first request in flight wakes scaling.
     pub rung: Rung,

@@ -103,6 +103,14 @@ impl World {
         self.pools.apply(&set)
     }
 
+    /// The generation of the last set made here.
+    pub fn acked(&self) -> Generation {
+        Generation {
+            epoch: self.counter.min(1),
+            counter: self.counter,
+        }
+    }
+
     /// Everything reported since the last call.
     pub fn reported(&mut self) -> Vec<LoadReport> {
         std::iter::from_fn(|| self.reports.try_recv().ok()).collect()
