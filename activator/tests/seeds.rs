@@ -328,7 +328,8 @@ impl Life {
                 .running
                 .iter()
                 .filter(|(_, slot)| slot.sandbox().id().as_str() == name)
-                .count() as u32;
+                .count();
+            let real = u32::try_from(real).unwrap();
             assert_eq!(said.get(&name).copied().unwrap_or(0), real, "{at}: {name} drains");
             if real > 0 {
                 self.draining.insert(name);
