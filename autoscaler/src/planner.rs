@@ -31,6 +31,8 @@ pub struct PlanInput<'a> {
     pub upgrades: &'a Latencies,
     /// The last start failed: nobody can say how long the next one takes.
     pub start_fails: bool,
+    /// This host could not lower the limit of a running sandbox.
+    pub throttle_fails: bool,
 }
 
 /// Where to stand, and why.
@@ -82,6 +84,8 @@ pub enum Verdict {
     Unmeasured,
     /// The last start failed.
     StartFails,
+    /// This host cannot change limits in place.
+    Unavailable,
 }
 
 /// Chooses. Same input, same plan.
@@ -142,6 +146,7 @@ impl Candidate {
             Verdict::Missed => "rejected: too many were slower than the SLA allows",
             Verdict::Unmeasured => "rejected: no start was measured yet",
             Verdict::StartFails => "rejected: the last start failed",
+            Verdict::Unavailable => "rejected: this host could not change the CPU limit in place",
         }
     }
 }
@@ -178,13 +183,13 @@ fn ladder(input: PlanInput<'_>) -> Vec<Candidate> {
         misses: 0,
     };
     let mut ladder = vec![zero, on(Rung::Full, input.catalogue.full(), Some(nothing_added))];
-    ladder.extend(
-        input
-            .catalogue
-            .throttled()
-            .iter()
-            .map(|spec| on(Rung::Throttled, spec, upgrades)),
-    );
+    ladder.extend(input.catalogue.throttled().iter().map(|spec| {
+        let mut throttled = on(Rung::Throttled, spec, upgrades);
+        if input.throttle_fails {
+            throttled.verdict = Verdict::Unavailable;
+        }
+        throttled
+    }));
     ladder
 }
 
@@ -240,6 +245,7 @@ mod tests {
         starts_ms: Vec<u64>,
         upgrades_ms: Vec<u64>,
         start_fails: bool,
+        throttle_fails: bool,
     }
 
     fn decide(case: &Case) -> Plan {
@@ -258,6 +264,7 @@ mod tests {
             starts: &latencies(&case.starts_ms),
             upgrades: &latencies(&case.upgrades_ms),
             start_fails: case.start_fails,
+            throttle_fails: case.throttle_fails,
         })
     }
 
@@ -282,6 +289,7 @@ mod tests {
                 starts_ms,
                 upgrades_ms,
                 start_fails,
+                throttle_fails: false,
             });
             assert_eq!(plan.rung, want, "row {n}: {plan:#?}");
             let chosen = plan.candidates.iter().filter(|c| c.verdict == Verdict::Chosen).count();
@@ -296,6 +304,7 @@ mod tests {
             starts_ms: vec![2000],
             upgrades_ms: vec![],
             start_fails: false,
+            throttle_fails: false,
         });
         let lines: Vec<String> = plan
             .candidates
@@ -322,6 +331,20 @@ mod tests {
             plan.reason(),
             "throttled at 0.1000/h is the cheapest rung that keeps p99<500ms (adds at most 31.9ms, not measured yet)"
         );
+    }
+
+    #[test]
+    fn a_host_that_cannot_throttle_keeps_a_full_instance() {
+        let case = Case {
+            sla_ms: 500,
+            starts_ms: vec![2000],
+            upgrades_ms: vec![],
+            start_fails: false,
+            throttle_fails: true,
+        };
+        let plan = decide(&case);
+        assert_eq!(plan.rung, Rung::Full);
+        assert_eq!(plan.candidates[1].verdict, Verdict::Unavailable);
     }
 
     #[test]

@@ -179,3 +179,6 @@ async fn sleep(wait: Option<std::time::Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,6 +119,7 @@ pub(crate) struct Scaler {
     trouble: Option<Trouble>,
     backoff: Backoff,
     start_fails: bool,
+    throttle_fails: bool,
     starts: Latencies,
     upgrades: Latencies,
     /// The call that an upgrade in flight answers.
@@ -205,6 +206,7 @@ impl Scaler {
             trouble: None,
             backoff: Backoff::default(),
             start_fails: false,
+            throttle_fails: false,
             starts: Latencies::default(),
             upgrades: Latencies::default(),
             woken: None,
@@ -367,8 +369,11 @@ impl Scaler {
             metrics::exited(&self.revision.id);
             tracing::warn!(sandbox = %id, how = %exit.status, oom = exit.oom_killed, "sandbox ended by itself");
         }
-        let State::Ready { since, .. } = sandbox.state else {
-            return self.look(cx, Cause::Due);
+        let since = match sandbox.state {
+            State::Ready { since, .. } => since,
+            // It ended in the instant in which it became ready, and this came first.
+            State::Starting => cx.now,
+            State::Draining { .. } | State::Stopping { .. } => return self.look(cx, Cause::Due),
         };
         let killed = exit.status == ExitStatus::Signal(9) && !exit.oom_killed;
         if cx.now.since(since) >= WELL {
@@ -413,8 +418,13 @@ impl Scaler {
                     self.upgrades.add(cx.now.since(woken));
                 }
             }
+            Err(DriverError::NotFound(_)) => return,
+            Err(error) if asked == Level::Throttled => {
+                tracing::warn!(sandbox = %id, %error, "limits cannot be changed here, the throttled rung is not used");
+                self.throttle_fails = true;
+            }
             Err(error) => {
-                tracing::error!(sandbox = %id, %error, "limits could not be changed, the sandbox is replaced");
+                tracing::error!(sandbox = %id, %error, "limits could not be raised, the sandbox is replaced");
                 self.eject(std::slice::from_ref(id), cx.now);
             }
         }

@@ -74,6 +74,7 @@ fn an_idle_plan_reads_like_this() {
         starts: &starts,
         upgrades: &Latencies::default(),
         start_fails: false,
+        throttle_fails: false,
     });
     let mut record = record(61, Cause::Tick, 1, 1);
     record.decided = Some(Replicas(0));

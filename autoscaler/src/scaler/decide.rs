@@ -252,6 +252,7 @@ impl Scaler {
             starts: &self.starts,
             upgrades: &self.upgrades,
             start_fails: self.start_fails,
+            throttle_fails: self.throttle_fails,
         }))
     }
 
