@@ -24,12 +24,54 @@ pub mod support;
 pub mod template;
 pub mod units;
 
-/// The name among `known` that `word` was probably meant to be; `None` when none is near.
-pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |name: &str| strsim::damerau_levenshtein(word, name);
-    known
-        .map(|name| (distance(name), name))
-        .min()
-        .filter(|(far, _)| *far <= 2.max(word.len() / 4))
-        .map(|(_, name)| name)
+/// The name among `names` that `word` was probably meant to be: the only one that contains it, or else the nearest of which
+/// at most a third of the letters differ.
+pub(crate) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word: String = word.chars().take(64).collect::<String>().to_ascii_lowercase();
+    let limit = (word.chars().count() / 3).max(1);
+    let names: Vec<(usize, &str)> = names
+        .map(|name| (strsim::damerau_levenshtein(&word, &name.to_ascii_lowercase()), name))
+        .collect();
+    let near = names
+        .iter()
+        .filter(|(distance, name)| *distance <= limit && *distance < name.len())
+        .min();
+    let mut containing = names
+        .iter()
+        .filter(|(_, name)| word.len() >= 3 && name.to_ascii_lowercase().contains(&word));
+    let only = match (containing.next(), containing.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    };
+    only.or(near).map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn the_only_one_that_contains_it_or_the_nearest() {
+        let names = [
+            "server-timing",
+            "cold-start-sla",
+            "idle",
+            "scale-to-zero-grace-period",
+            "scale-to-zero-pod",
+        ];
+        let table = [
+            ("idel", Some("idle")),
+            ("IDLE", Some("idle")),
+            ("sla", Some("cold-start-sla")),
+            ("server-timings", Some("server-timing")),
+            ("scale-to-zero-grace", Some("scale-to-zero-grace-period")),
+            ("scale-to-zero-pods", Some("scale-to-zero-pod")),
+            ("x", None),
+            ("", None),
+            ("nothing-like-it", None),
+        ];
+        for (word, want) in table {
+            assert_eq!(nearest(word, names.into_iter()), want, "{word}");
+        }
+    }
 }

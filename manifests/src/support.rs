@@ -82,7 +82,11 @@ impl Found {
             "metadata.generateName".to_owned(),
             "write metadata.name",
         );
-        self.refuse_when(!metadata.owner_references.is_empty(), "metadata.ownerReferences".to_owned(), "");
+        self.refuse_when(
+            !metadata.owner_references.is_empty(),
+            "metadata.ownerReferences".to_owned(),
+            "",
+        );
         self.refuse_when(!metadata.finalizers.is_empty(), "metadata.finalizers".to_owned(), "");
         self.refuse_when(
             metadata.labels.contains_key(VISIBILITY_LABEL),

@@ -47,9 +47,11 @@ pub fn check(annotations: &StringMap, place: Place) -> Vec<Finding> {
 }
 
 fn unknown(key: &str, ours: bool) -> Finding {
-    let nearest = crate::nearest(key, ALL.iter().map(|known| known.key));
-    let hint = match nearest {
-        Some(nearest) => format!("did you mean {nearest}?"),
+    // Only names under the same prefix, and without it: it would make all of them look alike.
+    let prefix = &key[..key.find('/').map_or(0, |slash| slash + 1)];
+    let names = ALL.iter().filter_map(|known| known.key.strip_prefix(prefix));
+    let hint = match crate::nearest(&key[prefix.len()..], names) {
+        Some(nearest) => format!("did you mean {prefix}{nearest}?"),
         None if ours => {
             let ours: Vec<_> = ALL
                 .iter()

@@ -158,7 +158,7 @@ fn says_what_is_unknown_misplaced_or_wrong() {
         [
             "W autoscaling.knative.dev/min-scal: unknown annotation, has no effect; did you mean autoscaling.knative.dev/min-scale?",
             "E knarr.dev/idel: unknown annotation; did you mean knarr.dev/idle?",
-            "E knarr.dev/sla: unknown annotation; did you mean knarr.dev/idle?",
+            "E knarr.dev/sla: unknown annotation; did you mean knarr.dev/cold-start-sla?",
             "W serving.knative.dev/rollout-duration: annotation in the wrong place, has no effect; it belongs under \
              metadata.annotations of the Service or Route",
             "E knarr.dev/server-timing: invalid value: true; write enabled, disabled",

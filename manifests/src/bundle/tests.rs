@@ -1,5 +1,8 @@
+use proptest::prelude::*;
+
 use super::*;
-use crate::revision::Image;
+use crate::annotations::ALL;
+use crate::revision::{Image, Metric};
 
 fn input(name: &str, text: &str) -> Input {
     Input {
@@ -213,4 +216,73 @@ fn an_update_keeps_what_defaulting_filled_in_and_obeys_knatives_rules() {
         lines(&bundle(&named("a-two", "host:/bin/two"), Some(&one.bundle)).problems),
         [""; 0]
     );
+}
+
+/// The revision of the one Service in a bundle; `None` when it was refused.
+fn only_revision(checked: &Checked) -> Option<crate::revision::Revision> {
+    let (id, object) = checked.bundle.of_kind(ObjectKind::Service).next()?;
+    let Resource::Service(service) = &object.resource else {
+        panic!("{object:?}")
+    };
+    let template = &service.spec.template;
+    let identity = convert::Identity {
+        id: crate::ids::RevisionId::new(id.namespace(), "a-00001"),
+        configuration: id.clone(),
+        service: Some(id.clone()),
+        created: crate::units::Timestamp::EPOCH,
+    };
+    let around = checked.bundle.around();
+    Some(convert::revision_from(identity, &template.metadata.annotations, &template.spec, around).unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// Whatever annotations say: no panic, a refusal names them, and what is accepted can be scaled by.
+    #[test]
+    fn accepted_annotations_make_sound_numbers(
+        chosen in prop::collection::btree_map(0..ALL.len(), "([+-]?[0-9]{1,5}(\\.[0-9])?(s|m|ms|h)?|NaN|-?Inf|rps|concurrency|linear|auto|p9[0-9]<[0-9]{1,3}ms|enabled|1_0)", 0..6),
+        limit in 0u32..20,
+    ) {
+        let annotations: Vec<_> = chosen.iter().map(|(nth, value)| format!("'{}': '{value}'", ALL[*nth].key)).collect();
+        let text = service("a", &format!("      containerConcurrency: {limit}\n"))
+            .replace("    spec:\n      containers", &format!("    metadata: {{annotations: {{{}}}}}\n    spec:\n      containers", annotations.join(", ")));
+        let checked = bundle(&[input("a.yaml", &text)], None);
+        let Some(revision) = only_revision(&checked) else {
+            prop_assert!(!checked.problems.is_empty());
+            return Ok(());
+        };
+        let scaling = &revision.scaling;
+        let (target, total) = match scaling.metric {
+            Metric::Concurrency { target, total } => (target.0, total.0),
+            Metric::Rps { target, total } => (target.0, total.0),
+        };
+        prop_assert!(target.is_finite() && total.is_finite() && target >= 0.01 && total >= 0.01);
+        prop_assert!((6..=3600).contains(&scaling.stable_window.as_secs()));
+        prop_assert!(scaling.panic_window.as_secs() >= 1 && scaling.panic_window <= scaling.stable_window);
+        prop_assert!(scaling.panic_threshold >= 1.1 && scaling.panic_threshold <= 10.0);
+        prop_assert!(scaling.max_scale.is_none_or(|most| most >= scaling.min_scale && most.0 > 0));
+        prop_assert!(scaling.target_burst_capacity.is_none_or(|burst| burst >= 0.0 && burst.is_finite()));
+        prop_assert!(scaling.initial_scale.0 >= 1 && scaling.activation_scale.0 >= 1);
+    }
+
+    /// Lines taken away, doubled or shifted: no panic, and nothing wrong goes unsaid.
+    #[test]
+    fn any_damage_to_a_text_is_survived(edits in prop::collection::vec((0usize..120, 0u8..4), 1..5)) {
+        let whole = include_str!("../../tests/golden/everything.yaml");
+        let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+        for (at, edit) in edits {
+            let at = at % lines.len();
+            match edit {
+                0 => drop(lines.remove(at)),
+                1 => lines.insert(at, lines[at].clone()),
+                2 => lines[at].insert_str(0, "  "),
+                _ => lines[at] = lines[at].replace(':', ""),
+            }
+        }
+        let checked = bundle(&[input("a.yaml", &lines.join("\n"))], None);
+        let kept = checked.bundle.objects.len();
+        prop_assert!(kept == 1 || !checked.problems.is_empty());
+        prop_assert!(kept == 0 || checked.problems.is_empty());
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::document::Place;
 use super::tree::{Data, Entry, Node, Scalar};
+use crate::nearest;
 use crate::problem::Problem;
 use crate::resources::{Base64, ObjectShape, Quantity, Shape};
 
@@ -266,17 +267,6 @@ impl<'a> Checker<'a> {
             String::new()
         }
     }
-}
-
-/// The name that `key` was probably meant to be: at most a third of its letters differ.
-pub(super) fn nearest<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let key: String = key.chars().take(64).collect::<String>().to_ascii_lowercase();
-    let limit = (key.chars().count() / 3).max(1);
-    names
-        .map(|name| (strsim::damerau_levenshtein(&key, &name.to_ascii_lowercase()), name))
-        .filter(|(distance, name)| *distance <= limit && *distance < name.len())
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
 }
 
 /// The object nearest to the root that has a field `key`, in the user's part of the resource.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::check::{Checker, nearest};
+use super::check::Checker;
 use super::document::{Document, Origin};
 use super::tree::{Data, Entry, Node};
+use crate::nearest;
 use crate::problem::Problem;
 use crate::resources::{KINDS, Kind, Resource};
 
