@@ -9,6 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::random::Random;
 use super::{App, BOUND, Bench};
 use crate::driver::{BoxFuture, DriverError, ExitStatus, Limits, StartError};
 use crate::logs::Follower;
@@ -27,6 +28,9 @@ pub(super) const ALL: &[(&str, Check)] = &[
         Box::pin(stops(b))
     }),
     ("every end is told exactly once", |b| Box::pin(exits(b))),
+    ("starts, stops and kills in any order leave the books even", |b| {
+        Box::pin(super::churn::churn(b))
+    }),
     ("connections end with the sandbox", |b| Box::pin(connections(b))),
     ("nothing waits for another sandbox's start", |b| Box::pin(no_waiting(b))),
     ("limits change in place", |b| Box::pin(limits(b))),
@@ -445,17 +449,4 @@ async fn shutdown(bench: &Bench) {
     timeout(BOUND, bench.driver().shutdown(SHORT_GRACE))
         .await
         .expect("shutdown returns");
-}
-
-/// splitmix64: enough randomness to hit every step of a start, and the same every time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
 }

@@ -4,6 +4,8 @@
 //! waiting is tokio's time: the suite runs under a paused clock too. Its only clock bounds are generous ends of waiting.
 
 mod checks;
+mod churn;
+mod random;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -19,6 +19,9 @@ const OUTPUT: Duration = Duration::from_secs(1);
 /// How long the kernel may take to let go of a cgroup.
 const CGROUP: Duration = Duration::from_secs(5);
 
+/// Most sandboxes say little, and the log directory need not be looked through after each.
+const PRUNE_EVERY: u64 = 32;
+
 /// Begins to stop a sandbox; it happens whatever becomes of the caller.
 pub(super) fn request(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duration) {
     sandbox.requested.store(true, Ordering::Relaxed);
@@ -80,6 +83,20 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
     };
     if let Some(sandbox) = sandbox {
         farewell(&inner, &sandbox, status, oom_killed, last_output);
+    }
+    if shell.id.0.is_multiple_of(PRUNE_EVERY) {
+        prune_logs(&inner).await;
+    }
+}
+
+/// Keeps the logs of those that are gone within their bound.
+async fn prune_logs(inner: &Arc<Inner>) {
+    let own = Arc::clone(inner);
+    let pruned = inner
+        .runtime
+        .spawn_blocking(move || own.logs.prune(|id| own.lock().sandboxes.contains_key(id)));
+    if let Ok(Err(error)) = pruned.await {
+        tracing::warn!(%error, "old logs are left");
     }
 }
 

@@ -34,6 +34,8 @@ pub struct LogLimits {
     pub files: u32,
     /// All files of sandboxes that are gone, together; the longest silent go first. Default 256 MiB.
     pub ended: Bytes,
+    /// How many of them at most. Default 2000: a directory that is quick to look through.
+    pub ended_files: usize,
 }
 
 impl Default for LogLimits {
@@ -42,6 +44,7 @@ impl Default for LogLimits {
             file: Bytes(10 << 20),
             files: 2,
             ended: Bytes(256 << 20),
+            ended_files: 2000,
         }
     }
 }
@@ -135,21 +138,19 @@ impl LogDir {
             }
         }
         ended.sort();
-        let mut over = ended
-            .iter()
-            .map(|(_, len, _)| len)
-            .sum::<u64>()
-            .saturating_sub(self.limits.ended.0);
+        let mut bytes: u64 = ended.iter().map(|(_, len, _)| len).sum();
+        let mut files = ended.len();
         let mut removed = 0;
         for (_, len, path) in ended {
-            if over == 0 {
+            if bytes <= self.limits.ended.0 && files <= self.limits.ended_files {
                 break;
             }
             match fs::remove_file(path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
-            over = over.saturating_sub(len);
+            bytes -= len;
+            files -= 1;
             removed += len;
         }
         Ok(Bytes(removed))

@@ -11,6 +11,7 @@ const SMALL: LogLimits = LogLimits {
     file: Bytes(400),
     files: 3,
     ended: Bytes(1000),
+    ended_files: 4,
 };
 
 struct Rig {
