@@ -1,3 +1,51 @@
 //! The `knarr` binary: arguments, role selection, exit codes.
 
-fn main() {}
+mod args;
+mod ask;
+mod check;
+mod demo;
+mod run;
+mod serve;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    // Two roles start before anything else is set up: the spawner must be single-threaded, the workload must be quick.
+    sandbox::spawner::main_if_asked();
+    let mut raw = std::env::args_os();
+    if raw.nth(1).is_some_and(|first| first == "workload") {
+        return workload::main(raw);
+    }
+
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Serve(args) => serve::serve(args),
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::check(&args),
+        Command::Get(args) => on_this_thread(ask::get(args)),
+        Command::Logs(args) => on_this_thread(ask::logs(args)),
+        Command::Explain(args) => on_this_thread(ask::explain(args)),
+        Command::Demo(args) => demo::demo(args),
+        Command::Workload { args } => return workload::main(args.into_iter().map(Into::into)),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "knarr", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs a short exchange with a running Knarr.
+fn on_this_thread(exchange: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(exchange)?;
+    Ok(ExitCode::SUCCESS)
+}

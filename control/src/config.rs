@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use autoscaler::catalogue::{Catalogue, RawCatalogue, RawSpec};
 use serde::Deserialize;
 
 /// The settings as written, by file or by flag; what is absent gets its default in [`Config::from_raw`].
@@ -26,7 +27,7 @@ pub struct RawConfig {
     /// Bounds of the queues.
     #[serde(default)]
     pub queue: RawQueue,
-    /// Instance specs with prices, cheapest first or not. Default: `full` and `throttled`.
+    /// Instance specs with prices: see [`autoscaler::catalogue`]. Default: `full` and `throttled`.
     #[serde(default, rename = "spec")]
     pub specs: Vec<RawSpec>,
     /// Run without isolation where the host cannot isolate.
@@ -42,18 +43,6 @@ pub struct RawQueue {
     pub requests: Option<usize>,
     /// How long a request may wait. Default: the revision's `timeoutSeconds`.
     pub timeout: Option<String>,
-}
-
-/// An instance spec of the catalogue.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct RawSpec {
-    /// What users see.
-    pub name: String,
-    /// CPU as Kubernetes writes it (`50m`, `2`); absent: the revision's own limit.
-    pub cpu: Option<String>,
-    /// Money per hour, in any one currency.
-    pub price_per_hour: f64,
 }
 
 /// The settings, checked.
@@ -73,8 +62,8 @@ pub struct Config {
     pub queue_requests: usize,
     /// How long a request may wait for a slot; `None` is the revision's own timeout.
     pub queue_timeout: Option<Duration>,
-    /// The catalogue as written; empty means the default one.
-    pub specs: Vec<RawSpec>,
+    /// Instance specs with prices.
+    pub catalogue: Catalogue,
     /// Run without isolation where the host cannot isolate.
     pub unsafe_no_isolation: bool,
 }
@@ -198,7 +187,12 @@ impl Config {
                 .timeout
                 .map(|text| duration("queue.timeout", &text))
                 .transpose()?,
-            specs: raw.specs,
+            catalogue: if raw.specs.is_empty() {
+                Catalogue::default()
+            } else {
+                Catalogue::try_from(RawCatalogue { specs: raw.specs })
+                    .map_err(|error| value("spec", error.to_string()))?
+            },
             unsafe_no_isolation: raw.unsafe_no_isolation,
         })
     }

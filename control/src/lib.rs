@@ -1,10 +1,21 @@
 //! Desired state, and the wiring of the planes.
+//!
+//! ```text
+//! source ─▶ run: the control loop ─▶ desired: objects, reconcile ─▶ Snapshot ─▶ the other planes (server wires them)
+//!                     ▲ RevisionStatus                answers, api, status: what a running Knarr says of itself
+//! ```
 
+mod answers;
 pub mod api;
 pub mod client;
+mod clock;
 pub mod config;
 pub mod datadir;
+pub mod desired;
+mod metrics;
 pub mod objects;
 pub mod reconcile;
+mod run;
+pub mod server;
 pub mod source;
 pub mod status;

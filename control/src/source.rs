@@ -7,14 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-/// One file's text under the name that messages use.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Input {
-    /// The path as the user wrote it (a directory's files below it), or `-`.
-    pub name: String,
-    /// Everything in it.
-    pub text: String,
-}
+pub use manifests::bundle::Input;
 
 /// A path that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +19,21 @@ pub struct SourceError {
     pub source: std::io::Error,
 }
 
+/// What a path that is not there means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Missing {
+    /// A mistake.
+    Refused,
+    /// It has been removed.
+    Absent,
+}
+
 /// Reads every file of `paths`, in order: a file as it is, a directory's `*.yaml`, `*.yml` and `*.json` (not below
 /// it, as `kubectl -f`), `-` as standard input. A file named twice is read once.
 ///
 /// # Errors
 /// The first path that cannot be read. A file that vanishes between listing and reading is left out.
-pub fn read(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
+pub fn read(paths: &[PathBuf], missing: Missing) -> Result<Vec<Input>, SourceError> {
     let mut inputs = Vec::new();
     let mut seen = BTreeSet::new();
     for path in paths {
@@ -74,10 +76,14 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
                 }
             }
         } else if seen.insert(path.display().to_string()) {
-            inputs.push(Input {
-                name: path.display().to_string(),
-                text: std::fs::read_to_string(path).map_err(failed)?,
-            });
+            match std::fs::read_to_string(path) {
+                Ok(text) => inputs.push(Input {
+                    name: path.display().to_string(),
+                    text,
+                }),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && missing == Missing::Absent => {}
+                Err(source) => return Err(failed(source)),
+            }
         }
     }
     Ok(inputs)
@@ -234,12 +240,14 @@ mod tests {
         ] {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
-        let inputs = read(&[dir.path().to_owned(), dir.path().join("a.yml")]).unwrap();
+        let inputs = read(&[dir.path().to_owned(), dir.path().join("a.yml")], Missing::Refused).unwrap();
         assert_eq!(
             inputs.iter().map(|i| i.text.as_str()).collect::<Vec<_>>(),
             ["a", "b", "c"]
         );
-        let error = read(&[dir.path().join("missing.yaml")]).unwrap_err();
+        let gone = [dir.path().join("missing.yaml")];
+        assert_eq!(read(&gone, Missing::Absent).unwrap(), []);
+        let error = read(&gone, Missing::Refused).unwrap_err();
         assert!(error.to_string().contains("missing.yaml: No such file"), "{error}");
     }
 

@@ -114,7 +114,7 @@ pub struct Latency {
     pub p99_ms: f64,
 }
 
-/// Cold starts, in milliseconds as seen by the requests that waited.
+/// Cold starts: milliseconds to the first byte of the requests that waited for one.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the documentation")]

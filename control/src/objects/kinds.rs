@@ -144,9 +144,12 @@ impl Links {
         if let Some(uid) = parent(new) {
             self.children.entry(uid).or_default().insert(key.clone());
         }
-        let owner = new
-            .or(old)
-            .and_then(|row| row.metadata().owners().iter().find(|it| it.controller == Some(true)));
+        let owner = new.or(old).and_then(|row| {
+            row.metadata()
+                .owner_references
+                .iter()
+                .find(|it| it.controller == Some(true))
+        });
         let owner = owner.and_then(|owner| {
             let kind = match owner.kind.as_str() {
                 "Service" => Kind::Service,

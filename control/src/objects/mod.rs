@@ -36,6 +36,8 @@ pub struct Store {
     links: kinds::Links,
     /// The last resourceVersion given out; one sequence for all kinds, as etcd's.
     version: u64,
+    /// The version of the last change that was more than a status.
+    wanted_version: u64,
     new_uid: Box<dyn FnMut() -> String + Send + Sync>,
     dirty: BTreeSet<Key>,
 }
@@ -60,6 +62,7 @@ impl Store {
             tables: kinds::Tables::default(),
             links: kinds::Links::default(),
             version: 0,
+            wanted_version: 0,
             new_uid: Box::new(new_uid),
             dirty: BTreeSet::new(),
         }
@@ -92,7 +95,7 @@ impl Store {
                 let (old_meta, meta) = (old.metadata(), object.metadata_mut());
                 let same_meta = meta.labels == old_meta.labels
                     && meta.annotations == old_meta.annotations
-                    && meta.owners() == old_meta.owners();
+                    && meta.owner_references == old_meta.owner_references;
                 if same_spec && same_meta {
                     return Applied::Unchanged;
                 }
@@ -108,6 +111,7 @@ impl Store {
             }
         };
         self.put(id, object);
+        self.wanted_version = self.version;
         applied
     }
 
@@ -128,6 +132,7 @@ impl Store {
             return;
         };
         self.version += 1;
+        self.wanted_version = self.version;
         self.dirty.extend(self.links.update(id, Some(old.as_ref()), None));
         // Its own reconciler may have something to take back, too.
         self.dirty.insert(Key {
@@ -159,6 +164,11 @@ impl Store {
     /// Marks an object to be looked at again, for what the store cannot see (a status from scaling, a timer).
     pub fn touch(&mut self, key: Key) {
         self.dirty.insert(key);
+    }
+
+    /// Grows with every change of any object that is more than a status.
+    pub fn wanted_version(&self) -> u64 {
+        self.wanted_version
     }
 
     /// The next object to reconcile. Revisions come first, then what stands on them, so that one pass settles most.
@@ -196,7 +206,10 @@ pub fn controlled_by<T: Object>(owner: &T) -> OwnerReference {
 
 /// The uid of the controller of an object.
 pub fn controller(meta: &ObjectMeta) -> Option<&str> {
-    let owner = meta.owners().iter().find(|owner| owner.controller == Some(true));
+    let owner = meta
+        .owner_references
+        .iter()
+        .find(|owner| owner.controller == Some(true));
     owner.map(|owner| owner.uid.as_str())
 }
 

@@ -33,11 +33,16 @@ pub struct Context<'a> {
     pub now: Timestamp,
 }
 
+/// The hosts of a Route, lower case, with what each serves.
+pub type RouteHosts = Vec<(Arc<str>, Arc<HostRoute>)>;
+
 /// What the reconcilers settled beside the objects themselves: what each Route's hosts serve.
 #[derive(Debug, Default)]
 pub struct Routing {
-    /// By Route: its hosts, lower case.
-    pub routes: BTreeMap<ObjectId, Vec<(Arc<str>, Arc<HostRoute>)>>,
+    /// By Route.
+    pub routes: BTreeMap<ObjectId, RouteHosts>,
+    /// Grows with every change of `routes`.
+    pub version: u64,
 }
 
 /// Reconciles until nothing is left to do.

@@ -12,7 +12,7 @@ use manifests::ids::{ObjectId, RevisionId};
 use manifests::resources::{Addressable, Configuration, Revision, Route, RouteStatus, TrafficTarget};
 use manifests::units::Percent;
 
-use super::{Context, Routing};
+use super::{Context, RouteHosts, Routing};
 use crate::objects::conditions::{Says, TRUE, ready};
 use crate::objects::{Conditions, Store};
 
@@ -28,7 +28,7 @@ pub struct Hosts<'a> {
 /// Settles the Route's traffic, hosts and status.
 pub(super) fn reconcile(store: &mut Store, routing: &mut Routing, id: &ObjectId, context: &Context<'_>) {
     let Some(route) = store.get::<Route>(id).cloned() else {
-        routing.routes.remove(id);
+        routing.version += u64::from(routing.routes.remove(id).is_some());
         return;
     };
     let mut conditions = Conditions::new(
@@ -215,12 +215,7 @@ impl Named {
 }
 
 /// What each host serves.
-fn hosts_of(
-    id: &ObjectId,
-    traffic: &[TrafficTarget],
-    named: &Named,
-    context: &Context<'_>,
-) -> Vec<(Arc<str>, Arc<HostRoute>)> {
+fn hosts_of(id: &ObjectId, traffic: &[TrafficTarget], named: &Named, context: &Context<'_>) -> RouteHosts {
     let revision = |target: &TrafficTarget| RevisionId::new(id.namespace(), target.revision_name.as_str());
     let by_tag: BTreeMap<Arc<str>, RevisionId> = traffic
         .iter()
@@ -247,7 +242,7 @@ fn hosts_of(
             BTreeMap::new()
         },
     });
-    let mut hosts: Vec<(Arc<str>, Arc<HostRoute>)> = named
+    let mut hosts: RouteHosts = named
         .all
         .iter()
         .map(|host| (host.to_ascii_lowercase().into(), Arc::clone(&main)))

@@ -1,0 +1,339 @@
+//! What a running Knarr says of itself: status, explanations, logs, put together from what the planes publish.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use activator::Pools;
+use autoscaler::explain::Explain;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use manifests::exchange;
+use manifests::ids::{ObjectId, RevisionId, SandboxId};
+use manifests::resources::{Condition, Revision, Route, Service};
+use manifests::units::{Clock, Timestamp};
+use metrics_exporter_prometheus::PrometheusHandle;
+use sandbox::driver::Driver;
+use sandbox::logs::Follower;
+
+use crate::api::Answers;
+use crate::desired::Desired;
+use crate::metrics::{self, Totals};
+use crate::objects::conditions;
+use crate::status::{Ready, RevisionStatus, RouteStatus, ServiceStatus, Status, Traffic};
+
+/// Reads what the planes publish. Nothing here writes.
+pub(crate) struct Live {
+    pub(crate) desired: Arc<RwLock<Desired>>,
+    pub(crate) warnings: Arc<RwLock<Vec<String>>>,
+    /// What this host cannot isolate.
+    pub(crate) isolation: Vec<String>,
+    pub(crate) pools: Arc<Pools>,
+    pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) explain: Explain,
+    pub(crate) metrics: PrometheusHandle,
+    pub(crate) clock: Clock,
+    pub(crate) started: Timestamp,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl Answers for Live {
+    fn status(&self) -> Status {
+        let totals = metrics::totals(&self.metrics.render());
+        let desired = self.desired();
+        let store = desired.store();
+        let warnings = self.warnings.read().unwrap_or_else(PoisonError::into_inner);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: self.started.as_millis(),
+            listen: self.addresses.iter().map(ToString::to_string).collect(),
+            warnings: self.isolation.iter().chain(warnings.iter()).cloned().collect(),
+            services: store
+                .all::<Service>()
+                .values()
+                .map(|service| self.service(service))
+                .collect(),
+            revisions: store
+                .all::<Revision>()
+                .values()
+                .map(|revision| self.revision(revision, &desired, &totals))
+                .collect(),
+            routes: store.all::<Route>().values().map(|route| self.route(route)).collect(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+
+    fn explain(&self, target: &str, since: Duration, json: bool) -> Result<String, String> {
+        let id = self.revision_called(target)?;
+        let records = self.explain.for_revision(&id, (self.clock)().minus(since));
+        if json {
+            return serde_json::to_string_pretty(&records)
+                .map(|text| text + "\n")
+                .map_err(|error| error.to_string());
+        }
+        if records.is_empty() {
+            return Ok(format!("{id}: no decision in the last {since:?}\n"));
+        }
+        Ok(records.iter().map(|record| format!("{record}\n")).collect())
+    }
+
+    fn logs(&self, target: &str, tail: Option<usize>, follow: bool) -> Result<BoxStream<'static, Bytes>, String> {
+        let files = self.logs_of(target)?;
+        let several = files.len() > 1;
+        let mut readers = Vec::new();
+        for (id, current) in files {
+            let reader =
+                Follower::open(current, tail).map_err(|error| format!("cannot read the log of {id}: {error}"))?;
+            let prefix = if several { format!("[{id}] ") } else { String::new() };
+            readers.push((prefix, reader));
+        }
+        Ok(stream::unfold((readers, follow), |(mut readers, follow)| async move {
+            loop {
+                let mut text = Vec::new();
+                for (prefix, reader) in &mut readers {
+                    for entry in reader.poll().unwrap_or_default() {
+                        text.extend_from_slice(prefix.as_bytes());
+                        text.extend_from_slice(&entry.text);
+                        text.push(b'\n');
+                    }
+                }
+                if !text.is_empty() {
+                    return Some((Bytes::from(text), (readers, follow)));
+                }
+                if !follow {
+                    return None;
+                }
+                tokio::time::sleep(FOLLOW).await;
+            }
+        })
+        .boxed())
+    }
+}
+
+impl Live {
+    /// The services with their URLs, and a `curl` line that needs no DNS.
+    pub(crate) fn greeting(&self, admin: SocketAddr) -> String {
+        let status = self.status();
+        let mut text = format!(
+            "Knarr {} serves on {}; status on http://{admin}/v1/status\n",
+            status.version,
+            status.listen.join(", ")
+        );
+        for warning in &status.warnings {
+            text += &format!("warning: {warning}\n");
+        }
+        let routes = status
+            .routes
+            .iter()
+            .map(|route| (&route.namespace, &route.name, &route.url));
+        for (namespace, name, url) in routes {
+            let host = url.trim_start_matches("http://");
+            let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+            let address = self
+                .addresses
+                .first()
+                .map(|address| reachable(*address))
+                .unwrap_or_default();
+            text += &format!("\n{namespace}/{name}  {url}\n  curl -H 'Host: {host}' http://{address}/\n");
+        }
+        text
+    }
+
+    /// The host's process numbers of a revision's ready sandboxes.
+    pub(crate) async fn processes(&self, namespace: &str, revision: &str) -> Vec<(String, u32)> {
+        let Some(pool) = self.pools.get(&RevisionId::new(namespace, revision)) else {
+            return Vec::new();
+        };
+        let mut processes = Vec::new();
+        for sandbox in pool.sandboxes() {
+            if let Ok(stats) = self.driver.stats(sandbox.id()).await
+                && let Some(pid) = stats.main_pid
+            {
+                processes.push((sandbox.id().to_string(), pid));
+            }
+        }
+        processes
+    }
+
+    fn desired(&self) -> RwLockReadGuard<'_, Desired> {
+        self.desired.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn service(&self, service: &Service) -> ServiceStatus {
+        ServiceStatus {
+            namespace: service.metadata.namespace.clone(),
+            name: service.metadata.name.clone(),
+            url: self.local_url(service.status.url.as_deref()),
+            ready: ready(&service.status.conditions, "Ready"),
+            latest_created: service.status.latest_created_revision_name.clone(),
+            latest_ready: service.status.latest_ready_revision_name.clone(),
+        }
+    }
+
+    fn revision(
+        &self,
+        revision: &Revision,
+        desired: &Desired,
+        totals: &BTreeMap<(String, String), Totals>,
+    ) -> RevisionStatus {
+        let meta = &revision.metadata;
+        let id = RevisionId::new(meta.namespace.as_str(), meta.name.as_str());
+        let scaled = desired.status(&id);
+        let pool = self.pools.get(&id);
+        let totals = totals
+            .get(&(meta.namespace.clone(), meta.name.clone()))
+            .copied()
+            .unwrap_or_default();
+        RevisionStatus {
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+            service: meta
+                .labels
+                .get("serving.knative.dev/service")
+                .cloned()
+                .unwrap_or_default(),
+            ready: ready(&revision.status.conditions, "Ready"),
+            active: ready(&revision.status.conditions, "Active"),
+            actual_replicas: scaled.map_or(0, |it| it.actual.0),
+            desired_replicas: scaled.and_then(|it| it.desired).map(|it| it.0),
+            starting_replicas: scaled.map_or(0, |it| it.starting.0),
+            rung: scaled.map_or(exchange::Rung::Zero, |it| it.rung).as_str().to_owned(),
+            price_per_hour: scaled.map_or(0.0, |it| it.price.0),
+            in_flight: pool.as_ref().map_or(0, |pool| pool.in_flight().into()),
+            waiting: pool.as_ref().map_or(0, |pool| pool.waiting().into()),
+            sandboxes: pool
+                .map(|pool| {
+                    pool.sandboxes()
+                        .iter()
+                        .map(|sandbox| sandbox.id().to_string())
+                        .collect()
+                })
+                .unwrap_or_default(),
+            requests: totals.requests,
+            latency: totals.latency,
+            cold_starts: totals.cold_starts,
+        }
+    }
+
+    fn route(&self, route: &Route) -> RouteStatus {
+        let share = |target: &manifests::resources::TrafficTarget| Traffic {
+            revision: target.revision_name.clone(),
+            percent: target
+                .percent
+                .and_then(|percent| u8::try_from(percent).ok())
+                .unwrap_or_default(),
+            tag: target.tag.clone(),
+            url: self.local_url(target.url.as_deref()),
+            latest: target.latest_revision == Some(true),
+        };
+        RouteStatus {
+            namespace: route.metadata.namespace.clone(),
+            name: route.metadata.name.clone(),
+            url: self.local_url(route.status.url.as_deref()),
+            ready: ready(&route.status.conditions, "Ready"),
+            traffic: route.status.traffic.iter().map(share).collect(),
+        }
+    }
+
+    /// A URL with the port of this machine's gateway, which Knative's URLs do not have.
+    fn local_url(&self, url: Option<&str>) -> String {
+        let Some(url) = url else { return String::new() };
+        match self.addresses.first().map(SocketAddr::port) {
+            Some(80) | None => url.to_owned(),
+            Some(port) => format!("{url}:{port}"),
+        }
+    }
+
+    /// The revision that `target` (`NAME` or `NAMESPACE/NAME`) names: itself, or a Service's newest.
+    fn revision_called(&self, target: &str) -> Result<RevisionId, String> {
+        let id = object_called(target);
+        let desired = self.desired();
+        let store = desired.store();
+        if store.get::<Revision>(&id).is_some() {
+            return Ok(RevisionId::new(id.namespace(), id.name()));
+        }
+        match store
+            .get::<Service>(&id)
+            .map(|service| service.status.latest_created_revision_name.as_str())
+        {
+            Some(latest) if !latest.is_empty() => Ok(RevisionId::new(id.namespace(), latest)),
+            Some(_) => Err(format!("service {id} has no revision yet\n")),
+            None => Err(format!(
+                "no revision or service {id}; `knarr get revisions` lists them\n"
+            )),
+        }
+    }
+
+    /// The logs of a service, a revision or one sandbox: name and current file of each.
+    fn logs_of(&self, target: &str) -> Result<Vec<(SandboxId, PathBuf)>, String> {
+        let id = object_called(target);
+        let logs = self.driver.logged();
+        let mut prefixes: Vec<String> = {
+            let desired = self.desired();
+            let store = desired.store();
+            let of_service = store.all::<Revision>().values().filter(|revision| {
+                revision.metadata.namespace == id.namespace()
+                    && revision
+                        .metadata
+                        .labels
+                        .get("serving.knative.dev/service")
+                        .is_some_and(|it| it == id.name())
+            });
+            of_service.map(|revision| revision.metadata.name.clone()).collect()
+        };
+        prefixes.push(id.name().to_owned());
+        let belongs = |sandbox: &SandboxId| {
+            prefixes.iter().any(|prefix| {
+                let rest = sandbox.as_str().strip_prefix(prefix.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('-') && !rest[1..].contains('-')))
+            })
+        };
+        let found: Vec<_> = logs
+            .into_iter()
+            .filter(belongs)
+            .filter_map(|sandbox| Some((self.driver.logs(&sandbox).into_iter().next()?, sandbox)))
+            .map(|(newest, sandbox)| (sandbox, newest))
+            .collect();
+        if found.is_empty() {
+            return Err(format!(
+                "nothing named {id} has written anything; `knarr get` lists what there is\n"
+            ));
+        }
+        Ok(found)
+    }
+}
+
+fn object_called(target: &str) -> ObjectId {
+    let (namespace, name) = target.split_once('/').unwrap_or(("default", target));
+    ObjectId::new(namespace, name)
+}
+
+fn ready(conditions: &[Condition], kind: &str) -> Ready {
+    let says = conditions
+        .iter()
+        .find(|it| it.kind == kind)
+        .map_or(conditions::Says::UNKNOWN, conditions::says);
+    Ready {
+        status: conditions::status_text(says.status).to_owned(),
+        reason: says.reason.to_owned(),
+        message: says.message.to_owned(),
+    }
+}
+
+/// An address that a client on this machine can use for one that listens on all.
+fn reachable(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => format!("127.0.0.1:{}", v4.port()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("[::1]:{}", v6.port()),
+        other => other.to_string(),
+    }
+}
+
+/// How often a followed log is looked at.
+const FOLLOW: Duration = Duration::from_millis(100);

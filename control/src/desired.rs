@@ -1,0 +1,273 @@
+//! What shall be, whole: objects, routing and the last word of scaling, and the [`Snapshot`] that follows from them.
+//!
+//! Pure: [`crate::run`] feeds it manifests and statuses and publishes what comes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use manifests::bundle::Bundle;
+use manifests::config::{ClusterConfig, DomainConfig};
+use manifests::convert::{EnvSources, Surroundings, revision_of};
+use manifests::domains;
+use manifests::exchange::{RevisionStatus, Snapshot};
+use manifests::ids::{Generation, ObjectId, RevisionId};
+use manifests::resources::{Configuration, Resource, Revision, Route, Service};
+use manifests::revision::{self, Reachability};
+use manifests::units::Timestamp;
+
+use crate::objects::{Key, Kind, Object, Store, id_of};
+use crate::reconcile::{self, Context, Hosts, Routing};
+
+/// Desired state.
+pub struct Desired {
+    store: Store,
+    routing: Routing,
+    statuses: BTreeMap<RevisionId, RevisionStatus>,
+    cluster: ClusterConfig,
+    domains: DomainConfig,
+    sources: EnvSources,
+    /// Objects that manifests asked for by name, as against those that reconcilers made.
+    asked: BTreeSet<Key>,
+    /// Checked revisions, shared with every snapshot that has them unchanged.
+    checked: BTreeMap<ObjectId, Checked>,
+    generation: Generation,
+    /// What the last snapshot was made from.
+    published: Option<(u64, u64)>,
+}
+
+struct Checked {
+    revision: Arc<revision::Revision>,
+    /// The object it was made from, and the sources.
+    object: Arc<Revision>,
+}
+
+impl Desired {
+    /// Nothing wanted yet. `epoch` is the number of this start: generations of snapshots carry it.
+    pub fn new(epoch: u64, new_uid: impl FnMut() -> String + Send + Sync + 'static) -> Self {
+        Self {
+            store: Store::new(new_uid),
+            routing: Routing::default(),
+            statuses: BTreeMap::new(),
+            cluster: ClusterConfig::default(),
+            domains: on_this_machine(),
+            sources: EnvSources::default(),
+            asked: BTreeSet::new(),
+            checked: BTreeMap::new(),
+            generation: Generation { epoch, counter: 0 },
+            published: None,
+        }
+    }
+
+    /// Takes the manifests as the whole truth: what they no longer name is deleted, with everything it made.
+    pub fn apply(&mut self, bundle: &Bundle, now: Timestamp) {
+        let surroundings_changed = bundle.cluster != self.cluster || bundle.sources != self.sources;
+        (self.cluster, self.sources) = (bundle.cluster.clone(), bundle.sources.clone());
+        let said_nothing = self.cluster.domain == DomainConfig::default();
+        self.domains = if said_nothing {
+            on_this_machine()
+        } else {
+            self.cluster.domain.clone()
+        };
+        let mut asked = BTreeSet::new();
+        for object in bundle.objects.values() {
+            match &object.resource {
+                Resource::Service(it) => ask(&mut self.store, &mut asked, it.as_ref(), now),
+                Resource::Configuration(it) => ask(&mut self.store, &mut asked, it.as_ref(), now),
+                Resource::Route(it) => ask(&mut self.store, &mut asked, it.as_ref(), now),
+                Resource::Revision(_) | Resource::DomainMapping(_) | Resource::ConfigMap(_) | Resource::Secret(_) => {}
+            }
+        }
+        for key in self.asked.difference(&asked) {
+            match key.kind {
+                Kind::Service => self.store.delete::<Service>(&key.id),
+                Kind::Configuration => self.store.delete::<Configuration>(&key.id),
+                Kind::Route => self.store.delete::<Route>(&key.id),
+                Kind::Revision => self.store.delete::<Revision>(&key.id),
+            }
+        }
+        self.asked = asked;
+        if surroundings_changed {
+            // Templates of hosts, limits and variables may all have changed.
+            self.checked.clear();
+            self.published = None;
+            let routes: Vec<ObjectId> = self.store.all::<Route>().keys().cloned().collect();
+            for id in routes {
+                self.store.touch(Key { kind: Kind::Route, id });
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Takes what scaling says of a revision; an older word than the last is dropped.
+    pub fn report(&mut self, status: RevisionStatus, now: Timestamp) {
+        let known = self.statuses.get(&status.revision);
+        if known.is_some_and(|known| known.generation >= status.generation) {
+            return;
+        }
+        let id = ObjectId::new(status.revision.namespace(), status.revision.name());
+        if self.store.get::<Revision>(&id).is_none() {
+            return;
+        }
+        self.statuses.insert(status.revision.clone(), status);
+        self.store.touch(Key {
+            kind: Kind::Revision,
+            id,
+        });
+        self.settle(now);
+    }
+
+    /// The objects.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What scaling said last of a revision.
+    pub fn status(&self, revision: &RevisionId) -> Option<&RevisionStatus> {
+        self.statuses.get(revision)
+    }
+
+    /// The snapshot that the objects make, when anything changed since the last one; and what keeps a revision from
+    /// being in it, in words.
+    pub fn snapshot(&mut self) -> Option<(Snapshot, Vec<String>)> {
+        let version = (self.store.wanted_version(), self.routing.version);
+        if self.published == Some(version) {
+            return None;
+        }
+        let mut warnings = Vec::new();
+        let mut revisions = BTreeMap::new();
+        let mut checked = BTreeMap::new();
+        for (id, object) in self.store.all::<Revision>() {
+            let fresh = match self.checked.remove(id) {
+                Some(known) if Arc::ptr_eq(&known.object, object) => known,
+                known => match check(object, known, &self.cluster, &self.sources) {
+                    Ok(fresh) => fresh,
+                    Err(warning) => {
+                        warnings.push(warning);
+                        continue;
+                    }
+                },
+            };
+            revisions.insert(fresh.revision.id.clone(), Arc::clone(&fresh.revision));
+            checked.insert(id.clone(), fresh);
+        }
+        self.checked = checked;
+        let hosts = self
+            .routing
+            .routes
+            .values()
+            .flatten()
+            .map(|(host, route)| (Arc::clone(host), Arc::clone(route)));
+        self.published = Some(version);
+        self.generation = self.generation.next();
+        Some((
+            Snapshot {
+                generation: self.generation,
+                revisions,
+                hosts: hosts.collect(),
+            },
+            warnings,
+        ))
+    }
+
+    fn settle(&mut self, now: Timestamp) {
+        let context = Context {
+            hosts: Hosts {
+                knative: domains::Hosts {
+                    network: &self.cluster.network,
+                    domains: &self.domains,
+                },
+                by_tag_header: self.cluster.settings.features.tag_header_based_routing.is_enabled(),
+            },
+            statuses: &self.statuses,
+            now,
+        };
+        reconcile::settle(&mut self.store, &mut self.routing, &context);
+        let store = &self.store;
+        if self.statuses.len() <= store.all::<Revision>().len() {
+            return;
+        }
+        self.statuses.retain(|id, _| {
+            store
+                .get::<Revision>(&ObjectId::new(id.namespace(), id.name()))
+                .is_some()
+        });
+    }
+}
+
+/// The domain when `config-domain` says nothing: `localhost`, which needs no DNS. Knative's own default makes every host
+/// a cluster-local one, and its installations all replace it.
+fn on_this_machine() -> DomainConfig {
+    DomainConfig::new(BTreeMap::from([("localhost".to_owned(), BTreeMap::new())]))
+}
+
+fn ask<T: Object>(store: &mut Store, asked: &mut BTreeSet<Key>, object: &T, now: Timestamp) {
+    asked.insert(Key {
+        kind: T::KIND,
+        id: id_of(object.metadata()),
+    });
+    store.apply(object.clone(), now);
+}
+
+/// The checked form of a Revision object. Most changes of an object are of its status or labels: its workload is then the
+/// one that is known, so that nobody downstream sees a change.
+fn check(
+    object: &Arc<Revision>,
+    known: Option<Checked>,
+    cluster: &ClusterConfig,
+    sources: &EnvSources,
+) -> Result<Checked, String> {
+    let reachability = match object
+        .metadata
+        .labels
+        .get("serving.knative.dev/routingState")
+        .map(String::as_str)
+    {
+        Some("active") => Reachability::Reachable,
+        Some("reserve") => Reachability::Unreachable,
+        _ => Reachability::Unknown,
+    };
+    if let Some(known) = known
+        && known.object.metadata.uid == object.metadata.uid
+    {
+        let revision = if known.revision.reachability == reachability {
+            known.revision
+        } else {
+            Arc::new(revision::Revision {
+                reachability,
+                ..revision::Revision::clone(&known.revision)
+            })
+        };
+        return Ok(Checked {
+            revision,
+            object: Arc::clone(object),
+        });
+    }
+    let created = object
+        .metadata
+        .creation_timestamp
+        .as_deref()
+        .and_then(parse_time)
+        .unwrap_or_default();
+    let revision = revision_of(object, created, Surroundings { cluster, sources }).map_err(|faults| {
+        let faults: Vec<String> = faults
+            .iter()
+            .map(|fault| format!("{}: {}", fault.path, fault.message))
+            .collect();
+        format!("revision {} cannot run: {}", id_of(&object.metadata), faults.join("; "))
+    })?;
+    Ok(Checked {
+        revision: Arc::new(revision::Revision {
+            reachability,
+            ..revision
+        }),
+        object: Arc::clone(object),
+    })
+}
+
+fn parse_time(text: &str) -> Option<Timestamp> {
+    let since = humantime::parse_rfc3339(text)
+        .ok()?
+        .duration_since(std::time::UNIX_EPOCH)
+        .ok()?;
+    Some(Timestamp::EPOCH.plus(since))
+}

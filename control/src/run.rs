@@ -1,0 +1,220 @@
+//! The control loop: files and statuses in, snapshots out. The only task that changes desired state.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::Duration;
+
+use manifests::bundle::{self, Bundle, Checked, Input};
+use manifests::exchange::{RevisionStatus, Snapshot};
+use manifests::units::Clock;
+use notify::{RecursiveMode, Watcher as _};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::desired::Desired;
+use crate::server::ServeError;
+use crate::source::{self, Missing, Sources};
+
+/// What the loop owns. Readers share [`Control::desired`] and [`Control::warnings`].
+pub(crate) struct Control {
+    desired: Arc<RwLock<Desired>>,
+    /// What is wrong with files now, and what keeps revisions from running.
+    warnings: Arc<RwLock<Vec<String>>>,
+    /// Of the files only: those of revisions are made anew with each snapshot.
+    about_files: Vec<String>,
+    sources: Sources,
+    bundle: Bundle,
+    paths: Vec<PathBuf>,
+    /// Standard input can be read only once.
+    stdin: Option<Input>,
+    clock: Clock,
+}
+
+impl Control {
+    /// Reads and applies the manifests of `paths`; wrong ones are an error here.
+    ///
+    /// # Errors
+    /// A path that cannot be read, or every problem of the manifests.
+    pub(crate) fn load(paths: Vec<PathBuf>, epoch: u64, clock: &Clock) -> Result<(Self, Snapshot), ServeError> {
+        let inputs = source::read(&paths, Missing::Refused)?;
+        let checked = bundle::bundle(&inputs, None);
+        if !checked.problems.is_empty() {
+            let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
+            return Err(ServeError::Manifests(problems.join("\n")));
+        }
+        let mut sources = Sources::default();
+        sources.judge(inputs.clone(), |_| BTreeSet::new());
+        let mut desired = Desired::new(epoch, || uuid::Uuid::new_v4().to_string());
+        desired.apply(&checked.bundle, clock());
+        let (first, about_revisions) = desired.snapshot().unwrap_or_default();
+        let about_files: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+        let warnings = about_files.iter().cloned().chain(about_revisions).collect();
+        let control = Self {
+            desired: Arc::new(RwLock::new(desired)),
+            warnings: Arc::new(RwLock::new(warnings)),
+            about_files,
+            sources,
+            bundle: checked.bundle,
+            paths,
+            stdin: inputs.into_iter().find(|input| input.name == "-"),
+            clock: Clock::clone(clock),
+        };
+        Ok((control, first))
+    }
+
+    /// Desired state, to read.
+    pub(crate) fn desired(&self) -> Arc<RwLock<Desired>> {
+        Arc::clone(&self.desired)
+    }
+
+    /// What is wrong now, to read.
+    pub(crate) fn warnings(&self) -> Arc<RwLock<Vec<String>>> {
+        Arc::clone(&self.warnings)
+    }
+
+    /// Reads the files again and applies what is right of them; what is wrong keeps its last good state.
+    fn reload(&mut self) {
+        let watched: Vec<PathBuf> = self
+            .paths
+            .iter()
+            .filter(|path| *path != Path::new("-"))
+            .cloned()
+            .collect();
+        let mut inputs = match source::read(&watched, Missing::Absent) {
+            Ok(inputs) => inputs,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the manifests; what was read before stays");
+                self.about_files = vec![format!("{error}; what was read before stays")];
+                return;
+            }
+        };
+        inputs.extend(self.stdin.clone());
+        let mut found = Vec::new();
+        let previous = &self.bundle;
+        let judged = self.sources.judge(inputs, |inputs| {
+            let Checked { problems, .. } = bundle::bundle(inputs, Some(previous));
+            let wrong = problems.iter().map(|problem| problem.file.to_string()).collect();
+            found.extend(problems.iter().map(ToString::to_string));
+            wrong
+        });
+        let checked = bundle::bundle(&judged.inputs, Some(previous));
+        let kept = judged
+            .kept
+            .iter()
+            .map(|file| format!("{file} is wrong: its last good state stays"));
+        let ignored = judged
+            .ignored
+            .iter()
+            .map(|file| format!("{file} is wrong: it is left out"));
+        self.about_files = kept.chain(ignored).chain(found).collect();
+        for warning in &self.about_files {
+            tracing::warn!("{warning}");
+            eprintln!("{warning}");
+        }
+        if self.about_files.is_empty() && !same_objects(previous, &checked.bundle) {
+            eprintln!(
+                "applied {}",
+                judged
+                    .inputs
+                    .iter()
+                    .map(|input| input.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            );
+        }
+        self.about_files
+            .extend(checked.warnings.iter().map(ToString::to_string));
+        self.lock().apply(&checked.bundle, (self.clock)());
+        self.bundle = checked.bundle;
+    }
+
+    /// Publishes the snapshot that follows from what changed, if anything did.
+    fn publish(&mut self, snapshots: &watch::Sender<Arc<Snapshot>>) {
+        let made = self.lock().snapshot();
+        let about_revisions = match made {
+            Some((snapshot, about_revisions)) => {
+                snapshots.send_replace(Arc::new(snapshot));
+                about_revisions
+            }
+            None => return,
+        };
+        let warnings = self.about_files.iter().cloned().chain(about_revisions).collect();
+        *self.warnings.write().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    fn lock(&self) -> RwLockWriteGuard<'_, Desired> {
+        self.desired.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs until `stop`: applies changes of files and statuses from scaling, and publishes snapshots.
+pub(crate) async fn run(
+    mut control: Control,
+    mut statuses: UnboundedReceiver<RevisionStatus>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    stop: CancellationToken,
+) {
+    let (changed_to, mut changed) = unbounded_channel();
+    let _watcher = watch_files(&control.paths, changed_to);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(()) = changed.recv() => {
+                // Editors write in several steps: wait until it is quiet.
+                while tokio::time::timeout(QUIET, changed.recv()).await.is_ok_and(|event| event.is_some()) {}
+                tokio::task::block_in_place(|| control.reload());
+            }
+            Some(status) = statuses.recv() => {
+                control.lock().report(status, (control.clock)());
+                // Statuses come in bursts; a table of all routes is made once for all of them.
+                let until = tokio::time::sleep(COALESCE);
+                tokio::pin!(until);
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = &mut until => break,
+                        Some(status) = statuses.recv() => control.lock().report(status, (control.clock)()),
+                    }
+                }
+            }
+            else => return,
+        }
+        control.publish(&snapshots);
+    }
+}
+
+/// Sends a word whenever something changes where `paths` are. Without a watcher (out of inotify instances, most likely)
+/// Knarr serves on, and says that it does not see changes.
+fn watch_files(paths: &[PathBuf], changed: UnboundedSender<()>) -> Option<notify::RecommendedWatcher> {
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            let _ = changed.send(());
+        }
+    });
+    let watched = watcher.and_then(|mut watcher| {
+        for point in source::watch_points(paths) {
+            watcher.watch(&point, RecursiveMode::NonRecursive)?;
+        }
+        Ok(watcher)
+    });
+    watched
+        .inspect_err(|error| tracing::warn!(%error, "cannot watch the manifests: changes will not be seen"))
+        .ok()
+}
+
+fn same_objects(a: &Bundle, b: &Bundle) -> bool {
+    a.cluster == b.cluster
+        && a.sources == b.sources
+        && a.objects.len() == b.objects.len()
+        && a.objects
+            .iter()
+            .zip(&b.objects)
+            .all(|(a, b)| a.0 == b.0 && a.1.resource == b.1.resource)
+}
+
+/// A change is applied when the files have been quiet for this long.
+const QUIET: Duration = Duration::from_millis(100);
+/// Changes within this time make one snapshot (mechanisms: a table of 100,000 routes takes 15 ms to make).
+const COALESCE: Duration = Duration::from_millis(10);

@@ -1,0 +1,278 @@
+//! A running Knarr: every channel and task of every plane, in the order in which they are made. Nothing else wires.
+//!
+//! ```text
+//! files ─▶ control loop ─ Snapshot ─▶ gateway threads ─ LoadReport ─▶ scaling loop ─▶ driver ─▶ sandboxes
+//!               ▲                         ▲                              │  │
+//!               └──── RevisionStatus ─────┼──────────────────────────────┘  │
+//!                                         └──────── EndpointSet ────────────┘
+//! ```
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use activator::Pools;
+use autoscaler::explain::Explain;
+use gateway::Gateway;
+use manifests::exchange::EndpointSet;
+use manifests::ids::GatewayId;
+use manifests::units::Clock;
+use sandbox::driver::Driver;
+use sandbox::{LocalConfig, LocalDriver, SetupError};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::answers::Live;
+use crate::api::{self, Answers};
+use crate::clock;
+use crate::config::Config;
+use crate::datadir::{DataDir, DataDirError};
+use crate::metrics;
+use crate::run::{self, Control};
+use crate::source::SourceError;
+use crate::status::Status;
+
+/// A running Knarr. Call [`Server::stop`] to end it; dropping it kills its sandboxes.
+pub struct Server {
+    gateway: Gateway,
+    driver: Arc<LocalDriver>,
+    live: Arc<Live>,
+    addresses: Vec<SocketAddr>,
+    admin: SocketAddr,
+    drain_timeout: Duration,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    directory: DataDir,
+}
+
+/// Why Knarr does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory is in use or cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A path with manifests cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The manifests are wrong. Every problem, one per line.
+    #[error("{0}")]
+    Manifests(String),
+    /// Sandboxes cannot run here.
+    #[error(transparent)]
+    Sandboxes(#[from] SetupError),
+    /// The gateway cannot listen.
+    #[error(transparent)]
+    Gateway(#[from] gateway::StartError),
+    /// Something else that the system refused.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was tried.
+        context: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Server {
+    /// Starts every plane and serves the manifests of `paths`.
+    ///
+    /// # Errors
+    /// See [`ServeError`]; nothing is left running then. Wrong manifests are an error here, and only a warning once Knarr
+    /// runs.
+    pub async fn start(config: Config, paths: Vec<PathBuf>) -> Result<Self, ServeError> {
+        let io = |context: &str| {
+            let context = context.to_owned();
+            move |source| ServeError::Io { context, source }
+        };
+        // What can be wrong is looked at before anything runs: settings, manifests, directory, ports, host.
+        let clock: Clock = clock::system();
+        let epoch = clock().as_nanos();
+        let (control, first) = Control::load(paths, epoch, &clock)?;
+        let directory = DataDir::open(&config.data_dir)?;
+        let admin = TcpListener::bind(config.admin)
+            .await
+            .map_err(io(&format!("cannot listen on {}", config.admin)))?;
+        let admin_address = admin.local_addr().map_err(io("the admin port"))?;
+        let socket = api::bind_socket(&directory.socket()).map_err(io(&format!(
+            "cannot make the control socket {}",
+            directory.socket().display()
+        )))?;
+        let metrics = metrics::install();
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+
+        // The four channels between the planes.
+        let (snapshots_to, snapshots) = watch::channel(Arc::new(first));
+        let (reports_to, reports) = unbounded_channel();
+        let (endpoints_to, endpoints) = unbounded_channel();
+        let (statuses_to, statuses) = unbounded_channel();
+
+        // Sandboxes.
+        let driver = LocalDriver::new(LocalConfig {
+            unsafe_no_isolation: config.unsafe_no_isolation,
+            ..LocalConfig::new(directory.path().join("sandboxes"), Clock::clone(&clock))
+        })?;
+
+        // Data plane.
+        let limits = activator::Limits {
+            queue_requests: config.queue_requests,
+            ..activator::Limits::default()
+        };
+        let name = GatewayId("local".into());
+        let pools = Arc::new(Pools::new(
+            config.threads,
+            limits,
+            Clock::clone(&clock),
+            name,
+            reports_to,
+        ));
+        let settings = gateway::Config {
+            threads: config.threads,
+            queue: config.queue_timeout,
+            ..gateway::Config::new(config.listen)
+        };
+        let dial = Arc::new(Dial(Arc::clone(&driver)));
+        let gateway = Gateway::start(
+            &settings,
+            snapshots.clone(),
+            Arc::clone(&pools),
+            dial,
+            Clock::clone(&clock),
+            epoch,
+        )?;
+        let addresses = gateway.addresses().to_vec();
+        tasks.spawn(apply_endpoints(endpoints, Arc::clone(&pools)));
+        tasks.spawn(report_load(Arc::clone(&pools), Clock::clone(&clock), stop.clone()));
+
+        // Scaling.
+        let explain = Explain::default();
+        let inputs = autoscaler::run::Inputs {
+            snapshots,
+            reports,
+            driver: Arc::clone(&driver) as Arc<dyn Driver>,
+            clock: Clock::clone(&clock),
+            catalogue: config.catalogue,
+            explain: explain.clone(),
+            epoch,
+        };
+        let outputs = autoscaler::run::Outputs {
+            endpoints: endpoints_to,
+            statuses: statuses_to,
+        };
+        tasks.spawn(autoscaler::run::run(inputs, outputs, stop.clone()));
+
+        // Control.
+        let live = Arc::new(Live {
+            desired: control.desired(),
+            warnings: control.warnings(),
+            isolation: driver.isolation_warnings().to_vec(),
+            pools,
+            driver: Arc::clone(&driver) as Arc<dyn Driver>,
+            explain,
+            metrics,
+            clock,
+            started: clock::system()(),
+            addresses: addresses.clone(),
+        });
+        tasks.spawn(run::run(control, statuses, snapshots_to, stop.clone()));
+        tasks.spawn(api::serve_admin(
+            admin,
+            Arc::clone(&live) as Arc<dyn Answers>,
+            stop.clone(),
+        ));
+        tasks.spawn(api::serve_socket(
+            socket,
+            Arc::clone(&live) as Arc<dyn Answers>,
+            stop.clone(),
+        ));
+        tasks.close();
+        Ok(Self {
+            gateway,
+            driver,
+            live,
+            addresses,
+            admin: admin_address,
+            drain_timeout: config.drain_timeout,
+            stop,
+            tasks,
+            directory,
+        })
+    }
+
+    /// Where the gateway listens.
+    pub fn listen(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where the admin port listens.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// What Knarr says of itself.
+    pub fn status(&self) -> Status {
+        self.live.status()
+    }
+
+    /// Why a revision runs as it does.
+    ///
+    /// # Errors
+    /// When `target` names nothing.
+    pub fn explain(&self, target: &str, since: Duration, json: bool) -> Result<String, String> {
+        self.live.explain(target, since, json)
+    }
+
+    /// The host's process numbers of a revision's ready sandboxes, by their names.
+    pub async fn processes(&self, namespace: &str, revision: &str) -> Vec<(String, u32)> {
+        self.live.processes(namespace, revision).await
+    }
+
+    /// What `knarr serve` prints first: each service's URL and how to call it without DNS.
+    pub fn greeting(&self) -> String {
+        self.live.greeting(self.admin)
+    }
+
+    /// Ends: no new connections, requests in flight finish (up to the drain timeout), sandboxes stop, nothing is left.
+    pub async fn stop(self) {
+        self.gateway.drain(self.drain_timeout).await;
+        self.stop.cancel();
+        self.driver.shutdown(STOP_GRACE).await;
+        self.tasks.wait().await;
+        drop(std::fs::remove_file(self.directory.socket()));
+    }
+}
+
+/// How the data plane reaches a sandbox: the driver's own way in.
+struct Dial(Arc<LocalDriver>);
+
+impl activator::Dial for Dial {
+    fn dial(
+        &self,
+        sandbox: &manifests::ids::SandboxId,
+    ) -> activator::BoxFuture<'_, std::io::Result<tokio::net::TcpStream>> {
+        self.0.dial(sandbox)
+    }
+}
+
+/// Scaling's endpoint sets, in order, into the pools. Ends when scaling does.
+async fn apply_endpoints(mut endpoints: UnboundedReceiver<EndpointSet>, pools: Arc<Pools>) {
+    while let Some(set) = endpoints.recv().await {
+        pools.apply(&set);
+    }
+}
+
+/// One load report a second, as Knative's activator and queue-proxy.
+async fn report_load(pools: Arc<Pools>, clock: Clock, stop: CancellationToken) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(second.tick()).await.is_some() {
+        pools.publish(clock());
+    }
+}
+
+/// How long a sandbox has to end by itself when Knarr ends; no request is in flight any more then.
+const STOP_GRACE: Duration = Duration::from_secs(5);

@@ -1,0 +1,248 @@
+//! The command line: what may be typed, with the help that `--help` prints.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A serverless platform in one binary: runs Knative manifests on this machine, from zero and back.
+#[derive(Debug, Parser)]
+#[command(name = "knarr", version, propagate_version = true, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  knarr demo                                   show everything on this machine, on loopback
+  knarr serve manifests/examples/hello.yaml    serve a manifest until Ctrl-C
+  knarr run host:/usr/bin/python3 -- -m http.server 8080
+  knarr check my-service.yaml                  every mistake at once
+  knarr get services                           what a running Knarr serves
+  knarr explain hello-00001 --since 10m        why it runs as many replicas as it does";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve manifests until Ctrl-C or SIGTERM; changed files are applied without losing a request
+    #[command(after_help = "\
+Examples:
+  knarr serve manifests/                       a directory: its *.yaml, *.yml and *.json
+  cat app.yaml | knarr serve -                 standard input
+  knarr serve app.yaml --listen 0.0.0.0:80 --listen '[::]:80'")]
+    Serve(Serve),
+    /// Serve one program or image, no YAML needed
+    #[command(after_help = "\
+Examples:
+  knarr run host:/usr/bin/python3 --port 8080 -- -m http.server 8080
+  knarr run host:./target/release/app --name shop --env GREETING=hello --min-scale 1")]
+    Run(Run),
+    /// Check manifests: every error with file, line, field path, what is wrong and what would be right
+    #[command(after_help = "Exit code 0 when all is well, 1 when something is wrong.")]
+    Check(Check),
+    /// Show services, revisions and routes of a running Knarr
+    Get(Get),
+    /// Print what the sandboxes of a service or revision wrote
+    #[command(after_help = "\
+Examples:
+  knarr logs hello                             the service's running and recent sandboxes
+  knarr logs -f --tail 20 hello-00001          follow one revision")]
+    Logs(Logs),
+    /// Say why a revision runs as it does: inputs, clamps, choice, alternatives and their price
+    Explain(Explain),
+    /// Show on this machine what Knarr does: cold start, burst, split, crashes, the cold-start promise
+    Demo(Demo),
+    /// The small HTTP app behind the examples (`knarr workload --help`)
+    #[command(disable_help_flag = true)]
+    Workload {
+        /// Passed on as they are
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  knarr completions bash > /etc/bash_completion.d/knarr")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What `serve` and `run` share.
+#[derive(Debug, Args)]
+pub(crate) struct ServerFlags {
+    /// Address to listen on, IPv4 or IPv6; may be repeated [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Vec<String>,
+    /// Loopback address of the read-only admin port: /metrics, /v1/status [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) admin: Option<String>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Settings file (TOML): the same as these flags, queue bounds and the catalogue of instance specs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Gateway threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Run programs as plain processes where this host allows no isolation at all; only for programs you trust
+    #[arg(long)]
+    pub(crate) unsafe_no_isolation: bool,
+}
+
+/// Which Knarr is meant.
+#[derive(Debug, Args)]
+pub(crate) struct DataDir {
+    /// State, logs and control socket [default: /var/lib/knarr as root, ~/.local/state/knarr otherwise]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Manifest files, directories, or `-` for standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) server: ServerFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// What to run: host:/path/to/program, or host:NAME to look it up
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Arguments of the program
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+    /// The service's name [default: the program's name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The namespace
+    #[arg(long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// The port the program listens on; also its $PORT
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// Environment of the program; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Fewest replicas
+    #[arg(long, value_name = "N")]
+    pub(crate) min_scale: Option<u32>,
+    /// Most replicas
+    #[arg(long, value_name = "N")]
+    pub(crate) max_scale: Option<u32>,
+    /// Requests in flight per replica; 0 is no limit
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<u32>,
+    /// Limit on the latency added by a cold start, as in p99<500ms; picks the cheapest way to idle that keeps it
+    #[arg(long, value_name = "SLA")]
+    pub(crate) cold_start_sla: Option<String>,
+    /// CPU limit, as in 500m or 2
+    #[arg(long)]
+    pub(crate) cpu: Option<String>,
+    /// Memory limit, as in 256Mi
+    #[arg(long)]
+    pub(crate) memory: Option<String>,
+    /// Print the manifest and end
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Manifest files, directories, or `-` for standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Print only errors, no warnings
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// What to show
+    #[arg(default_value = "all")]
+    pub(crate) what: What,
+    /// Only this namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// How to show it
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum What {
+    All,
+    #[value(alias = "service", alias = "ksvc")]
+    Services,
+    #[value(alias = "revision", alias = "rev")]
+    Revisions,
+    #[value(alias = "route", alias = "rt")]
+    Routes,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// A service, revision or sandbox, as NAME or NAMESPACE/NAME
+    #[arg(value_name = "NAME")]
+    pub(crate) target: String,
+    /// Go on printing what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last N lines of each sandbox
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<usize>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// A revision, or a service for its latest one, as NAME or NAMESPACE/NAME
+    #[arg(value_name = "REVISION")]
+    pub(crate) revision: String,
+    /// How far to look back, as in 10m
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    pub(crate) since: Duration,
+    /// How to show it
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Only these scenes; may be repeated [default: all]
+    #[arg(long, value_name = "SCENE")]
+    pub(crate) only: Vec<crate::demo::Scene>,
+    /// Plain lines, no live redrawing (also when standard output is no terminal)
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    control::config::duration("since", text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,74 @@
+//! The promise, first form: when idle, the cheapest rung that keeps the cold-start SLA.
+
+use std::time::Duration;
+
+use loadtest::Plan;
+
+use super::stage::Stage;
+
+const SCENE: &str = "promise";
+
+pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.screen.heading(
+        "5. The promise",
+        "cold-start-sla p99<500ms: one service starts in milliseconds, one takes two seconds",
+    );
+    let (fast, slow) = ("prompt-00001", "sluggish-00001");
+    let settled = stage
+        .wait_until(
+            "idle: until the planner has chosen a rung for both",
+            Duration::from_secs(60),
+            |status| {
+                let rung = |name: &str| {
+                    status
+                        .revisions
+                        .iter()
+                        .find(|it| it.name == name)
+                        .map(|it| it.rung.clone())
+                };
+                rung(fast).as_deref() == Some("zero") && rung(slow).as_deref() == Some("throttled")
+            },
+        )
+        .await;
+    for (name, wanted) in [(fast, "zero"), (slow, "throttled")] {
+        let now = stage.revision(name)?;
+        let seen = format!("{} at {:.4} per hour", now.rung, now.price_per_hour);
+        stage.claim(
+            SCENE,
+            &format!("{name} idles at {wanted}"),
+            seen,
+            settled.is_some() && now.rung == wanted,
+        );
+        for line in stage
+            .server
+            .explain(name, Duration::from_secs(60), false)
+            .unwrap_or_else(|why| why)
+            .lines()
+            .rev()
+            .take(12)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+        {
+            stage.screen.line(format!("  {line}"));
+        }
+    }
+    for service in ["prompt", "sluggish"] {
+        let report = stage
+            .load(
+                "a request at the idle service",
+                Plan::burst(stage.target(service, "/"), 1),
+            )
+            .await?;
+        let took = report.latency.max();
+        let held = report.count(200) == 1 && took < Duration::from_millis(500);
+        let seen = format!("{:.1} ms", took.as_secs_f64() * 1e3);
+        stage.claim(
+            SCENE,
+            &format!("a request at idle {service} is answered within 500 ms"),
+            seen,
+            held,
+        );
+    }
+    Ok(())
+}

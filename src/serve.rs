@@ -1,0 +1,77 @@
+//! `knarr serve`: from flags to a running server, and back out.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use control::config::{Config, RawConfig, RawQueue};
+use control::server::Server;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Serve, ServerFlags};
+
+/// Serves manifests until Ctrl-C or SIGTERM.
+pub(crate) fn serve(args: Serve) -> anyhow::Result<ExitCode> {
+    run(config(args.server)?, args.paths)
+}
+
+/// The settings that flags and `--config` make together.
+pub(crate) fn config(flags: ServerFlags) -> anyhow::Result<Config> {
+    let file = flags
+        .config
+        .as_deref()
+        .map(RawConfig::read)
+        .transpose()?
+        .unwrap_or_default();
+    let flags = RawConfig {
+        listen: flags.listen,
+        admin: flags.admin,
+        data_dir: flags.data.data_dir,
+        threads: flags.threads,
+        drain_timeout: None,
+        queue: RawQueue::default(),
+        specs: Vec::new(),
+        unsafe_no_isolation: flags.unsafe_no_isolation,
+    };
+    Ok(Config::from_raw(flags.over(file))?)
+}
+
+/// Serves `paths` until a signal comes; a second signal ends at once.
+pub(crate) fn run(config: Config, paths: Vec<PathBuf>) -> anyhow::Result<ExitCode> {
+    log_to_stderr();
+    runtime()?.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let server = Server::start(config, paths).await?;
+        print!("{}", server.greeting());
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        eprintln!("finishing requests in flight; once more to end at once");
+        tokio::select! {
+            () = server.stop() => Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+            _ = terminate.recv() => Ok(ExitCode::FAILURE),
+        }
+    })
+}
+
+/// The runtime of everything that is not per request: two threads are plenty.
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("knarr-control")
+        .enable_all()
+        .build()
+}
+
+/// `RUST_LOG` decides what is logged; warnings by default.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .compact()
+        .init();
+}
