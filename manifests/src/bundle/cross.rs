@@ -84,24 +84,18 @@ impl<'a, 'c> Cross<'a, 'c> {
         })
     }
 
-    fn document_of(&self, kind: ObjectKind, id: &ObjectId) -> Option<&'a Document> {
-        let wanted = ObjectKey { kind, id: id.clone() };
-        self.accepted()
-            .find(|(_, key, _)| *key == wanted)
-            .map(|(document, ..)| document)
-    }
-
     /// A Service makes a Configuration and a Route of its own name.
     fn children_of_services(&self, found: &mut Found<'a>) {
+        let services = self.accepted().filter(|(_, key, _)| key.kind == ObjectKind::Service);
+        let services: BTreeMap<ObjectId, &Document> = services.map(|(document, key, _)| (key.id, document)).collect();
         for (document, key, _) in self.accepted() {
             if matches!(key.kind, ObjectKind::Configuration | ObjectKind::Route)
-                && let Some(service) = self.document_of(ObjectKind::Service, &key.id)
+                && let Some(service) = services.get(&key.id)
             {
                 let kind = document.resource.kind();
                 let message = format!("Service {} at {} makes a {kind} of this name", key.id, place(service));
-                found
-                    .refused
-                    .push((document, document.problem("metadata.name", message).hint("rename it")));
+                let problem = document.problem("metadata.name", message).hint("rename it");
+                found.refused.push((document, problem));
             }
         }
     }
