@@ -155,4 +155,6 @@ struct Parent<'a> {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use super::go::quote;
 use super::port::ServingPort;
 use super::volume::Volumes;
 use super::{container, security, syntax, volume};
-use crate::config::{Features, Flag};
+use crate::config::{Features, Flag, SecurePodDefaults};
 use crate::resources::{Container, RevisionSpec};
 
 /// Fields that need no flag, with Knative's own four.
@@ -64,14 +64,13 @@ pub(super) fn validate(spec: &RevisionSpec, features: &Features) -> FieldErrors 
 
 /// Knative: PodSpecMask.
 fn check_fields(spec: &RevisionSpec, features: &Features) -> FieldErrors {
-    let by_flag: [(&str, Flag); 18] = [
+    let by_flag: [(&str, Flag); 15] = [
         ("affinity", features.affinity),
         ("topologySpreadConstraints", features.topology_spread_constraints),
         ("hostAliases", features.host_aliases),
         ("nodeSelector", features.node_selector),
         ("runtimeClassName", features.runtime_class_name),
         ("tolerations", features.tolerations),
-        ("securityContext", features.security_context),
         ("shareProcessNamespace", features.share_process_namespace),
         ("hostIPC", features.host_ipc),
         ("hostPID", features.host_pid),
@@ -81,12 +80,14 @@ fn check_fields(spec: &RevisionSpec, features: &Features) -> FieldErrors {
         ("initContainers", features.init_containers),
         ("dnsPolicy", features.dns_policy),
         ("dnsConfig", features.dns_config),
-        // A token may be refused, not asked for: it is there anyway.
-        ("automountServiceAccountToken", Flag::Disabled),
-        ("ephemeralContainers", Flag::Disabled),
     ];
     let allowed = |field: &str| match field {
+        // A token may be refused, not asked for: it is there anyway.
         "automountServiceAccountToken" => spec.automount_service_account_token == Some(false),
+        // Looked into further below.
+        "securityContext" => {
+            features.security_context.permits() || features.secure_pod_defaults != SecurePodDefaults::Disabled
+        }
         _ => ALLOWED.contains(&field) || by_flag.iter().any(|(name, flag)| *name == field && flag.permits()),
     };
     disallowed(spec.set_fields().into_iter().filter(|field| !allowed(field)))

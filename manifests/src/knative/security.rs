@@ -4,7 +4,7 @@
 use super::check_disallowed;
 use super::field_error::{FieldErrors, generic, invalid_because, out_of_bounds};
 use crate::config::{Features, SecurePodDefaults};
-use crate::resources::{PodSecurityContext, SecurityContext};
+use crate::resources::{PodSecurityContext, SeccompProfile, SecurityContext};
 
 const MAX_ID: i64 = i32::MAX as i64;
 
@@ -36,7 +36,7 @@ pub(super) fn validate(context: &SecurityContext, features: &Features) -> FieldE
         .also(id(context.run_as_group, "runAsGroup"))
 }
 
-/// Of a pod; needs a flag as a whole.
+/// Of a pod; needs a flag, or secure defaults to opt out of.
 pub(super) fn validate_pod(context: &PodSecurityContext, features: &Features) -> FieldErrors {
     const ALLOWED: [&str; 6] = [
         "runAsUser",
@@ -46,10 +46,16 @@ pub(super) fn validate_pod(context: &PodSecurityContext, features: &Features) ->
         "supplementalGroups",
         "seccompProfile",
     ];
+    // With secure defaults on, a pod may opt out of what they would set.
+    let is_plain = |profile: &SeccompProfile| matches!(profile.kind.as_str(), "RuntimeDefault" | "Unconfined");
     let allowed: &[&str] = if features.security_context.permits() {
         &ALLOWED
-    } else {
+    } else if features.secure_pod_defaults == SecurePodDefaults::Disabled {
         &[]
+    } else if context.seccomp_profile.as_ref().is_some_and(is_plain) {
+        &["runAsNonRoot", "seccompProfile"]
+    } else {
+        &["runAsNonRoot"]
     };
     let mut errors = check_disallowed(&context.set_fields(), allowed);
     errors.add(id(context.run_as_user, "runAsUser"));

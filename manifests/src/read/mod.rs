@@ -12,7 +12,9 @@ mod check;
 mod document;
 mod identify;
 mod scalar;
+mod surrogates;
 mod tree;
+mod words;
 
 use std::sync::Arc;
 

@@ -295,3 +295,12 @@ fn golden_objects_are_read_as_they_are() {
         );
     }
 }
+
+#[test]
+fn json_escapes_of_any_plane_are_read() {
+    let text =
+        r#"{"apiVersion": "v1", "kind": "ConfigMap", "data": {"k": "\ud83d\ude00 \u00e9 \/ \"", "é\u0041": "a"}}"#;
+    let (documents, problems) = read("f", text);
+    assert_eq!(problems, []);
+    assert_eq!(documents[0].value["data"], json!({"k": "😀 é / \"", "éA": "a"}));
+}

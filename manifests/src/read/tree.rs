@@ -6,6 +6,7 @@ use std::rc::Rc;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::document::Place;
+use super::surrogates;
 
 /// Deepest nesting, aliases included. The deepest field of a resource lies at 16.
 const MAX_DEPTH: usize = 64;
@@ -64,6 +65,19 @@ impl Node {
 
 /// Parses the documents of a chunk whose first line has this number. Ends at the first syntax error.
 pub(super) fn parse(chunk: &str, first_line: usize) -> Vec<Result<Rc<Node>, SyntaxError>> {
+    let documents = parse_yaml(chunk, first_line);
+    // Only what is not YAML is read as JSON's own: no valid text changes its meaning.
+    let is_escape = |error: &SyntaxError| error.message.contains("Unicode character escape");
+    match documents.last() {
+        Some(Err(error)) if is_escape(error) => match surrogates::join(chunk) {
+            Some(joined) => parse_yaml(&joined, first_line),
+            None => documents,
+        },
+        _ => documents,
+    }
+}
+
+fn parse_yaml(chunk: &str, first_line: usize) -> Vec<Result<Rc<Node>, SyntaxError>> {
     let mut parser = Parser::new_from_str(chunk);
     let mut documents = Vec::new();
     let mut builder = Builder::new(first_line);
