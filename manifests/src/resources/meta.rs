@@ -45,6 +45,11 @@ mirror! {
 }
 
 impl ObjectMeta {
+    /// The owners; empty when not given.
+    pub fn owners(&self) -> &[OwnerReference] {
+        &self.owner_references
+    }
+
     /// The annotation `key`.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
