@@ -20,6 +20,7 @@ use sandbox::conformance;
 use sandbox::driver::Driver;
 use sandbox::{LocalConfig, LocalDriver};
 use support::contract::fixture;
+use support::shut_in::{assert_shut_in, findings};
 use support::{TESTAPP, spec, workload};
 
 const NOBODY: u32 = 65_534;
@@ -84,34 +85,40 @@ fn an_ordinary_users_sandbox_reaches_nothing_either() {
     }
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        let driver = LocalDriver::new(config(dir.path())).unwrap();
+        let driver = LocalDriver::new(config(&dir.path().join("data"))).unwrap();
         assert!(driver.describe().contains("user namespace"), "{}", driver.describe());
-        driver.start(spec("other", workload(&app(), &["serve"]))).await.unwrap();
         let host = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = host.local_addr().unwrap().port();
+        let found = findings(&*driver, &app(), dir.path(), host.local_addr().unwrap().port()).await;
+        assert_shut_in(&found, &app());
+        assert!(found["Uid"].starts_with("65532"), "{}", found["Uid"]);
+        driver.shutdown(Duration::from_secs(5)).await;
+    });
+}
 
-        let secret = dir.path().join("secret");
-        fs::write(&secret, "secret").unwrap();
-        let data_dir = dir.path().display().to_string();
-        // Below the empty /home, /run and /var that a sandbox has of its own.
-        let forbidden = [
-            &data_dir,
-            secret.to_str().unwrap(),
-            "/etc/shadow",
-            "/root",
-            "/run/lock",
-            "/var/lib",
-            "/var/log",
-        ];
-        let mut check = workload(&app(), &["check"]);
-        check.env.insert("FORBIDDEN".to_owned(), forbidden.join(":"));
-        check.env.insert("PORTS".to_owned(), format!("{port}"));
-        driver.start(spec("curious", check)).await.unwrap();
-        let found = support::get(&*driver, "curious", "/").await.unwrap();
-        let reached: Vec<&str> = found.lines().filter(|line| line.contains(": REACHED")).collect();
-        assert!(reached.is_empty(), "{reached:#?}");
-        let refused = found.lines().filter(|line| line.contains(": refused")).count();
-        assert!(refused > forbidden.len() + 15, "every attempt is told:\n{found}");
+#[test]
+fn an_ordinary_users_dialer_keeps_up_and_is_replaced() {
+    if !is_ordinary("an_ordinary_users_dialer_keeps_up_and_is_replaced") {
+        return;
+    }
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let driver = LocalDriver::new(config(dir.path())).unwrap();
+        driver.start(spec("busy", workload(&app(), &["serve"]))).await.unwrap();
+        // Far more connections than sockets are made ahead.
+        let mut open = Vec::new();
+        for _ in 0..50 {
+            open.push(driver.dial(&SandboxId::new("busy")).await.unwrap());
+        }
+        let [spawner] = support::spawners(std::process::id())[..] else {
+            panic!("one spawner")
+        };
+        let dialers = support::children("knarr-dialer", spawner);
+        assert_eq!(dialers.len(), 1);
+        support::kill(dialers[0]);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for _ in 0..20 {
+            assert_eq!(support::get(&*driver, "busy", "/").await.unwrap(), "busy");
+        }
         driver.shutdown(Duration::from_secs(5)).await;
     });
 }

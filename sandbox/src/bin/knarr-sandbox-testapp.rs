@@ -1,7 +1,8 @@
 //! The app of this crate's own tests, and their spawner: a test binary's `main` belongs to the test harness.
 //!
 //! `knarr-sandbox-testapp serve [--after MS] [--for MS CODE] [--say N] [--stubborn] [ID]`, `never`, `crash`, or
-//! `check`, which tries what a sandbox must not be able to do and serves what it found.
+//! `check`, which tries what a sandbox must not be able to do and serves what it found. `drive DIR N` is a driver of its
+//! own with N sandboxes, for tests that kill it.
 
 #![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
 
@@ -24,6 +25,7 @@ fn main() {
             println!("no luck");
             exit(3);
         }
+        Some("drive") => drive(&args[1], args[2].parse().unwrap()),
         Some("check") => answer_all(listen(), &findings()),
         _ => exit(64),
     }
@@ -110,6 +112,55 @@ fn answer(stream: TcpStream, text: &str) -> Option<()> {
         )
         .ok()?;
     }
+}
+
+/// Runs sandboxes until it is killed.
+fn drive(dir: &str, count: u32) {
+    use manifests::ids::{ObjectId, RevisionId, SandboxId};
+    use sandbox::driver::Driver;
+    let clock = std::sync::Arc::new(|| manifests::units::Timestamp::EPOCH);
+    let driver = sandbox::LocalDriver::new(sandbox::LocalConfig::new(dir, clock)).unwrap();
+    let workload = std::sync::Arc::new(manifests::revision::Workload {
+        container: "user-container".into(),
+        image: manifests::revision::Image::Host(env::current_exe().unwrap()),
+        command: Vec::new(),
+        args: vec!["serve".into()],
+        env: std::collections::BTreeMap::new(),
+        working_dir: None,
+        port: 8080,
+        protocol: manifests::revision::Protocol::Http1,
+        cpu_limit: None,
+        memory_limit: None,
+        readiness: manifests::revision::ReadinessProbe {
+            check: manifests::revision::ProbeCheck::Tcp { port: 8080 },
+            success_threshold: 1,
+            failure_threshold: 3,
+            initial_delay: Duration::ZERO,
+            period: None,
+            timeout: Duration::from_secs(1),
+        },
+        stop_grace: Duration::ZERO,
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for i in 0..count {
+            let spec = sandbox::driver::SandboxSpec {
+                id: SandboxId::new(format!("driven-{i}")),
+                revision: RevisionId::new("default", "driven-00001"),
+                configuration: ObjectId::new("default", "driven"),
+                service: None,
+                workload: workload.clone(),
+                limits: sandbox::driver::Limits::default(),
+                deadline: Duration::from_secs(20),
+            };
+            driver.start(spec).await.unwrap();
+        }
+        println!("{}", driver.describe());
+        std::future::pending::<()>().await;
+    });
 }
 
 /// One line per attempt: `name: refused ...` or `name: REACHED ...`.

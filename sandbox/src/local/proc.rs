@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use manifests::units::Bytes;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 /// What a process and its descendants use.
 #[derive(Clone, Copy, Default, Debug)]
@@ -57,6 +58,24 @@ pub(super) fn usage(pid: i32) -> Option<Used> {
         }
     }
     found.then_some(sum)
+}
+
+/// Waits for the dead children called `name` that this process has inherited, because it is init or a subreaper.
+pub(super) fn reap_inherited(name: &str) {
+    for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for pid in children
+            .split_whitespace()
+            .filter_map(|child| child.parse::<i32>().ok())
+        {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if let Some(pid) = Pid::from_raw(pid)
+                && stat.contains(&format!(" ({name}) Z "))
+            {
+                let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            }
+        }
+    }
 }
 
 /// proc_pid_stat(5): fields after the last `)`, which ends the name: 14 and 15 are clock ticks of 10 ms, 20 is the

@@ -10,7 +10,6 @@ use std::time::Duration;
 use manifests::ids::SandboxId;
 use manifests::revision::Image;
 use manifests::units::Timestamp;
-use tokio::sync::watch;
 
 use super::dial;
 use super::end;
@@ -35,45 +34,41 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
     let deadline = tokio::time::sleep(spec.deadline);
     tokio::pin!(deadline);
     let app = App::find(inner, &spec).map_err(StartError::Refused)?;
+    let mut dead: Option<Arc<Link>> = None;
     for _ in 0..TRIES {
-        let mut link = inner.link.subscribe();
-        tokio::select! {
-            () = spawner_or_end(inner, &mut link) => {}
+        let spawner = tokio::select! {
+            spawner = next_spawner(inner, dead.as_ref()) => spawner?,
             () = &mut deadline => break,
-        }
-        let last = &mut String::from("the program was not executed yet");
-        let mut running = match Running::begin(inner, &spec, &app) {
-            // It has died just now; the driver's thread will notice, and replace it.
-            Err(error) if lost_spawner(&error) => tokio::select! {
-                _ = link.changed() => continue,
-                () = &mut deadline => break,
-            },
-            begun => begun?,
         };
-        let result = tokio::select! {
-            result = running.get_ready(&spec, begun, last) => result,
-            () = &mut deadline => {
-                Err(Trouble::Told(StartError::NotReady { after: spec.deadline, last: std::mem::take(last) }))
+        let last = &mut String::from("the program was not executed yet");
+        let attempt = async {
+            let mut running = match Running::begin(inner, &spec, &app) {
+                Ok(running) => running,
+                Err(trouble) => return Err((trouble, None)),
+            };
+            let result = tokio::select! {
+                result = running.get_ready(&spec, begun, last) => result,
+                () = &mut deadline => {
+                    let last = std::mem::take(last);
+                    Err(Trouble::Told(StartError::NotReady { after: spec.deadline, last }))
+                }
+            };
+            match result.and_then(|phases| running.commit().map(|()| phases)) {
+                Ok(phases) => Ok(phases),
+                // An error is told when nothing is left.
+                Err(trouble) => Err((trouble, Some(running.end().await))),
             }
         };
-        let trouble = match result {
-            Ok(phases) => match running.commit() {
-                Ok(()) => {
-                    return Ok(Started {
-                        phases,
-                        warnings: inner.warnings.clone(),
-                    });
-                }
-                Err(trouble) => trouble,
-            },
-            Err(trouble) => trouble,
-        };
-        // An error is told when nothing is left.
-        let exit = running.end().await;
-        match trouble {
-            Trouble::Told(error) => return Err(error),
-            Trouble::Ended => return Err(StartError::Exited(exit)),
-            Trouble::SpawnerDied => {}
+        match attempt.await {
+            Ok(phases) => {
+                return Ok(Started {
+                    phases,
+                    warnings: inner.warnings.clone(),
+                });
+            }
+            Err((Trouble::Told(error), _)) => return Err(error),
+            Err((Trouble::Ended, Some(exit))) => return Err(StartError::Exited(exit)),
+            Err(_) => dead = Some(spawner),
         }
     }
     let failure = Failure::spawner_died();
@@ -84,17 +79,21 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
     .into())
 }
 
-/// Waits until there is a spawner, or will never be one again.
-async fn spawner_or_end(inner: &Inner, link: &mut watch::Receiver<Option<Arc<Link>>>) {
-    let mut finished = inner.finished.subscribe();
-    tokio::select! {
-        _ = link.wait_for(Option::is_some) => {}
-        _ = finished.wait_for(|finished| *finished) => {}
+/// The spawner of the moment, or the one after `dead`.
+async fn next_spawner(inner: &Inner, dead: Option<&Arc<Link>>) -> Result<Arc<Link>, DriverError> {
+    let mut link = inner.link.subscribe();
+    loop {
+        if inner.lock().closing {
+            return Err(DriverError::ShuttingDown);
+        }
+        if let Some(link) = &*link.borrow_and_update()
+            && dead.is_none_or(|dead| !Arc::ptr_eq(dead, link))
+        {
+            return Ok(Arc::clone(link));
+        }
+        // The sender is `inner`, so it is there.
+        let _ = link.changed().await;
     }
-}
-
-fn lost_spawner(error: &StartError) -> bool {
-    matches!(error, StartError::Driver(DriverError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Why a start did not come to its end.
@@ -149,10 +148,10 @@ struct Running<'a> {
 
 impl<'a> Running<'a> {
     /// Takes the name and a shell, and sends the app on its way.
-    fn begin(inner: &'a Arc<Inner>, spec: &SandboxSpec, app: &App) -> Result<Self, StartError> {
-        let reservation = Reservation::take(inner, &spec.id)?;
+    fn begin(inner: &'a Arc<Inner>, spec: &SandboxSpec, app: &App) -> Result<Self, Trouble> {
+        let reservation = Reservation::take(inner, &spec.id).map_err(|e| Trouble::Told(e.into()))?;
         let port = match inner.isolation {
-            Isolation::None => free_port().map_err(|e| exhausted("find a free port", e))?,
+            Isolation::None => free_port().map_err(|e| Trouble::Told(exhausted("find a free port", e)))?,
             _ => spec.workload.port,
         };
         let shell = take_shell(inner, spec)?;
@@ -172,11 +171,10 @@ impl<'a> Running<'a> {
             // A broken pipe is found again, as the shell's end.
             None | Some(Ok(())) => Ok(running),
             Some(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(running),
-            Some(Err(error)) => Err(DriverError::Io {
-                context: "send the plan to the spawner".to_owned(),
-                source: error,
+            Some(Err(source)) => {
+                let context = "send the plan to the spawner".to_owned();
+                Err(Trouble::Told(DriverError::Io { context, source }.into()))
             }
-            .into()),
         }
     }
 
@@ -288,7 +286,7 @@ impl Drop for Reservation<'_> {
 }
 
 /// One from the pool, with its limits rewritten; else a new one.
-fn take_shell(inner: &Inner, spec: &SandboxSpec) -> Result<Arc<Shell>, StartError> {
+fn take_shell(inner: &Inner, spec: &SandboxSpec) -> Result<Arc<Shell>, Trouble> {
     loop {
         let pooled = inner.lock().pool.pop_front();
         inner.refill.notify_one();
@@ -300,17 +298,13 @@ fn take_shell(inner: &Inner, spec: &SandboxSpec) -> Result<Arc<Shell>, StartErro
             Ok(()) => return Ok(shell),
             Err(error) => {
                 inner.kill(&shell);
-                return Err(limits_refused(error));
+                return Err(Trouble::Told(limits_refused(error)));
             }
         }
     }
     inner.new_shell(&spec.limits).map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => DriverError::Io {
-            context: "reach the spawner".to_owned(),
-            source: error,
-        }
-        .into(),
-        _ => limits_refused(error),
+        io::ErrorKind::BrokenPipe => Trouble::SpawnerDied,
+        _ => Trouble::Told(limits_refused(error)),
     })
 }
 

@@ -46,7 +46,8 @@ pub(super) struct Inner {
     pub dialer: Dialer,
     /// For every spawner of this driver.
     pub setup: Setup,
-    pub lock: File,
+    /// Held while this driver lives; the second one by its spawner too, until that has cleaned up.
+    pub locks: [File; 2],
     /// Of the driver's own thread.
     pub runtime: Handle,
     /// A shell was taken, or a spawner has come: the pool may want filling.
@@ -55,7 +56,18 @@ pub(super) struct Inner {
     pub link: watch::Sender<Option<Arc<Link>>>,
     /// True once the driver's thread has nothing left to do.
     pub finished: watch::Sender<bool>,
-    state: Mutex<State>,
+    pub state: Mutex<State>,
+}
+
+/// What is missing, in words for the user.
+pub(super) fn warnings(isolation: Isolation, hierarchy: &Hierarchy) -> Vec<String> {
+    match isolation {
+        Isolation::None => vec![
+            "no isolation: apps run as plain processes of this user, on ports of this host, and see all its files"
+                .to_owned(),
+        ],
+        Isolation::Root | Isolation::UserNamespace => hierarchy.missing().to_vec(),
+    }
 }
 
 /// What changes.
@@ -107,49 +119,6 @@ pub(super) struct Progress {
 }
 
 impl Inner {
-    #[expect(clippy::too_many_arguments, reason = "one caller, which has made each of them")]
-    pub(super) fn new(
-        config: LocalConfig,
-        data_dir: PathBuf,
-        hierarchy: Hierarchy,
-        group: String,
-        logs: LogDir,
-        setup: Setup,
-        lock: File,
-        runtime: Handle,
-        link: Link,
-        prober: Prober,
-        dialer: Dialer,
-    ) -> Self {
-        let isolation = link.isolation;
-        let warnings = match isolation {
-            Isolation::None => vec![
-                "no isolation: apps run as plain processes of this user, on ports of this host, and see all its files"
-                    .to_owned(),
-            ],
-            Isolation::Root | Isolation::UserNamespace => hierarchy.missing().to_vec(),
-        };
-        Self {
-            config,
-            data_dir,
-            isolation,
-            hierarchy,
-            group,
-            warnings,
-            logs,
-            events: broadcast::Sender::new(4096),
-            prober,
-            dialer,
-            setup,
-            lock,
-            runtime,
-            refill: Notify::new(),
-            link: watch::Sender::new(Some(Arc::new(link))),
-            finished: watch::Sender::new(false),
-            state: Mutex::default(),
-        }
-    }
-
     pub(super) fn describe(&self) -> String {
         let how = match self.isolation {
             Isolation::Root => "namespaces, by root",

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Child;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -14,25 +14,33 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, broadcast, watch};
 
 use super::config::{LocalConfig, SetupError};
 use super::dial::{Dialer, Remote};
 use super::end::bury;
 use super::link::Link;
 use super::probe::Prober;
+use super::proc;
 use super::shell::{Failure, Shell, Stage};
 use super::start::RESPAWN;
-use super::state::Inner;
-use super::watched::watch;
+use super::state::{Inner, warnings};
+use super::watched;
 use crate::cgroup::Hierarchy;
 use crate::driver::{ExitStatus, Limits};
 use crate::logs::LogDir;
-use crate::rootfs;
 use crate::spawner::protocol::{Event, Isolation, Setup, ShellId, VERSION};
 use crate::wire;
+use crate::{rootfs, spawner};
 
 /// How long the spawner of a Knarr that was killed may clean up before its successor gives up waiting.
 const PREDECESSOR: Duration = Duration::from_secs(15);
+
+/// How long a driver that was dropped in this process may take to end.
+const DRIVER: Duration = Duration::from_secs(2);
+
+/// How many events a receiver may lag behind.
+const EVENTS: usize = 4096;
 
 /// How long leftovers of a crash are hunted.
 const REAP: Duration = Duration::from_secs(5);
@@ -78,7 +86,8 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
     make(&config.data_dir)?;
     let named = SetupError::io(config.data_dir.display().to_string());
     let data_dir = config.data_dir.canonicalize().map_err(named)?;
-    let lock = take_lock(&data_dir)?;
+    let lock = take_lock(&data_dir, "driver.lock", DRIVER)?;
+    let locks = [lock, take_lock(&data_dir, "spawner.lock", PREDECESSOR)?];
     let mountpoint = data_dir.join("root");
     make(&mountpoint)?;
     let logs = LogDir::open(data_dir.join("logs"), config.logs).map_err(SetupError::io("open the log directory"))?;
@@ -96,40 +105,54 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
         mountpoint,
         cgroup_group: Some(group.clone()),
     };
-    let (link, child) = Link::start(&config.spawner, setup.clone(), &lock)?;
+    let (link, child) = Link::start(&config.spawner, setup.clone(), &locks[1])?;
     let dialer = match link.isolation {
         Isolation::Root => Dialer::in_place().map_err(SetupError::io("open the network namespace"))?,
         Isolation::UserNamespace => Dialer::Remote(Remote::default()),
         Isolation::None => Dialer::Host,
     };
-    let prober = Prober::start().map_err(SetupError::io("start a thread"))?;
-    let handle = runtime.handle().clone();
-    let inner = Inner::new(
-        config, data_dir, hierarchy, group, logs, setup, lock, handle, link, prober, dialer,
-    );
+    let inner = Inner {
+        isolation: link.isolation,
+        warnings: warnings(link.isolation, &hierarchy),
+        config,
+        data_dir,
+        hierarchy,
+        group,
+        logs,
+        events: broadcast::Sender::new(EVENTS),
+        prober: Prober::start().map_err(SetupError::io("start a thread"))?,
+        dialer,
+        setup,
+        locks,
+        runtime: runtime.handle().clone(),
+        refill: Notify::new(),
+        link: watch::Sender::new(Some(Arc::new(link))),
+        finished: watch::Sender::new(false),
+        state: Mutex::default(),
+    };
     Ok((Arc::new(inner), child))
 }
 
-/// A spawner that outlives its Knarr holds the lock until it has cleaned up.
-fn take_lock(data_dir: &Path) -> Result<File, SetupError> {
-    let path = data_dir.join("sandbox.lock");
+/// Two locks: a living driver is told of soon, but a spawner that has outlived its Knarr, and holds the other one until
+/// it has cleaned up, is waited for.
+fn take_lock(data_dir: &Path, name: &str, patience: Duration) -> Result<File, SetupError> {
+    let path = data_dir.join(name);
     let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
     let file = options
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
         .open(&path)
         .map_err(SetupError::io(path.display().to_string()))?;
-    let pause = Duration::from_millis(20);
-    for _ in 0..PREDECESSOR.as_millis() / pause.as_millis() {
+    let pause = Duration::from_millis(10);
+    let mut waited = Duration::ZERO;
+    loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
-            Err(Errno::WOULDBLOCK) => thread::sleep(pause),
+            Err(Errno::WOULDBLOCK) if waited < patience => thread::sleep(pause),
+            Err(Errno::WOULDBLOCK) => return Err(SetupError::InUse(data_dir.to_owned())),
             Err(error) => return Err(SetupError::io(path.display().to_string())(error.into())),
         }
+        waited += pause;
     }
-    Err(SetupError::InUse(data_dir.to_owned()))
 }
 
 /// The cgroup group of a data directory: the same after a crash, different for another directory (FNV-1a).
@@ -156,6 +179,7 @@ async fn supervise(inner: &Arc<Inner>, child: Child) {
             link.close();
             bury_all(inner).await;
             reap(child.take()).await;
+            proc::reap_inherited(spawner::NAME);
         }
         if inner.lock().closing {
             break;
@@ -163,7 +187,7 @@ async fn supervise(inner: &Arc<Inner>, child: Child) {
         let (config, setup, lock) = (
             inner.config.spawner.clone(),
             inner.setup.clone(),
-            inner.lock.try_clone(),
+            inner.locks[1].try_clone(),
         );
         let started = inner.runtime.spawn_blocking(move || {
             let lock = lock.map_err(SetupError::io("copy the lock"))?;
@@ -189,7 +213,7 @@ async fn supervise(inner: &Arc<Inner>, child: Child) {
 
 /// Reads what the spawner says until it is gone.
 async fn listen(inner: &Arc<Inner>, control: &Arc<OwnedFd>) -> io::Result<()> {
-    let control = watch(Arc::clone(control))?;
+    let control = watched::watch(Arc::clone(control))?;
     loop {
         let mut ready = control.readable().await?;
         match ready.try_io(|c| wire::receive::<Event>(c.get_ref().as_fd())) {
@@ -276,7 +300,7 @@ async fn bury_all(inner: &Arc<Inner>) {
 async fn dead(shell: &Shell) -> ExitStatus {
     let killed = ExitStatus::Signal(libc::SIGKILL);
     let Some(held) = shell.held() else { return killed };
-    let Ok(pidfd) = held.pidfd.try_clone().and_then(|fd| watch(Arc::new(fd))) else {
+    let Ok(pidfd) = held.pidfd.try_clone().and_then(|fd| watched::watch(Arc::new(fd))) else {
         return killed;
     };
     let _ = pidfd.readable().await;

@@ -27,6 +27,9 @@ pub(crate) use dialer::{Sockets, Wanted, socket, socket_in};
 /// The hidden first argument.
 pub(crate) const ARGUMENT: &str = "__knarr-spawner";
 
+/// What it is called in process lists; its shells too, until they execute their app.
+pub(crate) const NAME: &str = "knarr-spawner";
+
 /// Becomes the spawner when this process was started as one, and then never returns.
 ///
 /// Every binary that uses [`crate::LocalDriver`] calls this first thing in `main`, before any thread is started.

@@ -31,7 +31,7 @@ const CLEANUP: Duration = Duration::from_secs(10);
 /// Runs until Knarr is gone; returns the exit code.
 pub(super) fn run() -> i32 {
     setup::calm_down();
-    let _ = rustix::thread::set_name(c"knarr-spawner");
+    let _ = std::ffi::CString::new(super::NAME).map(|name| rustix::thread::set_name(&name));
     match wire::wait::<Request>(CONTROL) {
         // The descriptors that came along are the lock on the data directory: released when this process ends.
         Ok((Request::Setup(setup), _lock)) => match begin(setup) {

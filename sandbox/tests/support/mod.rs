@@ -3,12 +3,12 @@
 #![allow(dead_code, unreachable_pub, clippy::disallowed_methods, clippy::unwrap_used)]
 
 pub mod contract;
+pub mod shut_in;
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use manifests::ids::{ObjectId, RevisionId, SandboxId};
 use manifests::revision::{Image, ProbeCheck, Protocol, ReadinessProbe, Workload};
@@ -113,105 +113,24 @@ pub async fn get(driver: &dyn Driver, id: &str, path: &str) -> std::io::Result<S
     }
 }
 
-/// What a leak would show in: counted for the whole host, so tests that compare it must not run beside others.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Host {
-    pub processes: BTreeSet<String>,
-    pub mounts: String,
-    pub cgroups: BTreeSet<PathBuf>,
-    pub netns: usize,
-    pub fds: usize,
-    pub temporary: BTreeSet<PathBuf>,
-}
-
-impl Host {
-    pub fn now() -> Self {
-        Self {
-            processes: processes(),
-            mounts: fs::read_to_string("/proc/self/mounts").unwrap(),
-            cgroups: cgroups(),
-            netns: namespaces("net"),
-            fds: fs::read_dir("/proc/self/fd").unwrap().count(),
-            temporary: fs::read_dir(std::env::temp_dir())
-                .unwrap()
-                .flatten()
-                .map(|e| e.path())
-                .collect(),
-        }
-    }
-
-    /// Waits until the host is as before: the kernel frees some things a little later.
-    pub fn assert_again(&self, what: &str) {
-        let end = Instant::now() + Duration::from_secs(15);
-        loop {
-            let now = Self::now();
-            if now == *self {
-                return;
-            }
-            assert!(
-                Instant::now() < end,
-                "{what}: the host is not as before\nbefore: {self:#?}\nnow: {now:#?}"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-/// Processes of this test binary's making: our descendants, and anything that runs our binaries.
-fn processes() -> BTreeSet<String> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|e| {
-            let pid: u32 = e.file_name().to_str()?.parse().ok()?;
-            let name = fs::read_to_string(e.path().join("comm")).ok()?;
-            let line = fs::read_to_string(e.path().join("cmdline"))
-                .unwrap_or_default()
-                .replace('\0', " ");
-            let ours =
-                name.starts_with("knarr-") || line.contains("knarr-sandbox-testapp") || line.contains("sleep 97531");
-            (ours && pid != std::process::id()).then(|| format!("{pid} {name}{line}"))
-        })
-        .collect()
-}
-
-pub fn cgroups() -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    let mut todo = vec![PathBuf::from("/sys/fs/cgroup")];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                if entry.file_name().to_string_lossy().starts_with("knarr-") {
-                    found.insert(entry.path());
-                }
-                todo.push(entry.path());
-            }
-        }
-    }
-    found
-}
-
-/// How many namespaces of a kind processes are in.
-pub fn namespaces(kind: &str) -> usize {
-    let links: BTreeSet<PathBuf> = fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|e| fs::read_link(e.path().join("ns").join(kind)).ok())
-        .collect();
-    links.len()
-}
-
 /// The spawner processes whose parent is `parent`.
 pub fn spawners(parent: u32) -> Vec<i32> {
+    children("knarr-spawner", i32::try_from(parent).unwrap())
+}
+
+/// The living children of `parent` of this name.
+pub fn children(name: &str, parent: i32) -> Vec<i32> {
     fs::read_dir("/proc")
         .unwrap()
         .flatten()
         .filter_map(|e| {
             let pid: i32 = e.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_to_string(e.path().join("stat")).ok()?;
-            let (name, rest) = stat.rsplit_once(") ")?;
-            let ppid: u32 = rest.split(' ').nth(1)?.parse().ok()?;
-            (name.ends_with("(knarr-spawner") && ppid == parent).then_some(pid)
+            let (own_name, rest) = stat.rsplit_once(") ")?;
+            let mut rest = rest.split(' ');
+            let (state, ppid) = (rest.next()?, rest.next()?.parse::<i32>().ok()?);
+            let found = own_name.split_once(" (")?.1 == name && ppid == parent && state != "Z";
+            found.then_some(pid)
         })
         .collect()
 }

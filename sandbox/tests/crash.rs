@@ -1,0 +1,207 @@
+//! Whatever is killed, the host is afterwards as it was before. One test: it compares the whole process.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifests::ids::SandboxId;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sandbox::driver::{Driver, Event, ExitStatus};
+use sandbox::test_support::HostSnapshot;
+use sandbox::{LocalDriver, SetupError};
+use support::{TESTAPP, get, kill, serve, spawners};
+use tokio::sync::broadcast::Receiver;
+use tokio::time::timeout;
+
+const BOUND: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_is_as_before_whoever_dies() {
+    if !support::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let before = HostSnapshot::take();
+
+    let driver = support::driver(dir.path());
+    assert!(
+        matches!(second(dir.path()), SetupError::InUse(_)),
+        "two drivers on one directory"
+    );
+    an_app_is_killed(&driver).await;
+    the_spawner_is_killed(&driver).await;
+    random_cycles(&driver, 500).await;
+    driver.shutdown(Duration::from_secs(1)).await;
+    drop(driver);
+    before.assert_same_within(BOUND);
+
+    dropped_without_a_shutdown(dir.path()).await;
+    before.assert_same_within(BOUND);
+    knarr_is_killed(dir.path());
+    before.assert_same_within(BOUND);
+    knarr_and_its_spawner_are_killed_at_once(dir.path()).await;
+    before.assert_same_within(BOUND);
+}
+
+/// In a process of its own time: a lock that is waited for.
+fn second(dir: &Path) -> SetupError {
+    match LocalDriver::new(support::config(dir)) {
+        Err(error) => error,
+        Ok(_) => panic!("there are two"),
+    }
+}
+
+async fn an_app_is_killed(driver: &Arc<LocalDriver>) {
+    let mut events = driver.events();
+    driver.start(serve("victim")).await.unwrap();
+    let pid = driver.stats(&SandboxId::new("victim")).await.unwrap().main_pid.unwrap();
+    kill(i32::try_from(pid).unwrap());
+    let (id, status) = exited(&mut events).await;
+    assert_eq!((id.as_str(), status), ("victim", ExitStatus::Signal(9)));
+    assert!(driver.dial(&id).await.is_err());
+    assert_eq!(driver.list(), []);
+}
+
+async fn the_spawner_is_killed(driver: &Arc<LocalDriver>) {
+    for round in 0..3 {
+        let mut events = driver.events();
+        let names: BTreeSet<String> = (0..5).map(|i| format!("orphan-{round}-{i}")).collect();
+        for name in &names {
+            driver.start(serve(name)).await.unwrap();
+        }
+        let [spawner] = spawners(std::process::id())[..] else {
+            panic!("one spawner")
+        };
+        // One is on its way in that moment: it starts with the next spawner.
+        let late = format!("late-{round}");
+        let starting = tokio::spawn({
+            let (driver, spec) = (Arc::clone(driver), serve(&late));
+            async move { driver.start(spec).await }
+        });
+        kill(spawner);
+        let mut gone = BTreeSet::new();
+        while gone.len() < names.len() {
+            let (id, status) = exited(&mut events).await;
+            assert_eq!(status, ExitStatus::Signal(9));
+            if id.as_str() != late {
+                assert!(gone.insert(id.as_str().to_owned()), "{id}: told twice");
+            }
+        }
+        assert_eq!(gone, names);
+        // It may have been ready just before.
+        if starting.await.unwrap().is_ok() && driver.list().iter().any(|id| id.as_str() == late) {
+            driver
+                .stop(&SandboxId::new(late.as_str()), Duration::ZERO)
+                .await
+                .unwrap();
+        }
+        driver.start(serve("after")).await.unwrap();
+        assert_eq!(get(&**driver, "after", "/").await.unwrap(), "after");
+        driver
+            .stop(&SandboxId::new("after"), Duration::from_secs(5))
+            .await
+            .unwrap();
+    }
+}
+
+/// Starts, stops, kills and dropped starts in any order, up to eight at once.
+async fn random_cycles(driver: &Arc<LocalDriver>, cycles: u32) {
+    let mut random = StdRng::seed_from_u64(7);
+    let mut running = Vec::new();
+    for cycle in 0..cycles {
+        let (id, what) = (format!("cycle-{cycle}"), random.random_range(0..4));
+        let driver = Arc::clone(driver);
+        let pause = Duration::from_micros(random.random_range(0..3000));
+        running.push(tokio::spawn(async move {
+            let name = SandboxId::new(id.as_str());
+            if what == 0 {
+                // Dropped midway, or it was quicker.
+                if timeout(pause, driver.start(serve(&id))).await.is_ok() {
+                    driver.stop(&name, Duration::ZERO).await.unwrap();
+                }
+                return;
+            }
+            driver.start(serve(&id)).await.unwrap();
+            match what {
+                1 => assert!(
+                    driver
+                        .stop(&name, BOUND)
+                        .await
+                        .unwrap()
+                        .is_some_and(|e| e.status == ExitStatus::Code(0))
+                ),
+                2 => drop(driver.stop(&name, Duration::ZERO).await.unwrap()),
+                _ => {
+                    let pid = driver.stats(&name).await.unwrap().main_pid.unwrap();
+                    kill(i32::try_from(pid).unwrap());
+                    driver.stop(&name, Duration::ZERO).await.unwrap();
+                }
+            }
+        }));
+        if running.len() == 8 {
+            for one in running.drain(..) {
+                one.await.unwrap();
+            }
+        }
+    }
+    for one in running {
+        one.await.unwrap();
+    }
+    assert_eq!(driver.list(), []);
+}
+
+async fn dropped_without_a_shutdown(dir: &Path) {
+    let driver = support::driver(dir);
+    driver.start(serve("left")).await.unwrap();
+    drop(driver);
+}
+
+fn knarr_is_killed(dir: &Path) {
+    let mut knarr = knarr(dir);
+    knarr.kill().unwrap();
+    knarr.wait().unwrap();
+}
+
+async fn knarr_and_its_spawner_are_killed_at_once(dir: &Path) {
+    let mut knarr = knarr(dir);
+    let [spawner] = spawners(knarr.id())[..] else {
+        panic!("one spawner")
+    };
+    kill(spawner);
+    knarr.kill().unwrap();
+    knarr.wait().unwrap();
+    // Nobody was left to remove the cgroups; the next start does.
+    let driver = support::driver(dir);
+    driver.start(serve("next")).await.unwrap();
+    driver.shutdown(Duration::ZERO).await;
+}
+
+/// A driver in a process of its own, with five sandboxes.
+fn knarr(dir: &Path) -> Child {
+    let mut knarr = Command::new(TESTAPP)
+        .arg("drive")
+        .arg(dir)
+        .arg("5")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(knarr.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(line.contains("namespaces"), "{line}");
+    knarr
+}
+
+async fn exited(events: &mut Receiver<Event>) -> (SandboxId, ExitStatus) {
+    let Event::Exited { id, exit, .. } = timeout(BOUND, events.recv()).await.unwrap().unwrap();
+    (id, exit.status)
+}

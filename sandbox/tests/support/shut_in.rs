@@ -1,0 +1,105 @@
+//! What an app finds out from inside its sandbox, and what must be true of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use manifests::revision::ProbeCheck;
+use sandbox::driver::Driver;
+
+use super::{get, spec, workload};
+
+/// The findings of the app's `check`, by name.
+pub async fn findings(driver: &dyn Driver, testapp: &str, dir: &Path, host_port: u16) -> BTreeMap<String, String> {
+    let own = dir.join("secret");
+    fs::write(&own, "s").unwrap();
+    let forbidden = [
+        "/etc/shadow",
+        "/var/run/docker.sock",
+        "/run",
+        "/root",
+        "/home",
+        "/var/lib",
+        "/var/log",
+        "/boot",
+        "/mnt",
+        "/srv",
+    ];
+    let mut check = workload(testapp, &["check"]);
+    let forbidden = forbidden.join(":") + ":" + &own.display().to_string() + ":" + &dir.display().to_string();
+    check.env.insert("FORBIDDEN".into(), forbidden);
+    // Its neighbour listens on 8081, the host on `host_port`.
+    check.env.insert("PORTS".into(), format!("8081,{host_port}"));
+    let mut neighbour = workload(testapp, &["serve"]);
+    neighbour.port = 8081;
+    neighbour.readiness.check = ProbeCheck::Tcp { port: 8081 };
+    driver.start(spec("neighbour", neighbour)).await.unwrap();
+    driver.start(spec("check", check)).await.unwrap();
+    let found = get(driver, "check", "/").await.unwrap();
+    println!("{found}");
+    found
+        .lines()
+        .map(|line| {
+            let (name, value) = line.split_once(':').unwrap();
+            (name.to_owned(), value.trim().to_owned())
+        })
+        .collect()
+}
+
+/// What must hold for root and for an ordinary user alike.
+pub fn assert_shut_in(found: &BTreeMap<String, String>, testapp: &str) {
+    for (name, value) in found {
+        // Some directories exist inside, and are empty.
+        assert!(
+            !value.starts_with("REACHED") || value == "REACHED 0 entries",
+            "{name}: {value}"
+        );
+    }
+    let is = |name: &str, value: &str| assert_eq!(found[name], value, "{name}");
+    is("Pid", "1");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        is(set, "0000000000000000");
+    }
+    is("NoNewPrivs", "1");
+    is("Seccomp", "2");
+    is("processes", "1");
+    is("interfaces", "lo");
+    is("ls /home", "");
+    is("ls /run", "");
+    is("ls /sys", "");
+    // Nothing but the way to the test app, where that is built below /tmp.
+    let way = Path::new(TESTAPP)
+        .strip_prefix("/tmp")
+        .ok()
+        .and_then(|p| p.iter().next());
+    assert!(
+        found["ls /tmp"].is_empty() || way == Some(found["ls /tmp"].as_ref()),
+        "{}",
+        found["ls /tmp"]
+    );
+    is("ls /var", "run tmp");
+    is("tmp", "Ok(())");
+    is("stdout", "Ok(())");
+    is("low port", "Ok(())");
+    assert!(
+        !found["Uid"].starts_with('0') && !found["Gid"].starts_with('0'),
+        "{} {}",
+        found["Uid"],
+        found["Gid"]
+    );
+    assert!(
+        found["cgroup"].split(' ').all(|line| line.ends_with(":/")),
+        "{}",
+        found["cgroup"]
+    );
+    // Its standard streams, its listener, and the directory it is just reading.
+    for fd in found["fds"].split(' ').filter(|fd| !fd.is_empty()) {
+        let (number, target) = fd.split_once('=').unwrap();
+        let expected = match number {
+            "0" => "/dev/null",
+            "1" | "2" => "pipe:",
+            _ => "socket:",
+        };
+        assert!(target.starts_with(expected), "{fd} of {}", found["fds"]);
+    }
+}
