@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::document::Place;
 use super::tree::{Data, Entry, Node, Scalar};
 use super::words::{empty, expected, found, hint_for_type, is_time, whole};
+use crate::nearest;
 use crate::problem::Problem;
 use crate::resources::{Base64, ObjectShape, Quantity, Shape};
 
@@ -258,7 +259,7 @@ impl<'a> Checker<'a> {
         if let Some(elsewhere) = elsewhere(self.root, key, path) {
             return format!("`{key}` belongs in {elsewhere}");
         }
-        if let Some(name) = crate::nearest(key, names()) {
+        if let Some(name) = nearest(key, names()) {
             return format!("did you mean `{name}`?");
         }
         if object.fields.len() <= 8 {

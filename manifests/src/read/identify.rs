@@ -95,7 +95,7 @@ fn find_kind(file: &Arc<str>, index: usize, root: &Node, entries: &[Entry]) -> R
         ("kind", &kind, "Service"),
     ] {
         if value.is_none() {
-            let misspelt = crate::nearest(
+            let misspelt = nearest(
                 key,
                 entries
                     .iter()
@@ -136,7 +136,7 @@ fn find_kind(file: &Arc<str>, index: usize, root: &Node, entries: &[Entry]) -> R
             hint,
         )]);
     }
-    let hint = match crate::nearest(&kind, KINDS.iter().map(|known| known.kind)) {
+    let hint = match nearest(&kind, KINDS.iter().map(|known| known.kind)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!(
             "Knarr reads {}",
