@@ -68,7 +68,7 @@ pub fn assert_shut_in(found: &BTreeMap<String, String>, testapp: &str) {
     is("ls /run", "");
     is("ls /sys", "");
     // Nothing but the way to the test app, where that is built below /tmp.
-    let way = Path::new(TESTAPP)
+    let way = Path::new(testapp)
         .strip_prefix("/tmp")
         .ok()
         .and_then(|p| p.iter().next());
