@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use manifests::bundle::{self, Input};
 
 use crate::args::Run;
 use crate::serve;
@@ -21,6 +22,12 @@ pub(crate) fn run(args: Run) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = serve::config(args.server)?;
+    let input = Input { name: "manifest".to_owned(), text: manifest.clone() };
+    let checked = bundle::bundle(&[input], None);
+    if !checked.problems.is_empty() {
+        let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
+        bail!("the flags make this manifest, which cannot be served:\n{manifest}{}", problems.join("\n"));
+    }
     let directory = config.data_dir.join("run");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let file = directory.join(format!("{}.{name}.yaml", args.namespace));

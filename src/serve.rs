@@ -1,10 +1,13 @@
 //! `knarr serve`: from flags to a running server, and back out.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use control::config::{Config, RawConfig, RawQueue};
 use control::server::Server;
+use control::status::Ready;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Serve, ServerFlags};
@@ -42,10 +45,11 @@ pub(crate) fn run(config: Config, paths: Vec<PathBuf>) -> anyhow::Result<ExitCod
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let server = Server::start(config, paths).await?;
-        print!("{}", server.greeting());
+        println!("{}", server.greeting());
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            () = tell_readiness(&server) => {}
         }
         eprintln!("finishing requests in flight; once more to end at once");
         tokio::select! {
@@ -54,6 +58,29 @@ pub(crate) fn run(config: Config, paths: Vec<PathBuf>) -> anyhow::Result<ExitCod
             _ = terminate.recv() => Ok(ExitCode::FAILURE),
         }
     })
+}
+
+/// Prints whenever a service becomes ready, or stops being so, and why.
+async fn tell_readiness(server: &Server) {
+    let mut told: BTreeMap<(String, String), Ready> = BTreeMap::new();
+    loop {
+        let now: BTreeMap<_, _> =
+            server.services().into_iter().map(|it| ((it.namespace, it.name), (it.ready, it.latest_ready))).collect();
+        told.retain(|id, _| now.contains_key(id));
+        for (id, (ready, latest)) in now {
+            if told.get(&id) == Some(&ready) {
+                continue;
+            }
+            let (namespace, name) = &id;
+            match ready.status.as_str() {
+                "True" => eprintln!("{namespace}/{name} is ready: {latest}"),
+                "False" => eprintln!("{namespace}/{name} is not ready: {}: {}", ready.reason, ready.message),
+                _ => {}
+            }
+            told.insert(id, ready);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// The runtime of everything that is not per request: two threads are plenty.

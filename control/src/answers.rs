@@ -51,11 +51,7 @@ impl Answers for Live {
             started_ms: self.started.as_millis(),
             listen: self.addresses.iter().map(ToString::to_string).collect(),
             warnings: self.isolation.iter().chain(warnings.iter()).cloned().collect(),
-            services: store
-                .all::<Service>()
-                .values()
-                .map(|service| self.service(service))
-                .collect(),
+            services: self.services_of(&desired),
             revisions: store
                 .all::<Revision>()
                 .values()
@@ -159,6 +155,15 @@ impl Live {
             }
         }
         processes
+    }
+
+    /// The services alone.
+    pub(crate) fn services(&self) -> Vec<ServiceStatus> {
+        self.services_of(&self.desired())
+    }
+
+    fn services_of(&self, desired: &Desired) -> Vec<ServiceStatus> {
+        desired.store().all::<Service>().values().map(|service| self.service(service)).collect()
     }
 
     fn desired(&self) -> RwLockReadGuard<'_, Desired> {

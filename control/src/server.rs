@@ -34,7 +34,7 @@ use crate::datadir::{DataDir, DataDirError};
 use crate::metrics;
 use crate::run::{self, Control};
 use crate::source::SourceError;
-use crate::status::Status;
+use crate::status::{ServiceStatus, Status};
 
 /// A running Knarr. Call [`Server::stop`] to end it; dropping it kills its sandboxes.
 pub struct Server {
@@ -216,6 +216,11 @@ impl Server {
     /// What Knarr says of itself.
     pub fn status(&self) -> Status {
         self.live.status()
+    }
+
+    /// The services alone; cheaper than the whole [`Self::status`].
+    pub fn services(&self) -> Vec<ServiceStatus> {
+        self.live.services()
     }
 
     /// Why a revision runs as it does.
