@@ -4,8 +4,9 @@
 //! cargo bench -p knarr-activator
 //! ```
 //!
-//! Prints nanoseconds per request for one and two threads, on one revision and on one revision per thread. Each round is
-//! repeated and the median is shown with its spread; nothing is asserted.
+//! Prints milliseconds per snapshot of 100,000 revisions, and nanoseconds per request for one and two threads, on one
+//! revision and on one revision per thread. Each is repeated and the median is shown with its spread; nothing is
+//! asserted.
 
 #![cfg(not(loom))]
 
@@ -15,6 +16,8 @@ mod support;
 use std::sync::{Arc, Barrier};
 
 use activator::{Limits, Pool};
+use manifests::ids::RevisionId;
+use manifests::revision::Revision;
 use manifests::units::Clock;
 use support::World;
 
@@ -41,6 +44,7 @@ fn main() {
         clock().since(start).as_secs_f64() * 1e9 / f64::from(REQUESTS)
     };
     show("of which two looks at the clock", (0..rounds).map(looks).collect());
+    snapshots(&clock, rounds);
     for (limit, sandboxes) in [(0, 1), (0, 8), (1, 8), (100, 8)] {
         for threads in [1, 2] {
             for shared in [true, false] {
@@ -58,6 +62,32 @@ fn main() {
             }
         }
     }
+}
+
+/// Milliseconds for a snapshot of 100,000 revisions of which one has changed.
+fn snapshots(clock: &Clock, rounds: usize) {
+    let mut world = World::with_clock(1, Limits::default(), Arc::clone(clock), Arc::default());
+    let shape = support::revision("shape", 0);
+    let mut change = |number: usize, generation: u64| {
+        let id = RevisionId::new("default", format!("app-{number:05}"));
+        let revision = Arc::new(Revision {
+            id: id.clone(),
+            ..shape.clone()
+        });
+        world.snapshot.revisions.insert(id, revision);
+        world.snapshot.generation.counter = generation;
+        let start = clock();
+        if generation > 0 {
+            world.pools.apply_snapshot(&world.snapshot);
+        }
+        clock().since(start).as_secs_f64() * 1e3
+    };
+    for number in 0..100_000 {
+        change(number, 0);
+    }
+    println!("{:<44} {:>10.0}", "snapshot, 100,000 new revisions, ms", change(0, 1));
+    let times = (0..rounds).map(|round| change(round, 2)).collect();
+    show("snapshot, 100,000 revisions, 1 changed, ms", times);
 }
 
 fn show(name: &str, mut times: Vec<f64>) {
