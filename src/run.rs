@@ -22,11 +22,17 @@ pub(crate) fn run(args: Run) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = serve::config(args.server)?;
-    let input = Input { name: "manifest".to_owned(), text: manifest.clone() };
+    let input = Input {
+        name: "manifest".to_owned(),
+        text: manifest.clone(),
+    };
     let checked = bundle::bundle(&[input], None);
     if !checked.problems.is_empty() {
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
-        bail!("the flags make this manifest, which cannot be served:\n{manifest}{}", problems.join("\n"));
+        bail!(
+            "the flags make this manifest, which cannot be served:\n{manifest}{}",
+            problems.join("\n")
+        );
     }
     let directory = config.data_dir.join("run");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;

@@ -64,8 +64,11 @@ pub(crate) fn run(config: Config, paths: Vec<PathBuf>) -> anyhow::Result<ExitCod
 async fn tell_readiness(server: &Server) {
     let mut told: BTreeMap<(String, String), Ready> = BTreeMap::new();
     loop {
-        let now: BTreeMap<_, _> =
-            server.services().into_iter().map(|it| ((it.namespace, it.name), (it.ready, it.latest_ready))).collect();
+        let now: BTreeMap<_, _> = server
+            .services()
+            .into_iter()
+            .map(|it| ((it.namespace, it.name), (it.ready, it.latest_ready)))
+            .collect();
         told.retain(|id, _| now.contains_key(id));
         for (id, (ready, latest)) in now {
             if told.get(&id) == Some(&ready) {

@@ -163,7 +163,12 @@ impl Live {
     }
 
     fn services_of(&self, desired: &Desired) -> Vec<ServiceStatus> {
-        desired.store().all::<Service>().values().map(|service| self.service(service)).collect()
+        desired
+            .store()
+            .all::<Service>()
+            .values()
+            .map(|service| self.service(service))
+            .collect()
     }
 
     fn desired(&self) -> RwLockReadGuard<'_, Desired> {

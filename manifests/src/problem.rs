@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 /// One thing that is wrong, with its place and what would be right.
 ///
-/// Prints as `FILE:LINE: PATH: message; hint`. Places that are not known are left out.
+/// Prints as `FILE:LINE (document N): PATH: message; hint`. Places that are not known are left out, and so is the first
+/// document, which most files have only.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Problem {
     /// The file as the user named it, or `-`.
@@ -66,6 +67,9 @@ impl fmt::Display for Problem {
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
+        if self.document > 0 {
+            write!(f, " (document {})", self.document + 1)?;
+        }
         // Knative's messages end in the path already.
         if !self.path.is_empty() && !self.message.ends_with(&self.path) {
             write!(f, ": {}", self.path)?;
@@ -93,6 +97,10 @@ mod tests {
         assert_eq!(
             problem.to_string(),
             "a.yaml:3: spec.template: no kind; write `kind: Service`"
+        );
+        assert_eq!(
+            Problem::new(&file, 1, "no kind").at(9, 1).to_string(),
+            "a.yaml:9 (document 2): no kind"
         );
     }
 }

@@ -131,7 +131,8 @@ impl Scaler {
             }
         };
         let of = |level| cx.catalogue.price(rung(level), &self.revision.workload).0;
-        PricePerHour(self.sandboxes.iter().map(|sandbox| of(sandbox.limits)).sum())
+        // Not `sum`: that of nothing is -0.0, which users would see.
+        PricePerHour(self.sandboxes.iter().fold(0.0, |sum, sandbox| sum + of(sandbox.limits)))
     }
 
     fn target(&self) -> (&'static str, f64) {

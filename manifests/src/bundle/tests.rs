@@ -101,10 +101,10 @@ fn doubles_and_clashes_name_both_places() {
     assert_eq!(
         lines(&checked.problems),
         [
-            "a.yaml:17: metadata.name: Service default/hello is defined twice, first at a.yaml:5; remove one, or rename it",
+            "a.yaml:17 (document 2): metadata.name: Service default/hello is defined twice, first at a.yaml:5; remove one, or rename it",
             "b.yaml:4: metadata.name: Service default/hello at a.yaml:5 makes a Route of this name; rename it",
             "b.yaml:4: metadata.name: host hello.default.svc.cluster.local is served by a.yaml:5 already; choose another name or tag",
-            "b.yaml:9: metadata.name: host blue-hello.default.svc.cluster.local is served by a.yaml:5 already; choose another name or tag",
+            "b.yaml:9 (document 2): metadata.name: host blue-hello.default.svc.cluster.local is served by a.yaml:5 already; choose another name or tag",
         ]
     );
     assert_eq!(names(&checked.bundle), ["Service default/hello"]);
@@ -147,7 +147,7 @@ fn what_is_not_built_is_refused_and_a_domain_mapping_only_warned_of() {
     );
     assert_eq!(
         lines(&checked.warnings),
-        ["-:14: not supported yet: kind; the DomainMapping is checked, but not served"]
+        ["-:14 (document 2): not supported yet: kind; the DomainMapping is checked, but not served"]
     );
     assert_eq!(names(&checked.bundle), ["DomainMapping default/a.example.com"]);
 }
