@@ -11,6 +11,7 @@
 //! Only revisions that have something to wait for stand in the timer set; one that is idle at zero, or stands idle on a
 //! rung, costs nothing until a report names it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,12 +80,13 @@ pub enum Event {
 pub struct Fleet {
     revisions: HashMap<RevisionId, Entry>,
     due: BTreeSet<(Timestamp, RevisionId)>,
-    snapshot: Generation,
+    /// The one in place; the next is compared with it.
+    snapshot: Arc<Snapshot>,
     cx: Context,
 }
 
 struct Entry {
-    scaler: Scaler,
+    scaler: Box<Scaler>,
     /// Where it stands in `due`.
     due: Option<Timestamp>,
 }
@@ -96,7 +98,7 @@ impl Fleet {
         Self {
             revisions: HashMap::new(),
             due: BTreeSet::new(),
-            snapshot: Generation::default(),
+            snapshot: Arc::default(),
             cx: Context {
                 now: Timestamp::EPOCH,
                 catalogue,
@@ -114,7 +116,7 @@ impl Fleet {
     pub fn handle(&mut self, event: Event, now: Timestamp) {
         self.cx.now = now;
         match event {
-            Event::Snapshot(snapshot) => self.snapshot(&snapshot),
+            Event::Snapshot(snapshot) => self.snapshot(snapshot),
             Event::Report(report) => self.report(&report),
             Event::Started { revision, id, result } => {
                 if self.revisions.contains_key(&revision) {
@@ -162,7 +164,12 @@ impl Fleet {
 
     /// What to do next.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.cx.outputs.pop_front()
+        let output = self.cx.outputs.pop_front();
+        if output.is_none() {
+            // A snapshot with a hundred thousand new revisions must not leave its queue behind.
+            self.cx.outputs.shrink_to(64);
+        }
+        output
     }
 
     /// Revisions known, those that are going away included.
@@ -180,48 +187,42 @@ impl Fleet {
         self.due.len()
     }
 
-    fn snapshot(&mut self, snapshot: &Snapshot) {
-        if snapshot.generation < self.snapshot {
+    fn snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        if snapshot.generation < self.snapshot.generation {
             return;
         }
-        self.snapshot = snapshot.generation;
-        let gone = |id: &&RevisionId| !snapshot.revisions.contains_key(*id);
-        let removed: Vec<RevisionId> = self.revisions.keys().filter(gone).cloned().collect();
-        for id in removed {
-            self.with(&id, Scaler::remove);
-        }
-        for (id, revision) in &snapshot.revisions {
-            let Some(entry) = self.revisions.get(id) else {
-                self.create(id, Arc::clone(revision));
-                continue;
-            };
-            let known = entry.scaler.revision();
-            if entry.scaler.is_removed() || known.created != revision.created {
-                self.replace(id, Arc::clone(revision));
-            } else if !Arc::ptr_eq(known, revision) {
-                self.with(id, |scaler, cx| scaler.update(Arc::clone(revision), cx));
+        let old = std::mem::replace(&mut self.snapshot, Arc::clone(&snapshot));
+        for change in changes(&old, &snapshot) {
+            match change {
+                Change::Gone(id) => self.with(id, Scaler::remove),
+                Change::New(revision) if self.revisions.contains_key(&revision.id) => self.replace(revision),
+                Change::New(revision) => self.create(revision),
+                Change::Other(before, revision) if before.created != revision.created => self.replace(revision),
+                Change::Other(_, revision) => {
+                    self.with(&revision.id, |scaler, cx| scaler.update(Arc::clone(revision), cx));
+                }
             }
         }
     }
 
-    fn create(&mut self, id: &RevisionId, revision: Arc<Revision>) {
-        let scaler = Scaler::new(revision, &mut self.cx);
-        self.revisions.insert(id.clone(), Entry { scaler, due: None });
-        self.with(id, |_, _| ());
+    fn create(&mut self, revision: &Arc<Revision>) {
+        let scaler = Box::new(Scaler::new(Arc::clone(revision), &mut self.cx));
+        self.revisions.insert(revision.id.clone(), Entry { scaler, due: None });
+        self.with(&revision.id, |_, _| ());
     }
 
     /// A revision of this name was deleted and made anew: nothing of the old one may serve for it.
-    fn replace(&mut self, id: &RevisionId, revision: Arc<Revision>) {
+    fn replace(&mut self, revision: &Arc<Revision>) {
+        let id = &revision.id;
         self.with(id, Scaler::remove);
-        let old = self.revisions.remove(id).map(|entry| {
+        let old = self.revisions.remove(id);
+        if let Some(entry) = &old {
             unschedule(&mut self.due, entry.due, id);
-            entry.scaler
-        });
-        self.create(id, revision);
-        if let (Some(old), Some(entry)) = (old, self.revisions.get_mut(id)) {
-            entry.scaler.inherit(old);
         }
-        self.with(id, |_, _| ());
+        self.create(revision);
+        if let Some(old) = old {
+            self.with(id, |scaler, _| scaler.inherit(*old.scaler));
+        }
     }
 
     fn report(&mut self, report: &LoadReport) {
@@ -280,6 +281,40 @@ impl Fleet {
             unschedule(&mut self.due, entry.due, id);
             self.due.extend(due.map(|at| (at, id.clone())));
             entry.due = due;
+        }
+    }
+}
+
+/// What a new snapshot changes about one revision.
+enum Change<'a> {
+    New(&'a Arc<Revision>),
+    Other(&'a Arc<Revision>, &'a Arc<Revision>),
+    Gone(&'a RevisionId),
+}
+
+/// Walks both in order of names; what they share costs one comparison of pointers.
+fn changes<'a>(old: &'a Snapshot, new: &'a Snapshot) -> Vec<Change<'a>> {
+    let (mut old, mut new) = (old.revisions.iter().peekable(), new.revisions.iter().peekable());
+    let mut changes = Vec::new();
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return changes,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((_, before)), Some((_, after))) if Arc::ptr_eq(before, after) => {
+                old.next();
+                new.next();
+                continue;
+            }
+            (Some((before, _)), Some((after, _))) => before.cmp(after),
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        match (before, after) {
+            (Some((_, before)), Some((_, after))) => changes.push(Change::Other(before, after)),
+            (Some((id, _)), None) => changes.push(Change::Gone(id)),
+            (None, Some((_, revision))) => changes.push(Change::New(revision)),
+            (None, None) => {}
         }
     }
 }

@@ -1,4 +1,26 @@
 //! Numbers in, plan out, then do it: windows, the KPA decider, the planner with prices and SLA, the scaler.
+//!
+//! ```text
+//! LoadReport ─▶ collect ─▶ window ─▶ decider ─▶ bounds ─▶ zero_to_n ─▶ gate ─▶ planner ─▶ scaler ─▶ Driver
+//!  (gateways)   merged     averages  KPA        min, max  the queue    to zero  idle rung   │
+//!                                                                                           ├─▶ EndpointSet (gateways)
+//! Snapshot (control) ─▶ fleet: every revision, one timer set, one line for starts            └─▶ RevisionStatus (control)
+//! ```
+//!
+//! Everything but [`run`] is pure: it takes `now` and returns what to do. [`run`] is the only clock and the only tasks.
+//! A revision without any annotation of ours is scaled exactly as Knative would (the vectors under `tests/vectors` were made
+//! by running it), with one deliberate addition: a waiting queue may raise the count before the next tick.
+//!
+//! | file | what |
+//! |---|---|
+//! | `window`, `go_pow` | time buckets and their averages, to the last bit of Knative's |
+//! | `decider` | Knative's KPA |
+//! | `collect` | reports of many gateways, merged; who has acknowledged what |
+//! | `bounds`, `gate`, `conditions` | min, max and initial scale; scale to zero; `Active` and its siblings |
+//! | `zero_to_n`, `admission`, `backoff` | what a queue may ask for; how many starts at once; when to start again |
+//! | `catalogue`, `start_latency`, `planner` | specs and prices; how long a wake-up may take; where to stand idle |
+//! | `scaler`, `fleet` | one revision; all of them |
+//! | `explain`, `metrics` | why |
 
 mod admission;
 mod backoff;

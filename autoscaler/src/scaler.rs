@@ -129,6 +129,7 @@ pub(crate) struct Scaler {
     absorbed: u32,
     hot: Option<Box<Hot>>,
     in_line: bool,
+    gauged: bool,
     /// The gate, a lack of memory, the planned downgrade: look again then.
     gate_at: Option<Timestamp>,
     memory_at: Option<Timestamp>,
@@ -214,6 +215,7 @@ impl Scaler {
             absorbed: 0,
             hot: None,
             in_line: false,
+            gauged: false,
             gate_at: None,
             memory_at: None,
             downgrade_at: None,
@@ -233,14 +235,6 @@ impl Scaler {
         self.loads = old.loads;
         self.published.generation = old.published.generation;
         self.sandboxes.extend(old.sandboxes);
-    }
-
-    pub(crate) fn revision(&self) -> &Arc<Revision> {
-        &self.revision
-    }
-
-    pub(crate) fn is_removed(&self) -> bool {
-        self.removed
     }
 
     /// Sandboxes that should run and are not in the list.

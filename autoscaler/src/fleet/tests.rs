@@ -438,3 +438,46 @@ fn a_hundred_thousand_idle_revisions_stand_in_no_timer() {
     sim.until(at(5.0));
     assert_eq!((sim.fleet.len(), sim.fleet.active()), (100_000, 0));
 }
+
+#[test]
+fn a_lower_max_scale_is_kept_at_once() {
+    let mut sim = sim();
+    let mut four = revision("default", "four-00001");
+    four.scaling.min_scale = Replicas(4);
+    let id = sim.deploy(four.clone(), 5 * MS);
+    sim.until(at(3.0));
+    (four.scaling.min_scale, four.scaling.max_scale) = (Replicas(2), Some(Replicas(2)));
+    sim.change(|revisions| drop(revisions.insert(four.id.clone(), Arc::new(four))));
+    assert_eq!(sim.endpoints(&id).len(), 2);
+    sim.until(at(4.0));
+    assert_eq!(sim.hosted(&id), 2);
+}
+
+#[test]
+fn a_snapshot_changes_only_what_differs() {
+    let map = |names: &[(&str, u64)]| {
+        let mut snapshot = Snapshot::default();
+        for (name, created) in names {
+            let mut new = revision("default", name);
+            new.created = Timestamp::from_millis(*created);
+            snapshot.revisions.insert(new.id.clone(), Arc::new(new));
+        }
+        snapshot
+    };
+    let (old, mut new) = (
+        map(&[("a", 0), ("b", 0), ("c", 0), ("e", 0)]),
+        map(&[("b", 0), ("d", 0), ("e", 0), ("f", 0)]),
+    );
+    let shared = RevisionId::new("default", "e");
+    new.revisions
+        .insert(shared.clone(), Arc::clone(&old.revisions[&shared]));
+    let found: Vec<String> = changes(&old, &new)
+        .iter()
+        .map(|change| match change {
+            Change::New(revision) => format!("new {}", revision.id.name()),
+            Change::Other(_, revision) => format!("other {}", revision.id.name()),
+            Change::Gone(id) => format!("gone {}", id.name()),
+        })
+        .collect();
+    assert_eq!(found, ["gone a", "other b", "gone c", "new d", "new f"]);
+}

@@ -23,7 +23,10 @@ impl Scaler {
         self.health.update(self.ready(), initialized, trouble, cx.now);
         self.publish(cx);
         self.send_status(cx);
-        if self.hot.is_some() {
+        // A revision that never ran has no gauges; one that is removed leaves them at zero.
+        let lively = self.hot.is_some() && (!self.sandboxes.is_empty() || self.decision.is_some());
+        self.gauged |= lively;
+        if lively || self.removed && self.gauged {
             self.set_gauges(decided.keep, cx);
         }
         self.explain(from, decided, cause, cx);
