@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::timeout;
 
+use super::output;
 use super::proc;
 use super::shell::{Shell, Stage};
 use super::state::{Inner, Sandbox, Slot};
@@ -54,6 +55,7 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
         .and_then(|(_, sandbox)| sandbox.clone());
     let mut last_output = String::new();
     if let Some(sandbox) = &sandbox {
+        output::begin(&inner, sandbox);
         let output = {
             let mut progress = sandbox.progress();
             progress.ended = true;

@@ -10,13 +10,22 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
-use super::state::Inner;
+use super::state::{Inner, Sandbox};
 use super::watched::watch;
 use crate::logs::{LogWriter, Pumped, Stream};
 
+/// Begins to read a sandbox's output, once its shell has pipes; whoever comes first, its start or its end. An app that is
+/// done at once has ended before its start has looked.
+pub(super) fn begin(inner: &Arc<Inner>, sandbox: &Sandbox) {
+    let mut progress = sandbox.progress();
+    if let Some(pipes) = sandbox.shell.take_output() {
+        progress.output = Some(follow(inner, sandbox.id.clone(), pipes));
+    }
+}
+
 /// Reads until both pipes are closed; gives the end of the output. Runs on the driver's own thread: writing to a slow
 /// disk holds up nobody's requests.
-pub(super) fn follow(inner: &Arc<Inner>, id: SandboxId, [out, err]: [OwnedFd; 2]) -> JoinHandle<String> {
+fn follow(inner: &Arc<Inner>, id: SandboxId, [out, err]: [OwnedFd; 2]) -> JoinHandle<String> {
     let clock = Arc::clone(&inner.config.clock);
     let logs = inner.logs.clone();
     inner.runtime.spawn(async move {

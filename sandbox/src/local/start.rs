@@ -182,10 +182,7 @@ impl<'a> Running<'a> {
         let clock = &self.inner.config.clock;
         let shell = &self.sandbox.shell;
         shell.until(|stage| !matches!(stage, Stage::Asked)).await;
-        if let Some(pipes) = shell.take_output() {
-            let follow = output::follow(self.inner, self.sandbox.id.clone(), pipes);
-            self.sandbox.progress().output = Some(follow);
-        }
+        output::begin(self.inner, &self.sandbox);
         dial::refill(self.inner, &self.sandbox);
         let over = |s: &Stage| matches!(s, Stage::Executed | Stage::Failed(_) | Stage::Ended(_));
         match shell.until(over).await {

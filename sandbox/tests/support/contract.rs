@@ -15,7 +15,7 @@ pub fn fixture(config: &LocalConfig, testapp: &str, limits: bool) -> impl Fn() -
     // An argument of all apps of this fixture and of no others, which the app ignores.
     let tag = format!("of:{}", config.data_dir.display());
     move || {
-        let (testapp, mark, tag) = (testapp.clone(), tag.clone(), tag.clone());
+        let (testapp, mark, victims, tag) = (testapp.clone(), tag.clone(), tag.clone(), tag.clone());
         Fixture {
             driver: LocalDriver::new(config.clone()).unwrap(),
             workload: Box::new(move |app| {
@@ -24,8 +24,11 @@ pub fn fixture(config: &LocalConfig, testapp: &str, limits: bool) -> impl Fn() -
                 workload
             }),
             // It may just have been stopped, and then there is none.
-            kill: Box::new(|id| processes_with(id.as_str()).into_iter().for_each(|(pid, _)| kill(pid))),
-            leftovers: Box::new(move || processes_with(&tag).into_iter().map(|(_, line)| line).collect()),
+            kill: Box::new(move |id| {
+                let victims = processes_with(&[id.as_str(), &victims]);
+                victims.into_iter().for_each(|(pid, _)| kill(pid));
+            }),
+            leftovers: Box::new(move || processes_with(&[&tag]).into_iter().map(|(_, line)| line).collect()),
             event_capacity: None,
             limits,
         }
@@ -48,14 +51,14 @@ fn workload_of(app: App, testapp: &str) -> Workload {
     }
 }
 
-/// The processes of this host with exactly this argument.
-fn processes_with(argument: &str) -> Vec<(i32, String)> {
+/// The processes of this host that have each of these as an argument.
+fn processes_with(arguments: &[&str]) -> Vec<(i32, String)> {
     let numbers = fs::read_dir("/proc").unwrap().flatten();
     numbers
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
-            let found = line.split('\0').any(|a| a == argument);
+            let found = arguments.iter().all(|wanted| line.split('\0').any(|a| a == *wanted));
             found.then(|| (pid, line.replace('\0', " ")))
         })
         .collect()
