@@ -146,7 +146,10 @@ impl Spawner {
         };
         if let Err(error) = Compiled::new(plan, &self.mountpoint).and_then(|plan| kid.go(plan)) {
             kid.kill();
-            return failed(shell, Step::WaitForPlan, &error, true);
+            // Killed before it could read: that is an end, not a failure, and is told as one.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                return failed(shell, Step::WaitForPlan, &error, true);
+            }
         }
         Ok(())
     }
