@@ -84,7 +84,7 @@ pub(crate) struct ServerFlags {
     /// Gateway threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Run programs as plain processes where this host allows no isolation at all; only for programs you trust
+    /// Run programs as plain processes, for hosts that allow no isolation; only for programs you trust
     #[arg(long)]
     pub(crate) unsafe_no_isolation: bool,
 }

@@ -1,6 +1,6 @@
 //! Which part of a revision's sandboxes is this gateway's, and how many requests that part takes. PURE.
 //!
-//! Knative: `pkg/activator/net` throttler (knative.md B4). Alone, a gateway has all of them; with several, sandboxes with
+//! Knative: `pkg/activator/net` throttler. Alone, a gateway has all of them; with several, sandboxes with
 //! a limit are dealt out, so that the limit can be kept without asking anybody.
 
 use std::ops::Range;

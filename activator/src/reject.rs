@@ -44,7 +44,7 @@ pub struct Facts {
 }
 
 impl Reject {
-    /// The table. Status and texts of a full queue and of a deadline are Knative's (knative.md B6).
+    /// The table. Status and texts of a full queue and of a deadline are Knative's.
     pub fn facts(&self) -> Facts {
         use StatusCode as S;
         let (status, label, retry_seconds) = match self {

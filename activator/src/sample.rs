@@ -1,6 +1,6 @@
 //! From sums of load to what a periodic report says of one revision. PURE.
 //!
-//! Knative: the activator keeps a table of revisions with something in flight (knative.md A6). The first request of a
+//! Knative: the activator keeps a table of revisions with something in flight. The first request of a
 //! revision that is not in the table counts as an average of 1 and a count of 1 at once, and the next periodic report has
 //! these subtracted, at least down to zero: together max(average, 1). A revision leaves the table when a whole period was
 //! empty. Here that first statement is only sent when it wakes somebody; otherwise the periodic report says both.

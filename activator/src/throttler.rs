@@ -1,6 +1,6 @@
 //! What a gateway knows of one revision among several gateways: which backends, who else serves, what is its own. PURE.
 //!
-//! Knative: `pkg/activator/net` revisionThrottler (knative.md B4). A single gateway has all backends and needs none of
+//! Knative: `pkg/activator/net` revisionThrottler. A single gateway has all backends and needs none of
 //! this; its pool uses [`crate::assign`] directly.
 
 use manifests::units::ContainerConcurrency;

@@ -1,6 +1,6 @@
 //! When a waiting request is worth a report before the second is over. PURE.
 //!
-//! Knative: the first request of an idle revision is reported at once (knative.md A6). Beyond that, so that zero can
+//! Knative: the first request of an idle revision is reported at once. Beyond that, so that zero can
 //! become many at once: a queue that has doubled since scaling last heard of it.
 
 /// What scaling was last told about a queue; lives beside the queue, under its lock.

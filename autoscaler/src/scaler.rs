@@ -322,7 +322,7 @@ impl Scaler {
         let cause = match result {
             Ok(started) => {
                 for warning in &started.warnings {
-                    tracing::warn!(sandbox = %id, %warning, "isolation is degraded");
+                    tracing::debug!(sandbox = %id, %warning, "isolation is degraded");
                 }
                 sandbox.state = State::Ready {
                     since: cx.now,

@@ -30,7 +30,7 @@ pub struct RawConfig {
     /// Instance specs with prices: see [`autoscaler::catalogue`]. Default: `full` and `throttled`.
     #[serde(default, rename = "spec")]
     pub specs: Vec<RawSpec>,
-    /// Run without isolation where the host cannot isolate.
+    /// Run programs as plain processes, without isolation.
     #[serde(default)]
     pub unsafe_no_isolation: bool,
 }
@@ -64,7 +64,7 @@ pub struct Config {
     pub queue_timeout: Option<Duration>,
     /// Instance specs with prices.
     pub catalogue: Catalogue,
-    /// Run without isolation where the host cannot isolate.
+    /// Run programs as plain processes, without isolation.
     pub unsafe_no_isolation: bool,
 }
 

@@ -170,7 +170,7 @@ fn apps(flags: &Flags, work: &Path) -> Result<Vec<App>> {
     Ok(apps)
 }
 
-/// Services at zero from their creation (knative.md A8: `initial-scale` 0 needs the cluster's leave), one per start.
+/// Services at zero from their creation (Knative: `initial-scale` 0 needs the cluster's leave), one per start.
 fn manifests(apps: &[App]) -> Result<String> {
     let mut yaml =
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: config-autoscaler\n  namespace: knative-serving\n\

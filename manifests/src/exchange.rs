@@ -71,7 +71,7 @@ pub struct RevisionLoad {
     /// Why this entry is sent now.
     pub kind: LoadKind,
     /// Average requests in flight (waiting and running) since the last periodic report; 1 in the first wake-up after a
-    /// periodic report and 0 in further ones (knative.md A6: the first request of an idle revision is reported at once
+    /// periodic report and 0 in further ones (Knative: the first request of an idle revision is reported at once
     /// as an average of 1, and the next periodic report has that 1 subtracted).
     pub concurrency: Concurrency,
     /// Requests that arrived since the last periodic report, per second; the first wake-up after a periodic report
@@ -128,7 +128,7 @@ pub struct Endpoint {
     pub start: Duration,
 }
 
-/// The ladder an idle revision stands on, cheapest first (planner.md A.2).
+/// The ladder an idle revision stands on, cheapest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rung {
@@ -164,13 +164,13 @@ pub struct RevisionStatus {
     pub generation: Generation,
     /// What the decider wants; `None` before the first decision.
     pub desired: Option<Replicas>,
-    /// Ready replicas; a frozen one does not count (mechanisms.md 6).
+    /// Ready replicas; a frozen one does not count.
     pub actual: Replicas,
     /// Being started now.
     pub starting: Replicas,
-    /// The PodAutoscaler's `Active` condition (knative.md A8).
+    /// The PodAutoscaler's `Active` condition.
     pub active: Condition,
-    /// The initial scale has been reached once; never cleared (knative.md A8).
+    /// The initial scale has been reached once; never cleared.
     pub initialized: bool,
     /// `ResourcesAvailable` as far as scaling knows: False with `Unschedulable` or `ProgressDeadlineExceeded`.
     pub resources: Condition,
@@ -182,7 +182,7 @@ pub struct RevisionStatus {
     pub price: PricePerHour,
 }
 
-/// A condition's status with its reason and message (knative.md D6).
+/// A condition's status with its reason and message (Knative: apis.Condition).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Condition {
     /// True, False or Unknown.

@@ -34,11 +34,11 @@ pub struct Revision {
     /// Whether connections to its sandboxes are used again. `knarr.dev/upstream-keepalive: "disabled"` turns it off, for
     /// apps that serve one connection at a time while `containerConcurrency` is 0.
     pub upstream_keepalive: bool,
-    /// Whether any route sends it traffic (knative.md A8).
+    /// Whether any route sends it traffic.
     pub reachability: Reachability,
 }
 
-/// Request deadlines of a revision (knative.md C3).
+/// Request deadlines of a revision (Knative: RevisionSpec).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timeouts {
     /// `timeoutSeconds`: the whole request, queueing included. Range 1 s to `max-revision-timeout-seconds`.
@@ -49,7 +49,7 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
 }
 
-/// Whether traffic can reach a revision (knative.md A8).
+/// Whether traffic can reach a revision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Reachability {
     /// Not known yet; treated as reachable.
@@ -61,7 +61,7 @@ pub enum Reachability {
     Unreachable,
 }
 
-/// The autoscaling annotations of a revision over `config-autoscaler` (knative.md A3, A7, A10, A11), resolved.
+/// The autoscaling annotations of a revision over `config-autoscaler` (Knative: autoscaling annotations), resolved.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Scaling {
     /// What is measured, with target (per replica, utilization applied, at least 0.01) and total.
@@ -196,7 +196,7 @@ pub enum Protocol {
     H2c,
 }
 
-/// A readiness probe (Kubernetes' fields, knative.md C4).
+/// A readiness probe (Kubernetes' fields; Knative's defaults).
 #[derive(Clone, PartialEq, Debug)]
 pub struct ReadinessProbe {
     /// What is asked.

@@ -186,7 +186,7 @@ pub struct Stats {
 /// What a host can still take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capacity {
-    /// Cores; at most twice as many starts are in flight (mechanisms.md 8).
+    /// Cores; at most twice as many starts are in flight.
     pub cores: u32,
     /// Memory that can be given to new sandboxes without the host running short.
     pub free_memory: Bytes,

@@ -1,4 +1,4 @@
-//! Configuration: one Revision per generation of its template; the newest ready one is what Routes follow (knative.md D5, D6).
+//! Configuration: one Revision per generation of its template; the newest ready one is what Routes follow (Knative: its reconciler).
 
 use manifests::exchange::ConditionStatus;
 use manifests::ids::ObjectId;

@@ -1,4 +1,4 @@
-//! Revision: what scaling says of it, as Knative's conditions; which Routes use it, as labels (knative.md D6, A8).
+//! Revision: what scaling says of it, as Knative's conditions; which Routes use it, as labels (Knative: the revision reconciler and the labeler).
 
 use manifests::exchange::{Condition, ConditionStatus, RevisionStatus as Scaled};
 use manifests::ids::{ObjectId, RevisionId};

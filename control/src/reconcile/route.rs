@@ -1,4 +1,4 @@
-//! Route: traffic resolved to ready Revisions, and the hosts that serve it (knative.md D7, C of the route conditions D6).
+//! Route: traffic resolved to ready Revisions, and the hosts that serve it (Knative: the route reconciler).
 //!
 //! While a target cannot be resolved the Route keeps the traffic it has: a new revision gets requests only once it is
 //! ready, and a broken one never does.

@@ -1,4 +1,4 @@
-//! Service: one Configuration and one Route under its name, and their readiness as its own (knative.md D5, D6).
+//! Service: one Configuration and one Route under its name, and their readiness as its own (Knative: its reconciler).
 
 use manifests::exchange::ConditionStatus;
 use manifests::ids::ObjectId;
