@@ -1,6 +1,5 @@
 //! One client connection: HTTP/1.1 or HTTP/2 with prior knowledge on the same port, served to its end.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -35,23 +34,25 @@ impl Http {
         Self(builder)
     }
 
-    /// Serves a connection until either side ends it, it stays silent for too long, or the thread drains.
-    pub(crate) async fn serve(
+    /// Serves a connection until either side ends it, it stays silent for too long, or the thread drains; then drops
+    /// `open`. Not an async function: what it returns is a few words, with the connection in a box behind it.
+    pub(crate) fn serve(
         self: Rc<Self>,
         worker: Rc<Worker>,
         watch: Rc<Watch>,
         stream: TcpStream,
         from: SocketAddr,
-    ) {
+        open: impl Drop + 'static,
+    ) -> impl Future<Output = ()> + 'static {
         let _ = stream.set_nodelay(true);
         let peer = Rc::new(Peer::new(from));
         let clock = Clock::clone(&worker.clock);
         let connection = Rc::clone(&watch);
         let service = service_fn(move |request| {
-            let response = request::serve(Rc::clone(&worker), Rc::clone(&peer), Rc::clone(&connection), request);
-            async move { Ok::<_, Infallible>(response.await) }
+            request::serve(Rc::clone(&worker), Rc::clone(&peer), Rc::clone(&connection), request)
         });
-        let http = async {
+        let watched = Rc::clone(&watch);
+        let http = async move {
             let mut http = pin!(self.0.serve_connection_with_upgrades(TokioIo::new(stream), service));
             let mut told = false;
             let ended = poll_fn(|cx| {
@@ -65,8 +66,9 @@ impl Http {
             if let Err(error) = ended.await {
                 tracing::debug!(%error, client = %from, "client connection ended");
             }
+            drop(open);
         };
-        Watched::new(http, Rc::clone(&watch), clock).await;
+        Watched::new(http, watched, clock)
     }
 }
 

@@ -11,7 +11,7 @@
 //! One current-thread runtime per core, each with its own listeners and its own connections to sandboxes; what threads
 //! share per revision is the pool's atomics. The warm path takes no lock and looks nothing up but the host.
 //!
-//! Start reading at [`request`](crate) (`request.rs`): the whole path is one function.
+//! Start reading at `request.rs`: the whole path is one function.
 
 mod body;
 mod config;

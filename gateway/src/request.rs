@@ -1,6 +1,7 @@
 //! THE PATH of a request, in one function that reads top to bottom: route, pick, slot or wait, connect, forward, hold.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub(crate) async fn serve(
     peer: Rc<Peer>,
     connection: Rc<Watch>,
     request: Request<Incoming>,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, Infallible> {
     let open = watch::Request::begin(&connection, &worker.clock, worker.keep_alive);
     let mut record = Record::new((worker.clock)(), &worker.clock);
     let response = forward(&worker, &peer, request, &mut record)
@@ -57,7 +58,7 @@ pub(crate) async fn serve(
             refusal.response()
         });
     record.answered(response.status());
-    ResponseBody::new(response, record, open)
+    Ok(ResponseBody::new(response, record, open))
 }
 
 async fn forward(
@@ -144,7 +145,7 @@ async fn forward(
         // A slot, or a place in line.
         let slot = match target.pool.try_slot() {
             Some(slot) => slot,
-            None => wait(worker, &target, &timer, held).await?, // 503, 504
+            None => Box::pin(wait(worker, &target, &timer, held)).await?, // 503, 504
         };
         clocked.slot(&slot);
 
@@ -159,7 +160,7 @@ async fn forward(
                 tracing::debug!(revision = %revision.id, %error, "no connection to a sandbox");
                 target.connected(false);
                 target.retried(Retried::Connect);
-                timer.limit(pause.next()).await.map_err(Refusal::Expired)?; // 504
+                Box::pin(timer.limit(pause.next())).await.map_err(Refusal::Expired)?; // 504
                 continue;
             }
         };
@@ -176,6 +177,10 @@ async fn forward(
             Err(Failed { unsent: Some(back), .. }) => {
                 target.retried(Retried::Unsent);
                 request = back;
+                if how.fresh {
+                    // A new connection failed at once, too: the app may be going down or coming up.
+                    Box::pin(timer.limit(pause.next())).await.map_err(Refusal::Expired)?; // 504
+                }
             }
             Err(Failed {
                 reused: true, error, ..

@@ -327,10 +327,7 @@ impl Clients {
             key,
         };
         let (http, worker) = (Rc::clone(&self.http), Rc::clone(&self.worker));
-        self.worker.tasks.spawn(async move {
-            http.serve(worker, watch, stream, from).await;
-            drop(open);
-        });
+        self.worker.tasks.spawn(http.serve(worker, watch, stream, from, open));
     }
 }
 

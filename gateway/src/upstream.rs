@@ -138,7 +138,7 @@ impl Upstreams {
                 match parked {
                     Parked::H1 { stream, open } if !how.fresh && is_quiet(&stream) => {
                         if let Ok(stream) = TcpStream::from_std(stream) {
-                            let wire = self.shake_h1(stream, open).await?;
+                            let wire = Box::pin(self.shake_h1(stream, open)).await?;
                             return Ok(self.lease(sandbox, wire.carry(slot), how, true));
                         }
                     }
@@ -150,7 +150,8 @@ impl Upstreams {
                 }
             }
         }
-        let wire = self.connect(&sandbox, how.protocol).await?;
+        // Boxed, as is every step that is not taken each time: the request's own future stays small.
+        let wire = Box::pin(self.connect(&sandbox, how.protocol)).await?;
         Ok(self.lease(sandbox, wire.carry(slot), how, false))
     }
 
