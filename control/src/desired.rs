@@ -15,6 +15,7 @@ use manifests::resources::{Configuration, Resource, Revision, Route, Service};
 use manifests::revision::{self, Reachability};
 use manifests::units::Timestamp;
 
+use crate::gc::{self, Candidate};
 use crate::objects::{Key, Kind, Object, Store, id_of};
 use crate::reconcile::{self, Context, Hosts, Routing};
 
@@ -113,6 +114,46 @@ impl Desired {
             kind: Kind::Revision,
             id,
         });
+        self.settle(now);
+    }
+
+    /// Deletes revisions that nothing uses and that are old or many enough by `config-gc`.
+    pub fn collect_garbage(&mut self, now: Timestamp) {
+        let mut gone = Vec::new();
+        for configuration in self.store.all::<Configuration>().values() {
+            let idle = self
+                .store
+                .children::<Revision>(&configuration.metadata.uid)
+                .filter(|revision| {
+                    let meta = &revision.metadata;
+                    meta.name != configuration.status.latest_ready_revision_name
+                        && meta.name != configuration.status.latest_created_revision_name
+                        && meta.annotation("serving.knative.dev/no-gc") != Some("true")
+                        && meta.labels.get(ROUTING_STATE).is_some_and(|state| state == "reserve")
+                });
+            let candidates = idle.map(|revision| {
+                let meta = &revision.metadata;
+                let created = meta
+                    .creation_timestamp
+                    .as_deref()
+                    .and_then(parse_time)
+                    .unwrap_or_default();
+                let modified = meta
+                    .annotation("serving.knative.dev/routingStateModified")
+                    .and_then(parse_time);
+                Candidate {
+                    name: meta.name.clone(),
+                    created,
+                    last_active: modified.unwrap_or(created),
+                }
+            });
+            let surplus = gc::surplus(candidates.collect(), &self.cluster.gc, now);
+            let namespace = configuration.metadata.namespace.as_str();
+            gone.extend(surplus.into_iter().map(|name| ObjectId::new(namespace, name)));
+        }
+        for id in gone {
+            self.store.delete::<Revision>(&id);
+        }
         self.settle(now);
     }
 
@@ -216,12 +257,7 @@ fn check(
     cluster: &ClusterConfig,
     sources: &EnvSources,
 ) -> Result<Checked, String> {
-    let reachability = match object
-        .metadata
-        .labels
-        .get("serving.knative.dev/routingState")
-        .map(String::as_str)
-    {
+    let reachability = match object.metadata.labels.get(ROUTING_STATE).map(String::as_str) {
         Some("active") => Reachability::Reachable,
         Some("reserve") => Reachability::Unreachable,
         _ => Reachability::Unknown,
@@ -271,3 +307,5 @@ fn parse_time(text: &str) -> Option<Timestamp> {
         .ok()?;
     Some(Timestamp::EPOCH.plus(since))
 }
+
+const ROUTING_STATE: &str = "serving.knative.dev/routingState";

@@ -12,6 +12,7 @@ mod clock;
 pub mod config;
 pub mod datadir;
 pub mod desired;
+mod gc;
 mod metrics;
 pub mod objects;
 pub mod reconcile;

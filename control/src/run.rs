@@ -157,6 +157,7 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let (changed_to, mut changed) = unbounded_channel();
+    let mut sweep = tokio::time::interval(SWEEP);
     let _watcher = watch_files(&control.paths, changed_to);
     loop {
         tokio::select! {
@@ -166,6 +167,7 @@ pub(crate) async fn run(
                 while tokio::time::timeout(QUIET, changed.recv()).await.is_ok_and(|event| event.is_some()) {}
                 tokio::task::block_in_place(|| control.reload());
             }
+            _ = sweep.tick() => control.lock().collect_garbage((control.clock)()),
             Some(status) = statuses.recv() => {
                 control.lock().report(status, (control.clock)());
                 // Statuses come in bursts; a table of all routes is made once for all of them.
@@ -214,6 +216,8 @@ fn same_objects(a: &Bundle, b: &Bundle) -> bool {
             .all(|(a, b)| a.0 == b.0 && a.1.resource == b.1.resource)
 }
 
+/// Revisions grow old slowly.
+const SWEEP: Duration = Duration::from_secs(600);
 /// A change is applied when the files have been quiet for this long.
 const QUIET: Duration = Duration::from_millis(100);
 /// Changes within this time make one snapshot (mechanisms: a table of 100,000 routes takes 15 ms to make).
