@@ -17,10 +17,10 @@ pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
         "4. Crash",
         "16 requests at 4 replicas that take one each; all 4 sandboxes are killed",
     );
-    let load = tokio::spawn(loadtest::run(
-        Plan::burst(stage.target("fragile", "/sleep?ms=1500"), REQUESTS),
-        |_| {},
-    ));
+    let mut target = stage.target("fragile", "/sleep?ms=1500");
+    // Never sent twice: a POST that breaks off has failed.
+    target.method = http::Method::POST;
+    let load = tokio::spawn(loadtest::run(Plan::burst(target, REQUESTS), |_| {}));
     let running = stage
         .wait_until("until 4 run and 12 wait", Duration::from_secs(20), |status| {
             let revision = status.revisions.iter().find(|it| it.name == REVISION);
