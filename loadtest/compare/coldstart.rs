@@ -105,7 +105,8 @@ fn measure(flags: &Flags) -> Result<()> {
     let apps = apps(flags, work.path())?;
     let manifest = work.path().join("apps.yaml");
     fs::write(&manifest, manifests(&apps)?)?;
-    let knarr = Knarr::start(&flags.knarr, &manifest, work.path())?;
+    let services = apps.iter().map(|app| app.starts + 1).sum();
+    let knarr = Knarr::start(&flags.knarr, &manifest, work.path(), services)?;
     let mut all = Vec::new();
     for app in &apps {
         // The last service of each app is for warming up: page cache, and Knarr's first sight of the program.
@@ -200,18 +201,13 @@ struct Knarr {
 }
 
 impl Knarr {
-    fn start(program: &Path, manifest: &Path, work: &Path) -> Result<Self> {
+    /// Returns when `services` services are ready, which starts none of them.
+    fn start(program: &Path, manifest: &Path, work: &Path, services: usize) -> Result<Self> {
         let (addr, admin) = (free_addr()?, free_addr()?);
         let log = work.join("knarr.log");
         let process = Command::new(program)
-            .args([
-                "serve",
-                "--listen",
-                &addr.to_string(),
-                "--admin",
-                &admin.to_string(),
-                "--data-dir",
-            ])
+            .args(["serve", "--listen", &addr.to_string(), "--admin", &admin.to_string()])
+            .arg("--data-dir")
             .arg(work.join("data"))
             .arg(manifest)
             .stdin(Stdio::null())
@@ -219,52 +215,49 @@ impl Knarr {
             .stderr(File::options().append(true).open(&log)?)
             .spawn()?;
         let mut knarr = Self { process, addr };
-        let deadline = now() + Duration::from_secs(30);
-        while TcpStream::connect(addr).is_err() {
+        let deadline = now() + Duration::from_secs(60);
+        while ready_services(admin).unwrap_or(0) < services {
+            let said = || fs::read_to_string(&log).unwrap_or_default();
             if let Some(status) = knarr.process.try_wait()? {
-                return Err(format!("knarr serve ended with {status}:\n{}", fs::read_to_string(&log)?).into());
+                return Err(format!("knarr serve ended with {status}:\n{}", said()).into());
             }
             if now() > deadline {
-                return Err(format!("knarr serve does not listen:\n{}", fs::read_to_string(&log)?).into());
+                return Err(format!("knarr serve has not made all services ready in a minute:\n{}", said()).into());
             }
-            sleep(Duration::from_millis(20));
+            sleep(Duration::from_millis(100));
         }
         Ok(knarr)
     }
 
-    /// A request that must find its service at zero; until its route is there, it is repeated.
+    /// A request that must find its service at zero.
     fn cold(&self, app: &App, index: usize) -> Result<(Duration, Timing)> {
-        let deadline = now() + Duration::from_secs(30);
-        loop {
-            let (time, status, timing) = self.exchange(app, index)?;
-            match status {
-                200 if timing.temperature == Temperature::Cold => return Ok((time, timing)),
-                200 => {
-                    return Err(format!("{}-{index} was not cold, but {}", app.name, timing.temperature.name()).into());
-                }
-                404 if now() < deadline => sleep(Duration::from_millis(20)),
-                _ => return Err(format!("{}-{index} answered {status}", app.name).into()),
-            }
+        let (time, timing) = self.request(app, index)?;
+        match timing.temperature {
+            Temperature::Cold => Ok((time, timing)),
+            other => Err(format!("{}-{index} was not cold, but {}", app.name, other.name()).into()),
         }
     }
 
+    /// The time to the first byte.
     fn request(&self, app: &App, index: usize) -> Result<(Duration, Timing)> {
-        match self.exchange(app, index)? {
-            (time, 200, timing) => Ok((time, timing)),
-            (_, status, _) => Err(format!("{}-{index} answered {status}", app.name).into()),
-        }
+        let answer = get(
+            TcpStream::connect(self.addr)?,
+            &format!("{}-{index}.default.localhost", app.name),
+            "/",
+        )?;
+        let time = answer.first_byte - answer.sent;
+        answer.ok().map(|answer| (time, answer.timing))
     }
+}
 
-    /// Time to the first byte, status and timing. The connection stands before the clock starts.
-    fn exchange(&self, app: &App, index: usize) -> Result<(Duration, u16, Timing)> {
-        let mut stream = TcpStream::connect(self.addr)?;
-        stream.set_nodelay(true)?;
-        let host = format!("{}-{index}.default.localhost", app.name);
-        let start = now();
-        send(&mut stream, &host)?;
-        let (first, head) = receive(stream)?;
-        Ok((first - start, head.0, head.1))
-    }
+fn ready_services(admin: SocketAddr) -> Result<usize> {
+    let answer = get(TcpStream::connect(admin)?, "localhost", "/v1/status")?.ok()?;
+    let status: serde_json::Value = serde_json::from_str(&answer.body)?;
+    let services = status["services"].as_array().ok_or("no services in the status")?;
+    Ok(services
+        .iter()
+        .filter(|service| service["ready"]["status"] == "True")
+        .count())
 }
 
 impl Drop for Knarr {
@@ -292,54 +285,68 @@ fn plain(app: &App) -> Result<Duration> {
         .stdout(Stdio::null());
     let start = now();
     let mut process = command.spawn()?;
-    let first = first_byte(addr, &mut process, start + Duration::from_secs(30));
+    let answer = connect(addr, start + Duration::from_secs(30)).and_then(|stream| get(stream, "localhost", "/"));
     process.kill()?;
     process.wait()?;
-    Ok(first? - start)
+    Ok(answer?.ok()?.first_byte - start)
 }
 
-fn first_byte(addr: SocketAddr, process: &mut Child, deadline: Instant) -> Result<Instant> {
-    let mut stream = loop {
+/// As often as it can, until somebody listens.
+fn connect(addr: SocketAddr, deadline: Instant) -> Result<TcpStream> {
+    loop {
         match TcpStream::connect(addr) {
-            Ok(stream) => break stream,
+            Ok(stream) => return Ok(stream),
             Err(error) if now() > deadline => return Err(error.into()),
             Err(_) => {}
         }
-    };
+    }
+}
+
+struct Answer {
+    sent: Instant,
+    first_byte: Instant,
+    status: u16,
+    timing: Timing,
+    body: String,
+}
+
+impl Answer {
+    fn ok(self) -> Result<Self> {
+        if self.status == 200 {
+            Ok(self)
+        } else {
+            Err(format!("answered {}: {}", self.status, self.body).into())
+        }
+    }
+}
+
+/// One request on a connection that stands; the answer is read to its end, so that the server is done.
+fn get(mut stream: TcpStream, host: &str, path: &str) -> Result<Answer> {
     stream.set_nodelay(true)?;
-    send(&mut stream, "localhost")?;
-    let (first, (status, _)) = receive(stream)?;
-    if status != 200 {
-        return Err(format!("process {} answered {status}", process.id()).into());
-    }
-    Ok(first)
-}
-
-fn send(stream: &mut TcpStream, host: &str) -> Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    Ok(stream.write_all(format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())?)
-}
-
-/// When the first byte came, then the answer's head; read to the end, so that the server is done.
-fn receive(stream: TcpStream) -> Result<(Instant, (u16, Timing))> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    let sent = now();
+    stream.write_all(request.as_bytes())?;
     let mut reader = BufReader::new(stream);
-    let empty = reader.fill_buf()?.is_empty();
-    let first = now();
-    if empty {
-        return Err("the connection was closed without an answer".into());
-    }
+    reader.fill_buf()?;
+    let first_byte = now();
     let mut answer = String::new();
     reader.read_to_string(&mut answer)?;
-    let status = answer.get(9..12).and_then(|code| code.parse().ok()).ok_or("not HTTP")?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("closed without a whole answer")?;
+    let status = head.get(9..12).and_then(|code| code.parse().ok()).ok_or("not HTTP")?;
     let mut headers = HeaderMap::new();
-    for line in answer.lines().take_while(|line| !line.is_empty()) {
-        if let Some((name, value)) = line.split_once(':')
-            && let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value.trim()))
-        {
+    for (name, value) in head.lines().filter_map(|line| line.split_once(':')) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value.trim())) {
             headers.append(name, value);
         }
     }
-    Ok((first, (status, Timing::from_headers(&headers))))
+    Ok(Answer {
+        sent,
+        first_byte,
+        status,
+        timing: Timing::from_headers(&headers),
+        body: body.to_owned(),
+    })
 }
 
 fn print(apps: &[App], all: &mut [Times]) {
