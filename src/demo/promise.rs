@@ -39,17 +39,11 @@ pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
             seen,
             settled.is_some() && now.rung == wanted,
         );
-        for line in stage
+        let explained = stage
             .server
             .explain(name, Duration::from_secs(60), false)
-            .unwrap_or_else(|why| why)
-            .lines()
-            .rev()
-            .take(12)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
-        {
+            .unwrap_or_else(|why| why);
+        for line in explained.trim_end().rsplit("\n\n").next().unwrap_or_default().lines() {
             stage.screen.line(format!("  {line}"));
         }
     }
