@@ -38,6 +38,31 @@ pub struct Revision {
     pub reachability: Reachability,
 }
 
+impl Revision {
+    /// What Knative's defaults make of a template that says nothing but what to run; reachable, created at the epoch, of a
+    /// Configuration of its own name.
+    pub fn new(id: RevisionId, workload: Workload) -> Self {
+        Self {
+            configuration: ObjectId::new(id.namespace(), id.name()),
+            id,
+            service: None,
+            created: Timestamp::EPOCH,
+            workload: Arc::new(workload),
+            container_concurrency: ContainerConcurrency(0),
+            timeouts: Timeouts {
+                request: Duration::from_secs(300),
+                response_start: None,
+                idle: None,
+            },
+            scaling: Scaling::default(),
+            idle: IdlePolicy::Knative,
+            server_timing: false,
+            upstream_keepalive: true,
+            reachability: Reachability::Reachable,
+        }
+    }
+}
+
 /// Request deadlines of a revision (Knative: RevisionSpec).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timeouts {
@@ -100,6 +125,35 @@ pub struct Scaling {
     pub retention: Duration,
     /// How long a start may take before it counts as failed; whole seconds.
     pub progress_deadline: Duration,
+}
+
+impl Default for Scaling {
+    /// Knative's, without any annotation or ConfigMap.
+    fn default() -> Self {
+        Self {
+            metric: Metric::Concurrency {
+                target: Concurrency(70.0),
+                total: Concurrency(100.0),
+            },
+            aggregation: Aggregation::Linear,
+            stable_window: Duration::from_secs(60),
+            panic_window: Duration::from_secs(6),
+            panic_threshold: 2.0,
+            max_scale_up_rate: 1000.0,
+            max_scale_down_rate: 2.0,
+            target_burst_capacity: Some(211.0),
+            activator_capacity: 100.0,
+            min_scale: Replicas(0),
+            max_scale: None,
+            initial_scale: Replicas(1),
+            activation_scale: Replicas(1),
+            scale_down_delay: Duration::ZERO,
+            scale_to_zero: true,
+            scale_to_zero_grace: Duration::from_secs(30),
+            retention: Duration::ZERO,
+            progress_deadline: Duration::from_secs(600),
+        }
+    }
 }
 
 /// What the decider measures, per replica.
@@ -177,6 +231,33 @@ pub struct Workload {
     pub readiness: ReadinessProbe,
     /// How long `stop` waits after the stop signal before it kills: `timeoutSeconds`, as Knative's pods.
     pub stop_grace: Duration,
+}
+
+impl Workload {
+    /// A program of this machine, with Knative's defaults for the rest.
+    pub fn host(program: impl Into<PathBuf>) -> Self {
+        Self {
+            container: "user-container".into(),
+            image: Image::Host(program.into()),
+            command: Vec::new(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            working_dir: None,
+            port: 8080,
+            protocol: Protocol::Http1,
+            cpu_limit: None,
+            memory_limit: None,
+            readiness: ReadinessProbe {
+                check: ProbeCheck::Tcp { port: 8080 },
+                success_threshold: 1,
+                failure_threshold: 3,
+                initial_delay: Duration::ZERO,
+                period: None,
+                timeout: Duration::from_millis(100),
+            },
+            stop_grace: Duration::from_secs(300),
+        }
+    }
 }
 
 /// Where the program comes from.

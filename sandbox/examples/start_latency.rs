@@ -3,15 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use manifests::ids::{ObjectId, RevisionId, SandboxId};
-use manifests::revision::{Image, ProbeCheck, Protocol, ReadinessProbe, Workload};
+use manifests::revision::Workload;
 use manifests::units::{Clock, Timestamp};
 use sandbox::driver::{Driver, Limits, SandboxSpec};
 use sandbox::{LocalConfig, LocalDriver};
@@ -106,25 +105,9 @@ fn spec(id: &str, app: &Path) -> SandboxSpec {
         configuration: ObjectId::new("default", "bench"),
         service: None,
         workload: Arc::new(Workload {
-            container: "user-container".into(),
-            image: Image::Host(PathBuf::from(app)),
-            command: Vec::new(),
             args: vec!["serve".into()],
-            env: BTreeMap::new(),
-            working_dir: None,
-            port: 8080,
-            protocol: Protocol::Http1,
-            cpu_limit: None,
-            memory_limit: None,
-            readiness: ReadinessProbe {
-                check: ProbeCheck::Tcp { port: 8080 },
-                success_threshold: 1,
-                failure_threshold: 3,
-                initial_delay: Duration::ZERO,
-                period: None,
-                timeout: Duration::from_secs(1),
-            },
             stop_grace: Duration::ZERO,
+            ..Workload::host(app)
         }),
         limits: Limits::default(),
         deadline: Duration::from_secs(20),

@@ -8,15 +8,13 @@
     reason = "test support"
 )]
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use activator::{Limits, Pool, Pools};
 use manifests::exchange::{Endpoint, EndpointSet, LoadReport, Rung, Snapshot};
-use manifests::ids::{GatewayId, Generation, ObjectId, RevisionId, SandboxId};
+use manifests::ids::{GatewayId, Generation, RevisionId, SandboxId};
 use manifests::revision::*;
 use manifests::units::*;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -119,71 +117,7 @@ impl World {
 
 pub fn revision(name: &str, limit: u32) -> Revision {
     Revision {
-        id: RevisionId::new("default", name),
-        configuration: ObjectId::new("default", "conf"),
-        service: None,
-        created: START,
-        workload: Arc::new(workload()),
         container_concurrency: ContainerConcurrency(limit),
-        timeouts: Timeouts {
-            request: Duration::from_secs(300),
-            response_start: None,
-            idle: None,
-        },
-        scaling: scaling(),
-        idle: IdlePolicy::Knative,
-        server_timing: false,
-        upstream_keepalive: true,
-        reachability: Reachability::Reachable,
-    }
-}
-
-fn workload() -> Workload {
-    Workload {
-        container: "user-container".into(),
-        image: Image::Host(PathBuf::from("/bin/true")),
-        command: Vec::new(),
-        args: Vec::new(),
-        env: BTreeMap::new(),
-        working_dir: None,
-        port: 8080,
-        protocol: Protocol::Http1,
-        cpu_limit: None,
-        memory_limit: None,
-        readiness: ReadinessProbe {
-            check: ProbeCheck::Tcp { port: 8080 },
-            success_threshold: 1,
-            failure_threshold: 3,
-            initial_delay: Duration::ZERO,
-            period: None,
-            timeout: Duration::from_secs(1),
-        },
-        stop_grace: Duration::from_secs(300),
-    }
-}
-
-fn scaling() -> Scaling {
-    Scaling {
-        metric: Metric::Concurrency {
-            target: Concurrency(70.0),
-            total: Concurrency(100.0),
-        },
-        aggregation: Aggregation::Linear,
-        stable_window: Duration::from_secs(60),
-        panic_window: Duration::from_secs(6),
-        panic_threshold: 2.0,
-        max_scale_up_rate: 1000.0,
-        max_scale_down_rate: 2.0,
-        target_burst_capacity: Some(211.0),
-        activator_capacity: 100.0,
-        min_scale: Replicas(0),
-        max_scale: None,
-        initial_scale: Replicas(1),
-        activation_scale: Replicas(1),
-        scale_down_delay: Duration::ZERO,
-        scale_to_zero: true,
-        scale_to_zero_grace: Duration::from_secs(30),
-        retention: Duration::ZERO,
-        progress_deadline: Duration::from_secs(600),
+        ..Revision::new(RevisionId::new("default", name), Workload::host("/bin/true"))
     }
 }

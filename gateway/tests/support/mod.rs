@@ -7,7 +7,6 @@ pub mod client;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -209,27 +208,18 @@ pub fn wall_clock() -> Clock {
 /// A revision without limits on anything but a minute for each request.
 pub fn revision(name: &str, concurrency: u32) -> Revision {
     Revision {
-        id: RevisionId::new("default", name),
-        configuration: ObjectId::new("default", "conf"),
-        service: None,
-        created: Timestamp::EPOCH,
-        workload: Arc::new(workload(Protocol::Http1)),
         container_concurrency: ContainerConcurrency(concurrency),
         timeouts: Timeouts {
             request: Duration::from_secs(60),
             response_start: None,
             idle: None,
         },
-        scaling: scaling(),
-        idle: IdlePolicy::Knative,
-        server_timing: false,
-        upstream_keepalive: true,
-        reachability: Reachability::Reachable,
+        ..Revision::new(RevisionId::new("default", name), Workload::host("/bin/true"))
     }
 }
 
 pub fn h2c(mut revision: Revision) -> Revision {
-    revision.workload = Arc::new(workload(Protocol::H2c));
+    Arc::make_mut(&mut revision.workload).protocol = Protocol::H2c;
     revision
 }
 
@@ -240,54 +230,4 @@ pub fn timeouts(mut revision: Revision, request: u64, response_start: Option<u64
         idle: idle.map(Duration::from_millis),
     };
     revision
-}
-
-fn workload(protocol: Protocol) -> Workload {
-    Workload {
-        container: "user-container".into(),
-        image: Image::Host(PathBuf::from("/bin/true")),
-        command: Vec::new(),
-        args: Vec::new(),
-        env: BTreeMap::new(),
-        working_dir: None,
-        port: 8080,
-        protocol,
-        cpu_limit: None,
-        memory_limit: None,
-        readiness: ReadinessProbe {
-            check: ProbeCheck::Tcp { port: 8080 },
-            success_threshold: 1,
-            failure_threshold: 3,
-            initial_delay: Duration::ZERO,
-            period: None,
-            timeout: Duration::from_secs(1),
-        },
-        stop_grace: Duration::from_secs(1),
-    }
-}
-
-fn scaling() -> Scaling {
-    Scaling {
-        metric: Metric::Concurrency {
-            target: Concurrency(70.0),
-            total: Concurrency(100.0),
-        },
-        aggregation: Aggregation::Linear,
-        stable_window: Duration::from_secs(60),
-        panic_window: Duration::from_secs(6),
-        panic_threshold: 2.0,
-        max_scale_up_rate: 1000.0,
-        max_scale_down_rate: 2.0,
-        target_burst_capacity: Some(211.0),
-        activator_capacity: 100.0,
-        min_scale: Replicas(0),
-        max_scale: None,
-        initial_scale: Replicas(1),
-        activation_scale: Replicas(1),
-        scale_down_delay: Duration::ZERO,
-        scale_to_zero: true,
-        scale_to_zero_grace: Duration::from_secs(30),
-        retention: Duration::ZERO,
-        progress_deadline: Duration::from_secs(600),
-    }
 }

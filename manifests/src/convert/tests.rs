@@ -31,6 +31,20 @@ fn convert_in(cluster: &ClusterConfig, annotations: &str, spec: &str) -> Result<
 const PLAIN: &str = "containers: [{image: 'host:/bin/app'}]";
 
 #[test]
+fn what_new_revisions_are_is_what_a_plain_manifest_says() {
+    let id = RevisionId::new("ns", "shop-00001");
+    let expected = Revision {
+        configuration: ObjectId::new("ns", "shop"),
+        service: Some(ObjectId::new("ns", "shop")),
+        created: Timestamp::from_millis(7),
+        reachability: Reachability::Unknown,
+        ..Revision::new(id, crate::revision::Workload::host("/bin/app"))
+    };
+    let named = "containers: [{name: user-container, image: 'host:/bin/app'}]";
+    assert_eq!(convert("", named).unwrap(), expected);
+}
+
+#[test]
 fn a_plain_manifest_behaves_as_knative() {
     let revision = convert("", PLAIN).unwrap();
     assert_eq!(revision.id.to_string(), "ns/shop-00001");

@@ -121,25 +121,9 @@ fn drive(dir: &str, count: u32) {
     let clock = std::sync::Arc::new(|| manifests::units::Timestamp::EPOCH);
     let driver = sandbox::LocalDriver::new(sandbox::LocalConfig::new(dir, clock)).unwrap();
     let workload = std::sync::Arc::new(manifests::revision::Workload {
-        container: "user-container".into(),
-        image: manifests::revision::Image::Host(env::current_exe().unwrap()),
-        command: Vec::new(),
         args: vec!["serve".into()],
-        env: std::collections::BTreeMap::new(),
-        working_dir: None,
-        port: 8080,
-        protocol: manifests::revision::Protocol::Http1,
-        cpu_limit: None,
-        memory_limit: None,
-        readiness: manifests::revision::ReadinessProbe {
-            check: manifests::revision::ProbeCheck::Tcp { port: 8080 },
-            success_threshold: 1,
-            failure_threshold: 3,
-            initial_delay: Duration::ZERO,
-            period: None,
-            timeout: Duration::from_secs(1),
-        },
         stop_grace: Duration::ZERO,
+        ..manifests::revision::Workload::host(env::current_exe().unwrap())
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use manifests::ids::{ObjectId, RevisionId, SandboxId};
-use manifests::revision::{Image, ProbeCheck, Protocol, ReadinessProbe, Workload};
+use manifests::revision::Workload;
 use manifests::units::{Clock, Timestamp};
 use sandbox::driver::{Driver, Limits, SandboxSpec};
 use sandbox::{LocalConfig, LocalDriver};
@@ -49,25 +49,9 @@ pub fn driver(data_dir: &Path) -> Arc<LocalDriver> {
 
 pub fn workload(program: &str, args: &[&str]) -> Workload {
     Workload {
-        container: "user-container".into(),
-        image: Image::Host(program.into()),
-        command: Vec::new(),
         args: args.iter().map(|a| (*a).to_owned()).collect(),
-        env: std::collections::BTreeMap::new(),
-        working_dir: None,
-        port: 8080,
-        protocol: Protocol::Http1,
-        cpu_limit: None,
-        memory_limit: None,
-        readiness: ReadinessProbe {
-            check: ProbeCheck::Tcp { port: 8080 },
-            success_threshold: 1,
-            failure_threshold: 3,
-            initial_delay: Duration::ZERO,
-            period: None,
-            timeout: Duration::from_secs(1),
-        },
         stop_grace: Duration::from_secs(10),
+        ..Workload::host(program)
     }
 }
 
