@@ -81,7 +81,7 @@ impl AppBody {
         };
         if ended && let Some((_, lease)) = self.running.take() {
             match &next {
-                Some(Err(_)) => drop(lease),
+                Some(Err(_)) => lease.broke(),
                 _ => lease.finish(),
             }
         }

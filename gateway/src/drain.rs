@@ -28,8 +28,7 @@ pub(crate) async fn run(lease: Lease, rest: Rest) {
     };
     match tokio::time::timeout(quiet, to_end(rest)).await {
         Ok(true) => lease.finish(),
-        // The connection has broken; its task looks after the slot.
-        Ok(false) => drop(lease),
+        Ok(false) => lease.broke(),
         Err(_) => lease.hang_up(bound),
     }
 }

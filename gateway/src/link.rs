@@ -6,8 +6,10 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use activator::{OpenConnection, Sandbox, Slot};
 use bytes::Bytes;
@@ -16,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use manifests::units::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::body::RequestBody;
 use crate::upstream::{self, Upstreams};
@@ -27,6 +29,7 @@ pub(crate) struct Link {
     slot: Cell<Option<Slot>>,
     end: Cell<End>,
     until: Cell<Option<Timestamp>>,
+    finished: Notify,
 }
 
 /// What happens to the socket when HTTP is done with it.
@@ -60,6 +63,7 @@ impl Link {
             slot: Cell::new(None),
             end: Cell::default(),
             until: Cell::new(None),
+            finished: Notify::new(),
         })
     }
 
@@ -71,6 +75,12 @@ impl Link {
     /// Takes the slot out.
     pub(crate) fn vacate(&self) -> Option<Slot> {
         self.slot.take()
+    }
+
+    /// The whole response is there: should the connection be closed already, there is nothing to wait for.
+    pub(crate) fn finish(&self, end: End) {
+        self.at_end(end);
+        self.finished.notify_waiters();
     }
 
     /// Says what is to happen at the end.
@@ -120,9 +130,11 @@ pub(crate) async fn drive(
     drop(link.vacate());
 }
 
-/// Waits until the app closes; gives up on the sandbox when it does not.
+/// Waits until the app closes; gives up on the sandbox when it does not. When it has closed without a whole response, the
+/// slot stays back for a moment more: see [`AFTERMATH`].
 async fn linger(mut stream: TcpStream, link: &Link, upstreams: &Upstreams) {
-    let Some(slot) = link.vacate() else { return };
+    let mut finished = pin!(link.finished.notified());
+    finished.as_mut().enable();
     let now = (upstreams.clock)();
     let until = link.until.get().unwrap_or_else(|| now.plus(upstreams.drain_bound()));
     let closed = tokio::time::timeout(until.since(now), async {
@@ -134,7 +146,13 @@ async fn linger(mut stream: TcpStream, link: &Link, upstreams: &Upstreams) {
     if closed.await.is_err() {
         tracing::warn!(sandbox = %link.sandbox.id(), "an app did not end a request that nobody waits for");
         link.sandbox.eject();
+        return;
     }
     drop(stream);
-    drop(slot);
+    let _ = tokio::time::timeout(AFTERMATH, finished).await;
 }
+
+/// How long the slot of a request that an app broke off stays back. Most often the app has died, and its kernel closes
+/// this connection before its listener: whoever got the slot at once could connect once more, and fail, too. Within this
+/// time scaling hears of the death and takes the sandbox out.
+pub(crate) const AFTERMATH: Duration = Duration::from_millis(200);

@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 
 use crate::body::RequestBody;
 use crate::drain::{self, Rest};
-use crate::link::{End, Link, Switched, drive};
+use crate::link::{AFTERMATH, End, Link, Switched, drive};
 use crate::tasks::{OnThisThread, Tasks};
 
 /// One thread's connections.
@@ -426,10 +426,10 @@ impl Lease {
                 let reusable = keep_alive && sender.is_ready() && sandbox.is_open();
                 if sandbox.shares_connections() {
                     // The slot comes back when the connection is parked, or closed.
-                    link.at_end(if reusable { End::Park } else { End::Close });
+                    link.finish(if reusable { End::Park } else { End::Close });
                     return;
                 }
-                link.at_end(End::Close);
+                link.finish(End::Close);
                 let slot = link.vacate();
                 if reusable {
                     upstreams.shelve(&sandbox, sender, link);
@@ -442,6 +442,16 @@ impl Lease {
                 }
                 drop(slot);
             }
+        }
+    }
+
+    /// The app has broken off the request. An HTTP/1.1 connection's task looks after the slot.
+    pub(crate) fn broke(self) {
+        if let (Wire::H2 { slot, .. }, true) = (self.wire, self.limited) {
+            self.upstreams.tasks.spawn_background(async move {
+                tokio::time::sleep(AFTERMATH).await;
+                drop(slot);
+            });
         }
     }
 
@@ -500,13 +510,15 @@ impl Future for Flight {
                 Ok((response, lease))
             }
             Err(mut failed) => {
-                let unsent = failed.take_message();
-                if let (Some(_), Wire::H1 { link, .. }) = (&unsent, &lease.wire) {
-                    link.at_end(End::Close);
+                let (unsent, reused) = (failed.take_message(), lease.reused);
+                match &lease.wire {
+                    _ if unsent.is_none() => lease.broke(),
+                    Wire::H1 { link, .. } => link.at_end(End::Close),
+                    Wire::H2 { .. } => {}
                 }
                 Err(Failed {
                     unsent,
-                    reused: lease.reused,
+                    reused,
                     error: failed.into_error(),
                 })
             }
