@@ -130,16 +130,19 @@ impl Control {
         self.bundle = checked.bundle;
     }
 
-    /// Publishes the snapshot that follows from what changed, if anything did.
-    fn publish(&mut self, snapshots: &watch::Sender<Arc<Snapshot>>) {
-        let made = self.lock().snapshot();
-        let about_revisions = match made {
-            Some((snapshot, about_revisions)) => {
-                snapshots.send_replace(Arc::new(snapshot));
-                about_revisions
-            }
-            None => return,
+    /// Takes what scaling said, and publishes the snapshot that follows from all that changed, if anything did. Nobody reads
+    /// that something is ready before the snapshot that routes to it is on its way.
+    fn publish(&mut self, statuses: Vec<RevisionStatus>, snapshots: &watch::Sender<Arc<Snapshot>>) {
+        let mut desired = self.lock();
+        let now = (self.clock)();
+        for status in statuses {
+            desired.report(status, now);
+        }
+        let Some((snapshot, about_revisions)) = desired.snapshot() else {
+            return;
         };
+        snapshots.send_replace(Arc::new(snapshot));
+        drop(desired);
         let warnings = self.about_files.iter().cloned().chain(about_revisions).collect();
         *self.warnings.write().unwrap_or_else(PoisonError::into_inner) = warnings;
     }
@@ -160,6 +163,7 @@ pub(crate) async fn run(
     let mut sweep = tokio::time::interval(SWEEP);
     let _watcher = watch_files(&control.paths, changed_to);
     loop {
+        let mut said = Vec::new();
         tokio::select! {
             () = stop.cancelled() => return,
             Some(()) = changed.recv() => {
@@ -169,7 +173,7 @@ pub(crate) async fn run(
             }
             _ = sweep.tick() => control.lock().collect_garbage((control.clock)()),
             Some(status) = statuses.recv() => {
-                control.lock().report(status, (control.clock)());
+                said.push(status);
                 // Statuses come in bursts; a table of all routes is made once for all of them.
                 let until = tokio::time::sleep(COALESCE);
                 tokio::pin!(until);
@@ -177,13 +181,13 @@ pub(crate) async fn run(
                     tokio::select! {
                         biased;
                         () = &mut until => break,
-                        Some(status) = statuses.recv() => control.lock().report(status, (control.clock)()),
+                        Some(status) = statuses.recv() => said.push(status),
                     }
                 }
             }
             else => return,
         }
-        control.publish(&snapshots);
+        control.publish(said, &snapshots);
     }
 }
 
