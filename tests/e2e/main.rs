@@ -1,0 +1,8 @@
+//! The whole of Knarr, from outside: the real binary, real sandboxes, real sockets.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+mod concurrency;
+
+#[path = "../support/mod.rs"]
+mod support;
