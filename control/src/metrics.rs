@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::status::{ColdStarts, Latency, Requests};
 
@@ -28,6 +30,16 @@ pub(crate) fn install() -> PrometheusHandle {
             handle
         })
         .clone()
+}
+
+/// Sums up what was recorded, once a second: the exporter keeps every single value of a histogram until somebody asks, and
+/// perhaps nobody does.
+pub(crate) async fn sum_up(recorded: PrometheusHandle, stop: CancellationToken) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(second.tick()).await.is_some() {
+        recorded.run_upkeep();
+    }
 }
 
 /// What the status document says of one revision's requests.

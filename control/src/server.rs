@@ -166,6 +166,7 @@ impl Server {
         tasks.spawn(autoscaler::run::run(inputs, outputs, stop.clone()));
 
         // Control.
+        tasks.spawn(metrics::sum_up(metrics.clone(), stop.clone()));
         let live = Arc::new(Live {
             desired: control.desired(),
             warnings: control.warnings(),
