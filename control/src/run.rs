@@ -22,8 +22,10 @@ pub(crate) struct Control {
     desired: Arc<RwLock<Desired>>,
     /// What is wrong with files now, and what keeps revisions from running.
     warnings: Arc<RwLock<Vec<String>>>,
-    /// Of the files only: those of revisions are made anew with each snapshot.
+    /// Of the files only.
     about_files: Vec<String>,
+    /// Of revisions: made anew with each snapshot.
+    about_revisions: Vec<String>,
     sources: Sources,
     bundle: Bundle,
     paths: Vec<PathBuf>,
@@ -50,11 +52,12 @@ impl Control {
         desired.apply(&checked.bundle, clock());
         let (first, about_revisions) = desired.snapshot().unwrap_or_default();
         let about_files: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
-        let warnings = about_files.iter().cloned().chain(about_revisions).collect();
+        let warnings = about_files.iter().chain(&about_revisions).cloned().collect();
         let control = Self {
             desired: Arc::new(RwLock::new(desired)),
             warnings: Arc::new(RwLock::new(warnings)),
             about_files,
+            about_revisions,
             sources,
             bundle: checked.bundle,
             paths,
@@ -138,12 +141,16 @@ impl Control {
         for status in statuses {
             desired.report(status, now);
         }
-        let Some((snapshot, about_revisions)) = desired.snapshot() else {
-            return;
-        };
-        snapshots.send_replace(Arc::new(snapshot));
+        let about_revisions = desired.snapshot().map(|(snapshot, about_revisions)| {
+            snapshots.send_replace(Arc::new(snapshot));
+            about_revisions
+        });
         drop(desired);
-        let warnings = self.about_files.iter().cloned().chain(about_revisions).collect();
+        if let Some(about_revisions) = about_revisions {
+            self.about_revisions = about_revisions;
+        }
+        // Also when nothing follows: a file that has become wrong changes no object.
+        let warnings = self.about_files.iter().chain(&self.about_revisions).cloned().collect();
         *self.warnings.write().unwrap_or_else(PoisonError::into_inner) = warnings;
     }
 
