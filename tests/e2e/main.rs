@@ -3,6 +3,11 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod concurrency;
+mod overload;
+mod protocols;
+mod python;
+mod rollout;
+mod routing;
 
 #[path = "../support/mod.rs"]
 mod support;

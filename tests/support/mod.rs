@@ -29,7 +29,7 @@ use control::status::{Ready, RevisionStatus, ServiceStatus, Status};
 use loadtest::{Plan, Report, Target};
 use rustix::process::Signal;
 
-use self::http::{Client, Reply};
+pub use self::http::{Client, Reply};
 
 pub const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 
@@ -222,7 +222,7 @@ impl Knarr {
             assert!(
                 began.elapsed() < BOUND,
                 "not within {BOUND:?}: {what}\n{}\n{}",
-                history.join("\n"),
+                history[history.len().saturating_sub(30)..].join("\n"),
                 self.errors()
             );
             thread::sleep(Duration::from_millis(10));
@@ -386,6 +386,16 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool, or: impl Fn() -> String
 /// False, with the reason printed, where the caller cannot run; with `CI=true` that is a failure.
 pub fn is_root() -> bool {
     needs("root", rustix::process::geteuid().is_root())
+}
+
+/// As [`is_root`], for a Python with its library.
+pub fn has_python() -> bool {
+    let mut python = Command::new("/usr/bin/python3");
+    let there = python.args(["-c", "import http.server"]).stderr(Stdio::null()).status();
+    needs(
+        "/usr/bin/python3 with http.server",
+        there.is_ok_and(|status| status.success()),
+    )
 }
 
 /// The same for anything else a test needs.
