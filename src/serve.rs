@@ -64,7 +64,8 @@ pub(crate) fn run(config: Config, paths: Vec<PathBuf>) -> anyhow::Result<ExitCod
 /// Prints whenever a service becomes ready, or stops being so, and why.
 async fn tell_readiness(server: &Server) {
     let mut told: BTreeMap<(String, String), Ready> = BTreeMap::new();
-    loop {
+    let mut changes = server.services_changed();
+    while changes.next().await {
         let now: BTreeMap<_, _> = server
             .services()
             .into_iter()
@@ -83,8 +84,10 @@ async fn tell_readiness(server: &Server) {
             }
             told.insert(id, ready);
         }
+        // Changes come in bursts.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    std::future::pending().await
 }
 
 /// The runtime of everything that is not per request: two threads are plenty.

@@ -1,19 +1,23 @@
 //! The control loop: files and statuses in, snapshots out. The only task that changes desired state.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use manifests::bundle::{self, Bundle, Checked, Input};
 use manifests::exchange::{RevisionStatus, Snapshot};
-use manifests::units::Clock;
+use manifests::units::{Clock, Timestamp};
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::desired::Desired;
+use crate::objects::Kind;
 use crate::server::ServeError;
 use crate::source::{self, Missing, Sources};
 
@@ -31,6 +35,9 @@ pub(crate) struct Control {
     paths: Vec<PathBuf>,
     /// Standard input can be read only once.
     stdin: Option<Input>,
+    /// Of the texts that were read last; `None` when they could not be read.
+    read: Option<u64>,
+    services: watch::Sender<u64>,
     clock: Clock,
 }
 
@@ -61,7 +68,9 @@ impl Control {
             sources,
             bundle: checked.bundle,
             paths,
+            read: Some(fingerprint(&inputs)),
             stdin: inputs.into_iter().find(|input| input.name == "-"),
+            services: watch::Sender::new(0),
             clock: Clock::clone(clock),
         };
         Ok((control, first))
@@ -77,6 +86,11 @@ impl Control {
         Arc::clone(&self.warnings)
     }
 
+    /// Tells of every change of a Service, its status included.
+    pub(crate) fn services(&self) -> watch::Receiver<u64> {
+        self.services.subscribe()
+    }
+
     /// Reads the files again and applies what is right of them; what is wrong keeps its last good state.
     fn reload(&mut self) {
         let watched: Vec<PathBuf> = self
@@ -90,10 +104,16 @@ impl Control {
             Err(error) => {
                 tracing::warn!(%error, "cannot read the manifests; what was read before stays");
                 self.about_files = vec![format!("{error}; what was read before stays")];
+                self.read = None;
                 return;
             }
         };
         inputs.extend(self.stdin.clone());
+        // Other files change where manifests are: Knarr's own log may stand among them.
+        let read = Some(fingerprint(&inputs));
+        if std::mem::replace(&mut self.read, read) == read {
+            return;
+        }
         let mut found = Vec::new();
         let previous = &self.bundle;
         let judged = self.sources.judge(inputs, |inputs| {
@@ -145,7 +165,10 @@ impl Control {
             snapshots.send_replace(Arc::new(snapshot));
             about_revisions
         });
+        let services = desired.store().version_of(Kind::Service);
         drop(desired);
+        self.services
+            .send_if_modified(|seen| std::mem::replace(seen, services) != services);
         if let Some(about_revisions) = about_revisions {
             self.about_revisions = about_revisions;
         }
@@ -169,15 +192,16 @@ pub(crate) async fn run(
     let (changed_to, mut changed) = unbounded_channel();
     let mut sweep = tokio::time::interval(SWEEP);
     let _watcher = watch_files(&control.paths, changed_to);
+    let mut reload = Reload::default();
     loop {
         let mut said = Vec::new();
         tokio::select! {
             () = stop.cancelled() => return,
             Some(()) = changed.recv() => {
-                // Editors write in several steps: wait until it is quiet.
-                while tokio::time::timeout(QUIET, changed.recv()).await.is_ok_and(|event| event.is_some()) {}
-                tokio::task::block_in_place(|| control.reload());
+                reload.put_off((control.clock)());
+                continue;
             }
+            () = reload.due() => tokio::task::block_in_place(|| control.reload()),
             _ = sweep.tick() => control.lock().collect_garbage((control.clock)()),
             Some(status) = statuses.recv() => {
                 said.push(status);
@@ -195,6 +219,29 @@ pub(crate) async fn run(
             else => return,
         }
         control.publish(said, &snapshots);
+    }
+}
+
+/// When to read the files again: editors write in several steps, so when it has been quiet for a while; but not at the
+/// end of all time where something is written without a pause.
+#[derive(Default)]
+struct Reload(Option<(Timestamp, Pin<Box<Sleep>>)>);
+
+impl Reload {
+    /// Something has changed at `now`.
+    fn put_off(&mut self, now: Timestamp) {
+        let first = self.0.as_ref().map_or(now, |(first, _)| *first);
+        let left = first.plus(LONGEST).since(now);
+        self.0 = Some((first, Box::pin(tokio::time::sleep(left.min(QUIET)))));
+    }
+
+    /// Resolves once, when the files are to be read; never while nothing has changed.
+    async fn due(&mut self) {
+        match &mut self.0 {
+            Some((_, quiet)) => quiet.as_mut().await,
+            None => std::future::pending().await,
+        }
+        self.0 = None;
     }
 }
 
@@ -217,6 +264,12 @@ fn watch_files(paths: &[PathBuf], changed: UnboundedSender<()>) -> Option<notify
         .ok()
 }
 
+fn fingerprint(inputs: &[Input]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    inputs.hash(&mut hasher);
+    hasher.finish()
+}
+
 fn same_objects(a: &Bundle, b: &Bundle) -> bool {
     a.cluster == b.cluster
         && a.sources == b.sources
@@ -229,7 +282,36 @@ fn same_objects(a: &Bundle, b: &Bundle) -> bool {
 
 /// Revisions grow old slowly.
 const SWEEP: Duration = Duration::from_secs(600);
-/// A change is applied when the files have been quiet for this long.
+/// A change is applied when the files have been quiet for this long,
 const QUIET: Duration = Duration::from_millis(100);
+/// or when this long has passed since the first.
+const LONGEST: Duration = Duration::from_secs(1);
 /// Changes within this time make one snapshot (mechanisms: a table of 100,000 routes takes 15 ms to make).
 const COALESCE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Changes every 60 ms for one and a half seconds: read again after a second, and when it has become quiet.
+    #[tokio::test(start_paused = true)]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test is the shell: it reads the paused clock"
+    )]
+    async fn files_are_read_when_it_is_quiet_and_within_a_second_anyway() {
+        let began = tokio::time::Instant::now();
+        let now = || Timestamp::EPOCH.plus(began.elapsed());
+        let (mut reload, mut read) = (Reload::default(), Vec::new());
+        let mut change = tokio::time::interval(Duration::from_millis(60));
+        loop {
+            tokio::select! {
+                biased;
+                () = reload.due() => read.push(now().as_millis()),
+                _ = change.tick(), if now().as_millis() < 1_500 => reload.put_off(now()),
+                () = tokio::time::sleep(Duration::from_secs(9)) => break,
+            }
+        }
+        assert_eq!(read, [1_000, 1_600]);
+    }
+}

@@ -43,6 +43,7 @@ pub struct Server {
     live: Arc<Live>,
     addresses: Vec<SocketAddr>,
     admin: SocketAddr,
+    services: watch::Receiver<u64>,
     drain_timeout: Duration,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -179,6 +180,7 @@ impl Server {
             started: clock::system()(),
             addresses: addresses.clone(),
         });
+        let services = control.services();
         tasks.spawn(run::run(control, statuses, snapshots_to, stop.clone()));
         tasks.spawn(api::serve_admin(
             admin,
@@ -197,6 +199,7 @@ impl Server {
             live,
             addresses,
             admin: admin_address,
+            services,
             drain_timeout: config.drain_timeout,
             stop,
             tasks,
@@ -224,6 +227,13 @@ impl Server {
         self.live.services()
     }
 
+    /// Whenever something about a service has changed; at once the first time.
+    pub fn services_changed(&self) -> ServicesChanged {
+        let mut changes = self.services.clone();
+        changes.mark_changed();
+        ServicesChanged(changes)
+    }
+
     /// Why a revision runs as it does.
     ///
     /// # Errors
@@ -249,6 +259,16 @@ impl Server {
         self.driver.shutdown(STOP_GRACE).await;
         self.tasks.wait().await;
         drop(std::fs::remove_file(self.directory.socket()));
+    }
+}
+
+/// Changes of services, from [`Server::services_changed`].
+pub struct ServicesChanged(watch::Receiver<u64>);
+
+impl ServicesChanged {
+    /// Waits for the next change; several since the last call are one. False when Knarr ends.
+    pub async fn next(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 }
 

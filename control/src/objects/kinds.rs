@@ -24,6 +24,11 @@ pub enum Kind {
     Service,
 }
 
+impl Kind {
+    /// How many kinds there are.
+    pub(super) const COUNT: usize = 4;
+}
+
 /// An object with metadata, a spec and a status.
 pub trait Object: Clone + Send + Sync + 'static {
     /// Its kind.

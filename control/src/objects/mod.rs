@@ -38,6 +38,8 @@ pub struct Store {
     version: u64,
     /// The version of the last change that was more than a status.
     wanted_version: u64,
+    /// The version of the last change of anything of a kind.
+    versions: [u64; Kind::COUNT],
     new_uid: Box<dyn FnMut() -> String + Send + Sync>,
     dirty: BTreeSet<Key>,
 }
@@ -63,6 +65,7 @@ impl Store {
             links: kinds::Links::default(),
             version: 0,
             wanted_version: 0,
+            versions: [0; Kind::COUNT],
             new_uid: Box::new(new_uid),
             dirty: BTreeSet::new(),
         }
@@ -133,6 +136,7 @@ impl Store {
         };
         self.version += 1;
         self.wanted_version = self.version;
+        self.versions[T::KIND as usize] = self.version;
         self.dirty.extend(self.links.update(id, Some(old.as_ref()), None));
         // Its own reconciler may have something to take back, too.
         self.dirty.insert(Key {
@@ -171,6 +175,11 @@ impl Store {
         self.wanted_version
     }
 
+    /// Grows with every change of any object of this kind, its status included.
+    pub fn version_of(&self, kind: Kind) -> u64 {
+        self.versions[kind as usize]
+    }
+
     /// The next object to reconcile. Revisions come first, then what stands on them, so that one pass settles most.
     pub fn next_dirty(&mut self) -> Option<Key> {
         self.dirty.pop_first()
@@ -178,6 +187,7 @@ impl Store {
 
     fn put<T: Object>(&mut self, id: ObjectId, mut object: T) {
         self.version += 1;
+        self.versions[T::KIND as usize] = self.version;
         object.metadata_mut().resource_version = self.version.to_string();
         let object = Arc::new(object);
         let old = T::table_mut(&mut self.tables).insert(id.clone(), Arc::clone(&object));

@@ -22,7 +22,7 @@ use crate::read::{self, Document, Origin};
 use crate::resources::Resource;
 
 /// One file's text.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Input {
     /// What problems call it: a path, or `-`.
     pub name: String,
