@@ -15,12 +15,13 @@ use manifests::exchange;
 use manifests::ids::{ObjectId, RevisionId, SandboxId};
 use manifests::resources::{Condition, Revision, Route, Service};
 use manifests::units::{Clock, Timestamp};
+use metrics_exporter_prometheus::PrometheusHandle;
 use sandbox::driver::Driver;
 use sandbox::logs::Follower;
 
 use crate::api::Answers;
 use crate::desired::Desired;
-use crate::metrics::{self, Registry, Totals};
+use crate::metrics::{self, Totals};
 use crate::objects::conditions;
 use crate::status::{Ready, RevisionStatus, RouteStatus, ServiceStatus, Status, Traffic};
 
@@ -33,7 +34,7 @@ pub(crate) struct Live {
     pub(crate) pools: Arc<Pools>,
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) explain: Explain,
-    pub(crate) metrics: Arc<Registry>,
+    pub(crate) metrics: PrometheusHandle,
     pub(crate) clock: Clock,
     pub(crate) started: Timestamp,
     pub(crate) addresses: Vec<SocketAddr>,
@@ -41,7 +42,7 @@ pub(crate) struct Live {
 
 impl Answers for Live {
     fn status(&self) -> Status {
-        let totals = metrics::totals(&self.metrics);
+        let totals = metrics::totals(&self.metrics.render());
         let desired = self.desired();
         let store = desired.store();
         let warnings = self.warnings.read().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +62,7 @@ impl Answers for Live {
     }
 
     fn metrics(&self) -> String {
-        self.metrics.text()
+        self.metrics.render()
     }
 
     fn explain(&self, target: &str, since: Duration, json: bool) -> Result<String, String> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use activator::Pools;
 use autoscaler::explain::Explain;
 use gateway::Gateway;
-use manifests::exchange::{EndpointSet, Snapshot};
+use manifests::exchange::EndpointSet;
 use manifests::ids::GatewayId;
 use manifests::units::Clock;
 use sandbox::driver::Driver;
@@ -31,7 +31,7 @@ use crate::api::{self, Answers};
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
-use crate::metrics::{self, Registry};
+use crate::metrics;
 use crate::run::{self, Control};
 use crate::source::SourceError;
 use crate::status::{ServiceStatus, Status};
@@ -148,7 +148,6 @@ impl Server {
         let addresses = gateway.addresses().to_vec();
         tasks.spawn(apply_endpoints(endpoints, Arc::clone(&pools)));
         tasks.spawn(report_load(Arc::clone(&pools), Clock::clone(&clock), stop.clone()));
-        tasks.spawn(forget_deleted(snapshots.clone(), Arc::clone(&metrics)));
 
         // Scaling.
         let explain = Explain::default();
@@ -168,6 +167,7 @@ impl Server {
         tasks.spawn(autoscaler::run::run(inputs, outputs, stop.clone()));
 
         // Control.
+        tasks.spawn(metrics::sum_up(metrics.clone(), stop.clone()));
         let live = Arc::new(Live {
             desired: control.desired(),
             warnings: control.warnings(),
@@ -288,17 +288,6 @@ impl activator::Dial for Dial {
 async fn apply_endpoints(mut endpoints: UnboundedReceiver<EndpointSet>, pools: Arc<Pools>) {
     while let Some(set) = endpoints.recv().await {
         pools.apply(&set);
-    }
-}
-
-/// Metrics of revisions that are gone go too. Ends with the control loop, whose the sender is.
-async fn forget_deleted(mut snapshots: watch::Receiver<Arc<Snapshot>>, metrics: Arc<Registry>) {
-    let mut before = snapshots.borrow_and_update().clone();
-    while snapshots.changed().await.is_ok() {
-        let now = snapshots.borrow_and_update().clone();
-        let gone = before.revisions.keys().filter(|id| !now.revisions.contains_key(*id));
-        gone.for_each(|id| metrics.forget(id));
-        before = now;
     }
 }
 
