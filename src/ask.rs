@@ -8,6 +8,7 @@ use control::client;
 use control::status::{Ready, Status};
 
 use crate::args::{DataDir, Explain, Get, Logs, Output, What};
+use crate::out;
 use crate::table::table;
 
 /// Prints services, revisions and routes.
@@ -35,7 +36,7 @@ pub(crate) async fn get(args: Get) -> anyhow::Result<()> {
     for warning in &status.warnings {
         eprintln!("warning: {warning}");
     }
-    print(text.as_bytes())
+    out::print(text.as_bytes())
 }
 
 /// Prints what sandboxes wrote.
@@ -71,14 +72,6 @@ fn directory(data: DataDir) -> anyhow::Result<PathBuf> {
 
 fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
-}
-
-/// Like `print!`, but a reader that has gone away (`| head`) is no error.
-fn print(text: &[u8]) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 fn tables(status: &Status, what: What) -> String {

@@ -6,19 +6,17 @@ use control::source::{self, Missing};
 use manifests::bundle;
 
 use crate::args::Check;
+use crate::out;
 
 /// Prints every problem; exit code 1 when there is one.
 pub(crate) fn check(args: &Check) -> anyhow::Result<ExitCode> {
     let inputs = source::read(&args.paths, Missing::Refused)?;
     let checked = bundle::bundle(&inputs, None);
-    for problem in &checked.problems {
-        println!("{problem}");
-    }
+    let mut text: String = checked.problems.iter().map(|problem| format!("{problem}\n")).collect();
     if !args.quiet {
-        for warning in &checked.warnings {
-            println!("warning: {warning}");
-        }
+        text.extend(checked.warnings.iter().map(|warning| format!("warning: {warning}\n")));
     }
+    out::print(text.as_bytes())?;
     let files = inputs.len();
     if checked.problems.is_empty() {
         eprintln!(

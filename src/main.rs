@@ -4,6 +4,7 @@ mod args;
 mod ask;
 mod check;
 mod demo;
+mod out;
 mod run;
 mod serve;
 mod table;
@@ -33,8 +34,9 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(args),
         Command::Workload { args } => return workload::main(args.into_iter().map(Into::into)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "knarr", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "knarr", &mut script);
+            out::print(&script).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|error| {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use manifests::bundle::{self, Input};
 
 use crate::args::Run;
-use crate::serve;
+use crate::{out, serve};
 
 /// Writes the manifest, prints it, and serves it.
 pub(crate) fn run(args: Run) -> anyhow::Result<ExitCode> {
@@ -18,7 +18,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<ExitCode> {
     };
     let manifest = manifest(&args, &name)?;
     if args.dry_run {
-        print!("{manifest}");
+        out::print(manifest.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     let config = serve::config(args.server)?;

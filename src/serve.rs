@@ -9,9 +9,11 @@ use std::time::Duration;
 use control::config::{Config, RawConfig, RawQueue};
 use control::server::Server;
 use control::status::Ready;
+use control::tell::tell;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Serve, ServerFlags};
+use crate::out;
 
 /// Serves manifests until Ctrl-C or SIGTERM.
 pub(crate) fn serve(args: Serve) -> anyhow::Result<ExitCode> {
@@ -46,13 +48,13 @@ pub(crate) fn run(config: Config, paths: Vec<PathBuf>) -> anyhow::Result<ExitCod
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let server = Server::start(config, paths).await?;
-        println!("{}", server.greeting());
+        out::print(format!("{}\n", server.greeting()).as_bytes())?;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             () = tell_readiness(&server) => {}
         }
-        eprintln!("finishing requests in flight; once more to end at once");
+        tell(format_args!("finishing requests in flight; once more to end at once"));
         tokio::select! {
             () = server.stop() => Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => Ok(ExitCode::FAILURE),
@@ -78,8 +80,11 @@ async fn tell_readiness(server: &Server) {
             }
             let (namespace, name) = &id;
             match ready.status.as_str() {
-                "True" => eprintln!("{namespace}/{name} is ready: {latest}"),
-                "False" => eprintln!("{namespace}/{name} is not ready: {}: {}", ready.reason, ready.message),
+                "True" => tell(format_args!("{namespace}/{name} is ready: {latest}")),
+                "False" => tell(format_args!(
+                    "{namespace}/{name} is not ready: {}: {}",
+                    ready.reason, ready.message
+                )),
                 _ => {}
             }
             told.insert(id, ready);

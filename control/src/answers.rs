@@ -2,25 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use activator::Pools;
 use autoscaler::explain::Explain;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::BoxStream;
 use manifests::exchange;
-use manifests::ids::{ObjectId, RevisionId, SandboxId};
+use manifests::ids::{ObjectId, RevisionId};
 use manifests::resources::{Condition, Revision, Route, Service};
 use manifests::units::{Clock, Timestamp};
 use metrics_exporter_prometheus::PrometheusHandle;
 use sandbox::driver::Driver;
-use sandbox::logs::Follower;
 
 use crate::api::Answers;
 use crate::desired::Desired;
+use crate::logs::Logs;
 use crate::metrics::{self, Totals};
 use crate::objects::conditions;
 use crate::status::{Ready, RevisionStatus, RouteStatus, ServiceStatus, Status, Traffic};
@@ -80,35 +78,8 @@ impl Answers for Live {
     }
 
     fn logs(&self, target: &str, tail: Option<usize>, follow: bool) -> Result<BoxStream<'static, Bytes>, String> {
-        let files = self.logs_of(target)?;
-        let several = files.len() > 1;
-        let mut readers = Vec::new();
-        for (id, current) in files {
-            let reader =
-                Follower::open(current, tail).map_err(|error| format!("cannot read the log of {id}: {error}"))?;
-            let prefix = if several { format!("[{id}] ") } else { String::new() };
-            readers.push((prefix, reader));
-        }
-        Ok(stream::unfold((readers, follow), |(mut readers, follow)| async move {
-            loop {
-                let mut text = Vec::new();
-                for (prefix, reader) in &mut readers {
-                    for entry in reader.poll().unwrap_or_default() {
-                        text.extend_from_slice(prefix.as_bytes());
-                        text.extend_from_slice(&entry.text);
-                        text.push(b'\n');
-                    }
-                }
-                if !text.is_empty() {
-                    return Some((Bytes::from(text), (readers, follow)));
-                }
-                if !follow {
-                    return None;
-                }
-                tokio::time::sleep(FOLLOW).await;
-            }
-        })
-        .boxed())
+        let logs = Logs::of(target, Arc::clone(&self.desired), Arc::clone(&self.driver));
+        logs.stream(tail, follow)
     }
 }
 
@@ -279,47 +250,10 @@ impl Live {
             )),
         }
     }
-
-    /// The logs of a service, a revision or one sandbox: name and current file of each.
-    fn logs_of(&self, target: &str) -> Result<Vec<(SandboxId, PathBuf)>, String> {
-        let id = object_called(target);
-        let logs = self.driver.logged();
-        let mut prefixes: Vec<String> = {
-            let desired = self.desired();
-            let store = desired.store();
-            let of_service = store.all::<Revision>().values().filter(|revision| {
-                revision.metadata.namespace == id.namespace()
-                    && revision
-                        .metadata
-                        .labels
-                        .get("serving.knative.dev/service")
-                        .is_some_and(|it| it == id.name())
-            });
-            of_service.map(|revision| revision.metadata.name.clone()).collect()
-        };
-        prefixes.push(id.name().to_owned());
-        let belongs = |sandbox: &SandboxId| {
-            prefixes.iter().any(|prefix| {
-                let rest = sandbox.as_str().strip_prefix(prefix.as_str());
-                rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('-') && !rest[1..].contains('-')))
-            })
-        };
-        let found: Vec<_> = logs
-            .into_iter()
-            .filter(belongs)
-            .filter_map(|sandbox| Some((self.driver.logs(&sandbox).into_iter().next()?, sandbox)))
-            .map(|(newest, sandbox)| (sandbox, newest))
-            .collect();
-        if found.is_empty() {
-            return Err(format!(
-                "nothing named {id} has written anything; `knarr get` lists what there is\n"
-            ));
-        }
-        Ok(found)
-    }
 }
 
-fn object_called(target: &str) -> ObjectId {
+/// What `NAME` or `NAMESPACE/NAME` names.
+pub(crate) fn object_called(target: &str) -> ObjectId {
     let (namespace, name) = target.split_once('/').unwrap_or(("default", target));
     ObjectId::new(namespace, name)
 }
@@ -344,6 +278,3 @@ fn reachable(address: SocketAddr) -> String {
         other => other.to_string(),
     }
 }
-
-/// How often a followed log is looked at.
-const FOLLOW: Duration = Duration::from_millis(100);

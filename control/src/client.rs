@@ -62,9 +62,11 @@ pub async fn get(
         }
         stream_body(response.into_body(), &mut sink).await
     };
+    // The connection may end first, with the answer still to be read: then the exchange says how it went.
+    tokio::pin!(exchange);
     tokio::select! {
-        result = exchange => result,
-        ended = connection => Err(ClientError::Broken(ended.err().map_or("closed".to_owned(), |error| error.to_string()))),
+        result = &mut exchange => result,
+        _ = connection => exchange.await,
     }
 }
 

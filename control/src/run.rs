@@ -20,6 +20,7 @@ use crate::desired::Desired;
 use crate::objects::Kind;
 use crate::server::ServeError;
 use crate::source::{self, Missing, Sources};
+use crate::tell::tell;
 
 /// What the loop owns. Readers share [`Control::desired`] and [`Control::warnings`].
 pub(crate) struct Control {
@@ -133,11 +134,10 @@ impl Control {
             .map(|file| format!("{file} is wrong: it is left out"));
         self.about_files = kept.chain(ignored).chain(found).collect();
         for warning in &self.about_files {
-            tracing::warn!("{warning}");
-            eprintln!("{warning}");
+            tell(format_args!("{warning}"));
         }
         if self.about_files.is_empty() && !same_objects(previous, &checked.bundle) {
-            eprintln!(
+            tell(format_args!(
                 "applied {}",
                 judged
                     .inputs
@@ -145,7 +145,7 @@ impl Control {
                     .map(|input| input.name.as_str())
                     .collect::<Vec<_>>()
                     .join(", ")
-            );
+            ));
         }
         self.about_files
             .extend(checked.warnings.iter().map(ToString::to_string));
