@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+mod check;
+mod commands;
 mod concurrency;
 mod overload;
 mod protocols;

@@ -358,12 +358,22 @@ pub struct Output {
 }
 
 impl Output {
+    /// Runs it to its end; one that goes on is killed.
     pub fn of(mut command: Command) -> Self {
-        let output = command.output().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let read = |mut from: Box<dyn Read + Send>| {
+            thread::spawn(move || {
+                let mut text = String::new();
+                from.read_to_string(&mut text).map(|_| text)
+            })
+        };
+        let out = read(Box::new(child.stdout.take().unwrap()));
+        let err = read(Box::new(child.stderr.take().unwrap()));
+        let code = wait(&mut child).code();
         Self {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
+            code,
+            out: out.join().unwrap().unwrap(),
+            err: err.join().unwrap().unwrap(),
         }
     }
 
@@ -453,7 +463,7 @@ fn wait(child: &mut Child) -> ExitStatus {
         if began.elapsed() > BOUND {
             child.kill().unwrap();
             child.wait().unwrap();
-            panic!("Knarr did not end within {BOUND:?}");
+            panic!("it did not end within {BOUND:?}");
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -50,6 +50,11 @@ pub fn spawner(knarr: u32) -> Option<u32> {
     })
 }
 
+/// Not even as a zombie.
+pub fn is_alive(pid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}")).unwrap()
+}
+
 pub fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
     let _ = kill_process(pid, signal);
