@@ -31,7 +31,9 @@ pub(super) fn judge(document: &Document, previous: Option<&Bundle>, checked: &mu
     let applied = document.resource.to_value();
     let mut resource = match stored {
         Some(stored) => {
-            let merged = merge::apply(&stored.applied, &applied, &stored.resource.to_value());
+            // It was written below, so it can be read.
+            let before = serde_json::from_str(&stored.applied).unwrap_or_default();
+            let merged = merge::apply(&before, &applied, &stored.resource.to_value());
             // Both parts fit the kind's schema, and so does their union.
             Resource::from_value(merged).unwrap_or_else(|_| document.resource.clone())
         }
@@ -77,7 +79,7 @@ pub(super) fn judge(document: &Document, previous: Option<&Bundle>, checked: &mu
             key,
             Object {
                 resource,
-                applied,
+                applied: applied.to_string().into(),
                 origin,
             },
         );

@@ -12,8 +12,6 @@ mod merge;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use crate::config::ClusterConfig;
 use crate::convert::{self, EnvSources, Surroundings};
 use crate::ids::ObjectId;
@@ -68,8 +66,9 @@ pub enum ObjectKind {
 pub struct Object {
     /// As Knative would store it: defaulted, with its namespace.
     pub resource: Resource,
-    /// As the manifest says it, before defaulting: what the next version of the manifest is compared with.
-    applied: Value,
+    /// As the manifest says it, before defaulting: what the next version of the manifest is compared with. Text, as
+    /// `kubectl` keeps it too: a tree of it would take ten times the memory.
+    applied: Box<str>,
     /// The text it comes from.
     pub origin: Origin,
 }

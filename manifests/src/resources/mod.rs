@@ -15,6 +15,7 @@ mod probe;
 mod quantity;
 mod security;
 mod serving;
+mod shared;
 mod status;
 mod volume;
 
@@ -32,6 +33,7 @@ pub use self::probe::*;
 pub use self::quantity::Quantity;
 pub use self::security::*;
 pub use self::serving::*;
+pub use self::shared::Shared;
 pub use self::status::*;
 pub use self::volume::*;
 

@@ -3,6 +3,7 @@
 use super::mirror::mirror;
 use super::{
     ConfigurationStatus, DomainMappingStatus, ObjectMeta, RevisionSpec, RevisionStatus, RouteStatus, ServiceStatus,
+    Shared,
 };
 
 mirror! {
@@ -24,7 +25,7 @@ mirror! {
     /// What the next revision looks like (Knative: RevisionTemplateSpec).
     pub struct RevisionTemplate {
         metadata: ObjectMeta = "metadata",
-        spec: RevisionSpec = "spec",
+        spec: Shared<RevisionSpec> = "spec",
     }
 
     /// One share of a route's traffic.
@@ -60,7 +61,7 @@ mirror! {
         kind: String = "kind",
         api_version: String = "apiVersion",
         metadata: ObjectMeta = "metadata",
-        spec: RevisionSpec = "spec",
+        spec: Shared<RevisionSpec> = "spec",
         status: RevisionStatus = "status",
     }
 
