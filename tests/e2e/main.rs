@@ -5,6 +5,9 @@
 mod check;
 mod commands;
 mod concurrency;
+mod idle;
+mod isolation;
+mod ordinary_user;
 mod overload;
 mod protocols;
 mod python;

@@ -25,7 +25,7 @@ pub struct Service {
     image: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
-    more: String,
+    port: Option<u16>,
 }
 
 /// The workload app, at zero until somebody asks.
@@ -38,7 +38,7 @@ pub fn service(name: &str) -> Service {
         image: "host:knarr".to_owned(),
         args: vec!["workload".to_owned()],
         env: Vec::new(),
-        more: String::new(),
+        port: None,
     }
 }
 
@@ -88,17 +88,16 @@ impl Service {
         self
     }
 
-    /// More lines of the spec, beside `template`, indented by two.
-    pub fn and(mut self, lines: &str) -> Self {
-        self.more += lines;
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
         self
     }
 
     pub fn yaml(&self) -> String {
         let quoted = |text: &str| serde_json::to_string(text).unwrap();
         let mut text = format!(
-            "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata:\n  name: {}\nspec:\n{}  template:\n",
-            self.name, self.more
+            "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata:\n  name: {}\nspec:\n  template:\n",
+            self.name
         );
         if !self.annotations.is_empty() {
             text += "    metadata:\n      annotations:\n";
@@ -116,6 +115,9 @@ impl Service {
         let args: Vec<String> = self.args.iter().map(|arg| quoted(arg)).collect();
         writeln!(text, "      containers:\n        - image: {}", quoted(&self.image)).unwrap();
         writeln!(text, "          args: [{}]", args.join(", ")).unwrap();
+        if let Some(port) = self.port {
+            writeln!(text, "          ports: [{{containerPort: {port}}}]").unwrap();
+        }
         if !self.env.is_empty() {
             text += "          env:\n";
             for (name, value) in &self.env {

@@ -1,0 +1,98 @@
+//! What happens when nobody asks, and when somebody does not listen.
+
+use control::status::RevisionStatus;
+
+use crate::support::manifest::{SHORT_WINDOWS, service};
+use crate::support::{Client, Knarr, host, processes};
+
+#[test]
+fn idle_goes_to_zero_and_back() {
+    let knarr = Knarr::serve(&[SHORT_WINDOWS, ("web.yaml", &service("web").proven().yaml())]);
+    for round in 1..3 {
+        assert_eq!(knarr.get("web", "/").status, 200);
+        knarr.until_revision("web-00001", "runs", |it| it.actual_replicas > 0);
+        knarr.until_zero("web-00001");
+        let it = knarr.until_revision("web-00001", "costs nothing", |it| it.price_per_hour == 0.0);
+        assert_eq!((it.rung.as_str(), it.sandboxes.len()), ("zero", 0));
+        assert_eq!((it.ready.status.as_str(), it.active.status.as_str()), ("True", "False"));
+        assert_eq!(it.active.reason, "NoTraffic");
+        assert_eq!(
+            it.cold_starts.count,
+            round - 1,
+            "the first request found the sandbox of the first start"
+        );
+        assert!(processes::apps(knarr.pid(), "web-00001").is_empty());
+    }
+}
+
+/// The cheapest way to idle that keeps the promise: nothing for an app that starts at once, a throttled sandbox for one that
+/// takes two seconds.
+#[test]
+fn idle_auto_keeps_the_promise_at_least_cost() {
+    let promised = |name: &str| {
+        service(name)
+            .proven()
+            .with("knarr.dev/idle", "auto")
+            .with("knarr.dev/cold-start-sla", "p99<500ms")
+    };
+    let text = promised("fast").yaml() + &promised("slow").arg("--start-delay").arg("2s").yaml();
+    let knarr = Knarr::serve(&[SHORT_WINDOWS, ("promise.yaml", &text)]);
+    knarr.until_revision("fast-00001", "has gone to zero", |it| {
+        it.rung == "zero" && it.actual_replicas == 0
+    });
+    // The price is that of the limits in place, which follow the decision.
+    let throttled = |it: &RevisionStatus| it.rung == "throttled" && it.price_per_hour < 1.0;
+    let idle = knarr.until_revision("slow-00001", "is throttled", throttled);
+    assert_eq!((idle.actual_replicas, idle.sandboxes.len()), (1, 1));
+    assert!(idle.price_per_hour > 0.0, "{idle:?}");
+    let explained = knarr.ask(&["explain", "slow"]).well().out;
+    for word in ["throttled", "zero", "full", "p99"] {
+        assert!(explained.contains(word), "{word}: {explained}");
+    }
+
+    let reply = knarr.client().ask(&host("slow"), "/", &[("X-Knarr-Timing", "1")]);
+    assert_eq!(reply.status, 200);
+    assert!(!reply.header("server-timing").unwrap().contains("cold"), "{reply:?}");
+    let woken = knarr.until_revision("slow-00001", "is at full speed", |it| {
+        it.rung == "full" && it.price_per_hour == 1.0
+    });
+    assert!(
+        woken.sandboxes.contains(&idle.sandboxes[0]),
+        "the same sandbox: {woken:?}"
+    );
+    assert_eq!(woken.cold_starts.count, 0, "{woken:?}");
+
+    let reply = knarr.client().ask(&host("fast"), "/", &[("X-Knarr-Timing", "1")]);
+    assert!(reply.header("server-timing").unwrap().contains("cold"), "{reply:?}");
+    knarr.until_revision("slow-00001", "is throttled again", throttled);
+}
+
+/// Clients that read nothing of a large answer, and clients that never send all of their request.
+#[test]
+fn frozen_clients_stand_in_nobodys_way() {
+    let big = service("big").arg("--body").arg("40000000").with("max-scale", "1");
+    let knarr = Knarr::serve_with(&[SHORT_WINDOWS, ("big.yaml", &big.yaml())], &["--threads", "2"]);
+    let mut frozen: Vec<Client> = (0..16).map(|_| knarr.client()).collect();
+    for (index, client) in frozen.iter_mut().enumerate() {
+        if index % 2 == 0 {
+            client.send(&host("big"), "/", &[]);
+        } else {
+            let head = format!(
+                "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000\r\n\r\nhalf",
+                host("big")
+            );
+            client.say(head.as_bytes());
+        }
+    }
+    knarr.until_revision("big-00001", "has them all", |it| it.in_flight == 16);
+    let report = knarr.burst("big", "/status/200", 200).report();
+    assert_eq!(report.count(200), 200, "{report}");
+    let mut whole = knarr.client();
+    assert_eq!(whole.get(&host("big"), "/").body.len(), 40_000_000);
+    assert_eq!(knarr.revision("big-00001").in_flight, 16, "nobody was cut");
+
+    // One thaws and gets all of it; when the others leave, nothing is left of them.
+    assert_eq!(frozen[0].reply().body.len(), 40_000_000);
+    drop(frozen);
+    knarr.until_revision("big-00001", "has forgotten them", |it| it.in_flight == 0);
+}

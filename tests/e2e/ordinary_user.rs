@@ -1,0 +1,71 @@
+//! Knarr without root: namespaces of a user's own.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::manifest::{SHORT_WINDOWS, service};
+use crate::support::{ANY_PORTS, KNARR, Knarr, Place, processes, until};
+
+const NOBODY: u32 = 65_534;
+
+/// As root it takes the place of an ordinary user; as one it is itself.
+#[test]
+fn serves_as_an_ordinary_user() {
+    let place = Place::new();
+    let text = service("web").concurrency(1).with("max-scale", "4").yaml();
+    place.write(SHORT_WINDOWS.0, SHORT_WINDOWS.1);
+    place.write("web.yaml", &text);
+    let manifests = place.manifests();
+    let words = [&["serve", manifests.to_str().unwrap()][..], &ANY_PORTS].concat();
+    let mut command = if rustix::process::geteuid().is_root() {
+        // Not below the build directory, which may be root's alone.
+        let program = place.path("bin");
+        fs::create_dir(&program).unwrap();
+        let program = program.join("knarr");
+        fs::copy(KNARR, &program).unwrap();
+        for path in [Path::new(&program), program.parent().unwrap()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::create_dir(place.data()).unwrap();
+        chown(place.data(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let mut command = Command::new(program);
+        command.args(&words).arg("--data-dir").arg(place.data());
+        command.env_clear().current_dir("/").gid(NOBODY).uid(NOBODY);
+        command
+    } else {
+        place.knarr(&words)
+    };
+    command.env_remove("RUST_LOG");
+    let knarr = Knarr::spawn(&place, command);
+    knarr.until_ready();
+
+    let report = knarr.burst("web", "/overlap?ms=50", 40).report();
+    assert_eq!(report.count(200), 40, "{report}");
+    assert!(knarr.revision("web-00001").actual_replicas > 1);
+    for pid in processes::apps(knarr.pid(), "web-00001") {
+        processes::kill(pid);
+    }
+    knarr.until("another one serves", |_| knarr.get("web", "/").status == 200);
+    let status = fs::metadata(place.data().join("knarr.sock")).unwrap();
+    assert_eq!(status.permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        knarr.ask(&["get", "services"]).code,
+        Some(0),
+        "root may ask, and the user itself"
+    );
+    knarr.until_zero("web-00001");
+    assert_eq!(knarr.get("web", "/").status, 200);
+
+    let family = processes::descendants(knarr.pid());
+    assert!(!family.is_empty());
+    knarr.stop();
+    let living = || family.iter().filter(|pid| processes::is_alive(**pid)).count();
+    until(
+        "none of its processes is left",
+        || living() == 0,
+        || format!("{family:?}"),
+    );
+}
