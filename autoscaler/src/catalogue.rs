@@ -19,8 +19,8 @@
 use std::sync::Arc;
 
 use manifests::exchange::Rung;
-use manifests::revision::Workload;
 use manifests::units::{Bytes, Millicores, PricePerHour};
+use manifests::workload::Workload;
 use sandbox::driver::Limits;
 use serde::Deserialize;
 
@@ -108,19 +108,19 @@ impl Default for Catalogue {
 impl Spec {
     /// What one instance of a revision costs on it.
     pub fn price(&self, workload: &Workload) -> PricePerHour {
-        let Bytes(memory) = workload.memory_limit.unwrap_or_default();
+        let Bytes(memory) = workload.memory_limit().unwrap_or_default();
         PricePerHour(self.price + self.memory_price * gib(memory))
     }
 
     /// The limits of an instance on it: never more CPU than the revision's own limit.
     pub fn limits(&self, workload: &Workload) -> Limits {
-        let cpu = match (self.cpu, workload.cpu_limit) {
+        let cpu = match (self.cpu, workload.cpu_limit()) {
             (Some(spec), Some(own)) => Some(spec.min(own)),
             (spec, own) => spec.or(own),
         };
         Limits {
             cpu,
-            memory: workload.memory_limit,
+            memory: workload.memory_limit(),
             pids: None,
         }
     }
@@ -245,8 +245,8 @@ mod tests {
         let catalogue = read(specs).unwrap();
         let mut revision = revision("default", "a");
         let workload = std::sync::Arc::get_mut(&mut revision.workload).unwrap();
-        workload.memory_limit = Some(Bytes(512 << 20));
-        workload.cpu_limit = Some(Millicores(100));
+        workload.serving.resources.memory_limit = Some(Bytes(512 << 20));
+        workload.serving.resources.cpu_limit = Some(Millicores(100));
         assert_eq!(catalogue.price(Rung::Zero, workload), PricePerHour(0.0));
         assert_eq!(catalogue.price(Rung::Full, workload), PricePerHour(1.25));
         assert_eq!(catalogue.price(Rung::Throttled, workload).0, 0.05 + 0.25);

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::exchange::Rung;
-use manifests::revision::{ColdStartSla, Workload};
+use manifests::revision::ColdStartSla;
 use manifests::units::{Bytes, Millicores, PricePerHour};
+use manifests::workload::Workload;
 use serde::Serialize;
 
 use crate::catalogue::Catalogue;

@@ -1,7 +1,8 @@
 //! Revisions for tests: all of Knative's defaults, to be changed field by field.
 
 use manifests::ids::{ObjectId, RevisionId};
-use manifests::revision::{Revision, Workload};
+use manifests::revision::Revision;
+use manifests::workload::Workload;
 
 /// A reachable revision with Knative's defaults.
 pub(crate) fn revision(namespace: &str, name: &str) -> Revision {

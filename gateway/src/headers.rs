@@ -16,7 +16,7 @@ use http::header::{
 use http::request;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Version};
-use manifests::revision::Protocol;
+use manifests::workload::Protocol;
 
 use crate::respond::Refusal;
 use crate::router::Via;

@@ -11,8 +11,8 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use manifests::revision::Protocol;
 use manifests::units::{Clock, Timestamp};
+use manifests::workload::Protocol;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 

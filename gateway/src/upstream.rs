@@ -25,8 +25,8 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
-use manifests::revision::Protocol;
 use manifests::units::{Clock, Timestamp};
+use manifests::workload::Protocol;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 

@@ -18,11 +18,13 @@ pub mod knative;
 pub mod names;
 pub mod problem;
 pub mod read;
+pub mod reference;
 pub mod resources;
 pub mod revision;
 pub mod support;
 pub mod template;
 pub mod units;
+pub mod workload;
 
 /// The name among `names` that `word` was probably meant to be: the only one that contains it, or else the nearest of which
 /// at most a third of the letters differ.

@@ -1,12 +1,11 @@
 //! A revision, checked: what the planes know of a manifest. Made in one place, from defaulted and validated resources.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::{ObjectId, RevisionId};
-use crate::units::{Bytes, Concurrency, ContainerConcurrency, Millicores, Replicas, Rps, Timestamp};
+use crate::units::{Concurrency, ContainerConcurrency, Replicas, Rps, Timestamp};
+use crate::workload::Workload;
 
 /// One immutable version of code and configuration, with everything that the cluster's ConfigMaps default resolved.
 #[derive(Clone, PartialEq, Debug)]
@@ -202,113 +201,4 @@ pub struct ColdStartSla {
     pub quantile: f64,
     /// The limit on the added latency.
     pub limit: Duration,
-}
-
-/// What one sandbox of a revision runs. One serving container for now.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Workload {
-    /// The container's name, `user-container` by default.
-    pub container: Arc<str>,
-    /// What to run.
-    pub image: Image,
-    /// Replaces the image's entry point when not empty.
-    pub command: Vec<String>,
-    /// Arguments.
-    pub args: Vec<String>,
-    /// The user's variables, resolved; Knative's own (`PORT`, `K_*`) are added at start and win.
-    pub env: BTreeMap<String, String>,
-    /// Working directory; the image's own, or `/`, when `None`.
-    pub working_dir: Option<PathBuf>,
-    /// The port the app listens on, also `PORT`; 1 to 65535, 8080 by default.
-    pub port: u16,
-    /// What the app speaks on it.
-    pub protocol: Protocol,
-    /// CPU limit; no limit when `None`.
-    pub cpu_limit: Option<Millicores>,
-    /// Memory limit; no limit when `None`.
-    pub memory_limit: Option<Bytes>,
-    /// When the app counts as ready.
-    pub readiness: ReadinessProbe,
-    /// How long `stop` waits after the stop signal before it kills: `timeoutSeconds`, as Knative's pods.
-    pub stop_grace: Duration,
-}
-
-impl Workload {
-    /// A program of this machine, with Knative's defaults for the rest.
-    pub fn host(program: impl Into<PathBuf>) -> Self {
-        Self {
-            container: "user-container".into(),
-            image: Image::Host(program.into()),
-            command: Vec::new(),
-            args: Vec::new(),
-            env: BTreeMap::new(),
-            working_dir: None,
-            port: 8080,
-            protocol: Protocol::Http1,
-            cpu_limit: None,
-            memory_limit: None,
-            readiness: ReadinessProbe {
-                check: ProbeCheck::Tcp { port: 8080 },
-                success_threshold: 1,
-                failure_threshold: 3,
-                initial_delay: Duration::ZERO,
-                period: None,
-                timeout: Duration::from_millis(100),
-            },
-            stop_grace: Duration::from_secs(300),
-        }
-    }
-}
-
-/// Where the program comes from.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Image {
-    /// `host:/path` or `host:NAME`: a program that is installed on this machine.
-    Host(PathBuf),
-}
-
-/// What a container speaks on its port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    #[default]
-    Http1,
-    /// HTTP/2 with prior knowledge, no TLS (port name `h2c`).
-    H2c,
-}
-
-/// A readiness probe (Kubernetes' fields; Knative's defaults).
-#[derive(Clone, PartialEq, Debug)]
-pub struct ReadinessProbe {
-    /// What is asked.
-    pub check: ProbeCheck,
-    /// Consecutive successes wanted; at least 1.
-    pub success_threshold: u32,
-    /// Consecutive failures after which a ready app counts as not ready; at least 1.
-    pub failure_threshold: u32,
-    /// Wait before the first try.
-    pub initial_delay: Duration,
-    /// `None` is Knative's aggressive probing (`periodSeconds: 0`): as often as is cheap until ready.
-    pub period: Option<Duration>,
-    /// Per try.
-    pub timeout: Duration,
-}
-
-/// What a probe asks.
-#[derive(Clone, PartialEq, Debug)]
-pub enum ProbeCheck {
-    /// The port accepts a connection.
-    Tcp {
-        /// Which port.
-        port: u16,
-    },
-    /// `GET` answers 200 to 399.
-    Http {
-        /// Which port.
-        port: u16,
-        /// Path with query, starts with `/`.
-        path: String,
-        /// Extra headers; `Host` replaces the default.
-        headers: Vec<(String, String)>,
-    },
 }

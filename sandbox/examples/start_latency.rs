@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use manifests::ids::{ObjectId, RevisionId, SandboxId};
-use manifests::revision::Workload;
 use manifests::units::{Clock, Timestamp};
+use manifests::workload::Workload;
 use sandbox::driver::{Driver, Limits, SandboxSpec};
 use sandbox::{LocalConfig, LocalDriver};
 
@@ -99,16 +99,15 @@ fn plain(app: &Path) -> Duration {
 }
 
 fn spec(id: &str, app: &Path) -> SandboxSpec {
+    let mut workload = Workload::host(app);
+    workload.serving.args = vec!["serve".into()];
+    workload.stop_grace = Duration::ZERO;
     SandboxSpec {
         id: SandboxId::new(id),
         revision: RevisionId::new("default", "bench-00001"),
         configuration: ObjectId::new("default", "bench"),
         service: None,
-        workload: Arc::new(Workload {
-            args: vec!["serve".into()],
-            stop_grace: Duration::ZERO,
-            ..Workload::host(app)
-        }),
+        workload: Arc::new(workload),
         limits: Limits::default(),
         deadline: Duration::from_secs(20),
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::ids::{ObjectId, RevisionId, SandboxId};
-use manifests::revision::Workload;
 use manifests::units::{Bytes, Millicores};
+use manifests::workload::Workload;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;

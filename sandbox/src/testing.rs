@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::ids::{ObjectId, RevisionId, SandboxId};
-use manifests::revision::Workload;
+use manifests::workload::Workload;
 
 use crate::driver::{Limits, SandboxSpec};
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::ids::SandboxId;
-use manifests::revision::{Image, Workload};
 use manifests::units::{Bytes, Millicores};
+use manifests::workload::{Container, Image, Probe};
 use sandbox::LocalDriver;
 use sandbox::driver::{Driver, Limits, StartError};
 use support::shut_in::{assert_shut_in, findings};
@@ -42,7 +42,7 @@ async fn variables_names_and_places_are_as_promised() {
     let dir = tempfile::tempdir().unwrap();
     let driver = support::driver(dir.path());
     let mut app = workload(TESTAPP, &["serve"]);
-    app.env.extend([
+    app.serving.env.extend([
         ("GREETING".into(), "hi there".into()),
         ("PORT".into(), "1".into()),
         ("HOME".into(), "/x".into()),
@@ -73,7 +73,7 @@ async fn variables_names_and_places_are_as_promised() {
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut app = workload(script.to_str().unwrap(), &["arg"]);
-    app.working_dir = Some("/usr/share".into());
+    app.serving.working_dir = Some("/usr/share".into());
     let Err(StartError::Exited(exit)) = driver.start(spec("script", app)).await else {
         panic!("it exits")
     };
@@ -100,57 +100,28 @@ async fn what_the_manifest_got_wrong_is_refused_with_the_reason() {
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let plain = dir.path().join("plain");
     fs::write(&plain, "").unwrap();
-    let here = workload(TESTAPP, &["serve"]);
+    let but = |change: &dyn Fn(&mut Container)| {
+        let mut here = workload(TESTAPP, &["serve"]);
+        change(&mut here.serving);
+        here
+    };
     let cases = [
         (
-            Workload {
-                image: Image::Host("/nowhere".into()),
-                ..here.clone()
-            },
+            but(&|it| it.image = Image::Host("/nowhere".into())),
             "host:/nowhere: no such file",
         ),
         (
-            Workload {
-                image: Image::Host("no-such-program".into()),
-                ..here.clone()
-            },
+            but(&|it| it.image = Image::Host("no-such-program".into())),
             "host:no-such-program: no such program in",
         ),
+        (but(&|it| it.image = Image::Host(plain.clone())), "not executable"),
+        (but(&|it| it.image = Image::Host(script.clone())), "interpreter"),
         (
-            Workload {
-                image: Image::Host(plain),
-                ..here.clone()
-            },
-            "not executable",
-        ),
-        (
-            Workload {
-                image: Image::Host(script),
-                ..here.clone()
-            },
-            "interpreter",
-        ),
-        (
-            Workload {
-                working_dir: Some("/root".into()),
-                ..here.clone()
-            },
+            but(&|it| it.working_dir = Some("/root".into())),
             "change to the working directory /root",
         ),
-        (
-            Workload {
-                args: vec!["a\0b".into()],
-                ..here.clone()
-            },
-            "NUL",
-        ),
-        (
-            Workload {
-                command: vec!["/nope".into()],
-                ..here
-            },
-            "host:/nope",
-        ),
+        (but(&|it| it.args = vec!["a\0b".into()]), "NUL"),
+        (but(&|it| it.command = vec!["/nope".into()]), "host:/nope"),
     ];
     for (i, (workload, wanted)) in cases.into_iter().enumerate() {
         let started = driver.start(spec(&format!("bad-{i}"), workload)).await;
@@ -165,13 +136,13 @@ async fn what_the_manifest_got_wrong_is_refused_with_the_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_is_what_the_probe_says() {
-    use manifests::revision::ProbeCheck;
+    use manifests::workload::Check;
     if !support::is_root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let driver = support::driver(dir.path());
-    let http = |path: &str| ProbeCheck::Http {
+    let http = |path: &str| Check::Http {
         port: 8080,
         path: path.into(),
         headers: vec![("X".into(), "y".into())],
@@ -180,18 +151,20 @@ async fn readiness_is_what_the_probe_says() {
         (http("/"), None, true),
         (http("/status/302"), None, true),
         (http("/status/503"), None, false),
-        (ProbeCheck::Tcp { port: 8080 }, Some(Duration::from_millis(10)), true),
+        (Check::Tcp { port: 8080 }, Some(Duration::from_millis(10)), true),
         (http("/"), Some(Duration::from_millis(10)), true),
-        (ProbeCheck::Tcp { port: 9 }, None, false),
-        (ProbeCheck::Tcp { port: 9 }, Some(Duration::from_millis(10)), false),
+        (Check::Tcp { port: 9 }, None, false),
+        (Check::Tcp { port: 9 }, Some(Duration::from_millis(10)), false),
     ]
     .into_iter()
     .enumerate()
     {
         let mut app = workload(TESTAPP, &["serve", "--after", "5"]);
-        app.readiness.check = check.clone();
-        app.readiness.period = period;
-        app.readiness.success_threshold = 2;
+        app.serving.probes.readiness = Some(Probe {
+            period,
+            success_threshold: 2,
+            ..Probe::aggressive(check.clone())
+        });
         let mut spec = spec(&format!("probe-{i}"), app);
         spec.deadline = if ready {
             spec.deadline
@@ -220,7 +193,7 @@ async fn limits_hold() {
     let driver = support::driver(dir.path());
     // 64 MiB into /tmp, which is memory, under a limit of 32 MiB.
     let mut app = workload("/bin/sh", &["-c", "cat /dev/zero | head -c 64000000 | sort"]);
-    app.readiness.initial_delay = Duration::from_secs(60);
+    app.serving.probes.readiness.as_mut().unwrap().initial_delay = Duration::from_secs(60);
     let mut greedy = spec("greedy", app);
     let limits = Limits {
         cpu: Some(Millicores(500)),

@@ -17,6 +17,7 @@ use manifests::exchange::{Endpoint, EndpointSet, LoadReport, Rung, Snapshot};
 use manifests::ids::{GatewayId, Generation, RevisionId, SandboxId};
 use manifests::revision::*;
 use manifests::units::*;
+use manifests::workload::*;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// A gateway's pools with a clock that stands still until it is told.

@@ -156,7 +156,7 @@ fn short_requests_do_not_start_a_sandbox_each() {
 fn what_does_not_fit_is_unschedulable() {
     let mut sim = Sim::new(1, 2, Bytes(100 << 20), Catalogue::default());
     let mut big = revision("default", "big-00001");
-    Arc::get_mut(&mut big.workload).unwrap().memory_limit = Some(Bytes(200 << 20));
+    Arc::get_mut(&mut big.workload).unwrap().serving.resources.memory_limit = Some(Bytes(200 << 20));
     let id = sim.deploy(big, 5 * MS);
     sim.until(at(1.0));
     let status = &sim.statuses[&id];

@@ -266,7 +266,7 @@ impl Scaler {
                 limit: None,
             };
         }
-        let needs = self.revision.workload.memory_limit.unwrap_or(ASSUMED_MEMORY);
+        let needs = self.revision.workload.memory_limit().unwrap_or(ASSUMED_MEMORY);
         let (cores, fits_memory) = cx.admission.room(needs);
         let (ready, starting) = (self.ready(), self.starting());
         let demand = demand(

@@ -128,7 +128,7 @@ impl Scaler {
         if self.in_line || self.backoff.until(now).is_some() || self.memory_at.is_some() {
             return;
         }
-        let needs = self.revision.workload.memory_limit.unwrap_or(ASSUMED_MEMORY);
+        let needs = self.revision.workload.memory_limit().unwrap_or(ASSUMED_MEMORY);
         let mut live = self.ready().0 + self.starting().0;
         while live < up {
             let id = cx.names.next(&self.revision.id);

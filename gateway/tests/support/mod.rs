@@ -16,6 +16,7 @@ use manifests::exchange::{Endpoint, EndpointSet, HostRoute, LoadReport, RouteTar
 use manifests::ids::{GatewayId, Generation, ObjectId, RevisionId, SandboxId};
 use manifests::revision::*;
 use manifests::units::*;
+use manifests::workload::*;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 

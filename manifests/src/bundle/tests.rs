@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::annotations::ALL;
-use crate::revision::{Image, Metric};
+use crate::revision::Metric;
+use crate::workload::Image;
 
 fn input(name: &str, text: &str) -> Input {
     Input {
@@ -83,7 +84,7 @@ fn a_template_converts_with_what_the_bundle_says() {
         &template.spec,
         checked.bundle.around(),
     );
-    assert_eq!(revision.unwrap().workload.image, Image::Host("/bin/app".into()));
+    assert_eq!(revision.unwrap().workload.serving.image, Image::Host("/bin/app".into()));
 }
 
 #[test]

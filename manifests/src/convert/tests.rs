@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::resources::Resource;
-use crate::revision::{Aggregation, IdlePolicy, Image, Metric, ProbeCheck, Protocol};
+use crate::revision::{Aggregation, IdlePolicy, Metric};
 use crate::units::{Bytes, Concurrency, Millicores, Replicas, Rps};
+use crate::workload::{Check, Image, Protocol};
 
 /// The revision `shop-00001` of a Service `shop` with these annotations and this spec, not defaulted.
 fn convert(annotations: &str, spec: &str) -> Result<Revision, Vec<String>> {
@@ -38,7 +39,7 @@ fn what_new_revisions_are_is_what_a_plain_manifest_says() {
         service: Some(ObjectId::new("ns", "shop")),
         created: Timestamp::from_millis(7),
         reachability: Reachability::Unknown,
-        ..Revision::new(id, crate::revision::Workload::host("/bin/app"))
+        ..Revision::new(id, crate::workload::Workload::host("/bin/app"))
     };
     let named = "containers: [{name: user-container, image: 'host:/bin/app'}]";
     assert_eq!(convert("", named).unwrap(), expected);
@@ -65,12 +66,18 @@ fn a_plain_manifest_behaves_as_knative() {
     );
 
     let workload = &revision.workload;
-    assert_eq!(workload.image, Image::Host("/bin/app".into()));
+    assert_eq!(workload.serving.image, Image::Host("/bin/app".into()));
     assert_eq!((workload.port, workload.protocol), (8080, Protocol::Http1));
     assert_eq!(workload.stop_grace, Duration::from_secs(300));
-    assert_eq!(workload.readiness.check, ProbeCheck::Tcp { port: 8080 });
     assert_eq!(
-        (workload.readiness.period, workload.readiness.timeout),
+        workload.serving.probes.readiness.as_ref().unwrap().check,
+        Check::Tcp { port: 8080 }
+    );
+    assert_eq!(
+        (
+            workload.serving.probes.readiness.as_ref().unwrap().period,
+            workload.serving.probes.readiness.as_ref().unwrap().timeout
+        ),
         (None, Duration::from_millis(100))
     );
 
@@ -209,24 +216,24 @@ fn the_whole_container() {
                 initialDelaySeconds: 1, periodSeconds: 5, timeoutSeconds: 2, successThreshold: 2, failureThreshold: 4}}]";
     let revision = convert("", spec).unwrap();
     let workload = &revision.workload;
-    assert_eq!(workload.image, Image::Host("python3".into()));
-    assert_eq!(workload.command, ["shop"]);
-    assert_eq!(workload.args, ["--port", "9000", "a$(PORT)", "$(NO)", "$(A)"]);
-    assert_eq!(workload.env.get("A").map(String::as_str), Some("a$(PORT)"));
+    assert_eq!(workload.serving.image, Image::Host("python3".into()));
+    assert_eq!(workload.serving.command, ["shop"]);
+    assert_eq!(workload.serving.args, ["--port", "9000", "a$(PORT)", "$(NO)", "$(A)"]);
+    assert_eq!(workload.serving.env.get("A").map(String::as_str), Some("a$(PORT)"));
     assert_eq!(
-        (workload.working_dir.as_deref(), &*workload.container),
+        (workload.serving.working_dir.as_deref(), &*workload.serving.name),
         (Some("/srv".as_ref()), "web")
     );
     assert_eq!((workload.port, workload.protocol), (9000, Protocol::H2c));
     assert_eq!(
-        (workload.cpu_limit, workload.memory_limit),
+        (workload.cpu_limit(), workload.memory_limit()),
         (Some(Millicores(1500)), Some(Bytes(1 << 30)))
     );
-    let probe = &workload.readiness;
+    let probe = workload.serving.probes.readiness.as_ref().unwrap();
     let headers = vec![("X-A".to_owned(), "b".to_owned())];
     assert_eq!(
         probe.check,
-        ProbeCheck::Http {
+        Check::Http {
             port: 9000,
             path: "/health".to_owned(),
             headers
@@ -254,10 +261,20 @@ fn probe_ports_by_number_and_name() {
         let spec = format!(
             "containers: [{{image: 'host:a', ports: [{{name: http1, containerPort: 81}}], readinessProbe: {{tcpSocket: {{port: {port}}}}}}}]"
         );
-        convert("", &spec).map(|revision| revision.workload.readiness.check.clone())
+        convert("", &spec).map(|revision| {
+            revision
+                .workload
+                .serving
+                .probes
+                .readiness
+                .as_ref()
+                .unwrap()
+                .check
+                .clone()
+        })
     };
     for (port, want) in [("0", 81), ("90", 90), ("'91'", 91), ("http1", 81)] {
-        assert_eq!(port_of(port), Ok(ProbeCheck::Tcp { port: want }), "{port}");
+        assert_eq!(port_of(port), Ok(Check::Tcp { port: want }), "{port}");
     }
     for port in ["other", "70000", "-1"] {
         assert!(port_of(port).is_err(), "{port}");

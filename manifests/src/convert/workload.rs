@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{EnvSources, Fault, Faults, Identity, env};
-use crate::resources::{Container, ContainerPort, HttpGetAction, IntOrString, Probe, Quantity, RevisionSpec};
-use crate::revision::{Image, ProbeCheck, Protocol, ReadinessProbe, Workload};
+use crate::resources::{self, ContainerPort, HttpGetAction, IntOrString, Quantity, RevisionSpec};
 use crate::units::{Bytes, Millicores};
+use crate::workload::{Check, Container, Image, Probe, Probes, Protocol, Resources, Workload};
 
 /// `revision-timeout-seconds` of Knative; defaulting has filled it in before.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -71,22 +71,31 @@ pub(super) fn workload(
     );
     let (cpu_limit, memory_limit) = limits(container, &path, faults);
     let stop_grace = spec.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    Some(Workload {
-        container: container.name.as_str().into(),
-        image: image?,
+    let serving = Container {
         command,
         args,
         env: variables,
         working_dir,
+        resources: Resources {
+            cpu_limit,
+            memory_limit,
+            ..Resources::default()
+        },
+        probes: Probes {
+            readiness: Some(readiness?),
+            ..Probes::default()
+        },
+        ..Container::new(container.name.as_str(), image?)
+    };
+    Some(Workload {
         port,
         protocol: match container.ports.first().map(|port| port.name.as_str()) {
             Some("h2c") => Protocol::H2c,
             _ => Protocol::Http1,
         },
-        cpu_limit,
-        memory_limit,
-        readiness: readiness?,
         stop_grace: stop_grace.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
+        serving,
+        ..Workload::new(Image::Host(PathBuf::new()))
     })
 }
 
@@ -106,7 +115,7 @@ fn image(text: &str, path: &str, faults: &mut Faults) -> Option<Image> {
     None
 }
 
-fn working_dir(container: &Container, path: &str, faults: &mut Faults) -> Option<PathBuf> {
+fn working_dir(container: &resources::Container, path: &str, faults: &mut Faults) -> Option<PathBuf> {
     let dir = &container.working_dir;
     if dir.is_empty() {
         return None;
@@ -123,22 +132,15 @@ fn working_dir(container: &Container, path: &str, faults: &mut Faults) -> Option
 }
 
 fn readiness(
-    probe: Option<&Probe>,
+    probe: Option<&resources::Probe>,
     container_port: Option<&ContainerPort>,
     port: u16,
     path: &str,
     faults: &mut Faults,
-) -> Option<ReadinessProbe> {
+) -> Option<Probe> {
     let path = format!("{path}.readinessProbe");
     let Some(probe) = probe else {
-        return Some(ReadinessProbe {
-            check: ProbeCheck::Tcp { port },
-            success_threshold: 1,
-            failure_threshold: 3,
-            initial_delay: Duration::ZERO,
-            period: None,
-            timeout: AGGRESSIVE_TIMEOUT,
-        });
+        return Some(Probe::aggressive(Check::Tcp { port }));
     };
     let named = |name: &str| container_port.is_some_and(|port| port.name == name);
     let mut resolve = |wanted: &IntOrString, field: &str| match wanted {
@@ -159,15 +161,15 @@ fn readiness(
     };
     let check = match (&probe.http_get, &probe.tcp_socket) {
         (Some(get), _) => http(get, resolve(&get.port, "httpGet")?, &path, faults)?,
-        (None, Some(socket)) => ProbeCheck::Tcp {
+        (None, Some(socket)) => Check::Tcp {
             port: resolve(&socket.port, "tcpSocket")?,
         },
-        (None, None) => ProbeCheck::Tcp { port },
+        (None, None) => Check::Tcp { port },
     };
     let seconds = |value: i32| Duration::from_secs(u64::try_from(value).unwrap_or_default());
     let at_least_one = |value: i32| u32::try_from(value).unwrap_or_default().max(1);
     let aggressive = probe.period_seconds <= 0;
-    Some(ReadinessProbe {
+    Some(Probe {
         check,
         success_threshold: at_least_one(probe.success_threshold),
         failure_threshold: if probe.failure_threshold > 0 {
@@ -185,7 +187,7 @@ fn readiness(
     })
 }
 
-fn http(get: &HttpGetAction, port: u16, path: &str, faults: &mut Faults) -> Option<ProbeCheck> {
+fn http(get: &HttpGetAction, port: u16, path: &str, faults: &mut Faults) -> Option<Check> {
     let slash = if get.path.starts_with('/') { "" } else { "/" };
     let wanted = format!("{slash}{}", get.path);
     if wanted.contains(|c: char| c.is_control() || c == ' ' || !c.is_ascii()) {
@@ -211,7 +213,7 @@ fn http(get: &HttpGetAction, port: u16, path: &str, faults: &mut Faults) -> Opti
         .iter()
         .map(|header| (header.name.clone(), header.value.clone()))
         .collect();
-    Some(ProbeCheck::Http {
+    Some(Check::Http {
         port,
         path: wanted,
         headers,
@@ -219,7 +221,7 @@ fn http(get: &HttpGetAction, port: u16, path: &str, faults: &mut Faults) -> Opti
 }
 
 /// Limits; a limit of 0 is none, as in Kubernetes. A request above its limit would be refused by a cluster.
-fn limits(container: &Container, path: &str, faults: &mut Faults) -> (Option<Millicores>, Option<Bytes>) {
+fn limits(container: &resources::Container, path: &str, faults: &mut Faults) -> (Option<Millicores>, Option<Bytes>) {
     let resources = &container.resources;
     for (name, limit) in &resources.limits {
         if resources.requests.get(name).is_some_and(|request| request > limit) {

@@ -39,7 +39,7 @@ fn names_no_registry(image: &str) -> bool {
 }
 
 /// Tag or digest, over a repository.
-fn is_reference(image: &str) -> bool {
+pub fn is_reference(image: &str) -> bool {
     is_tagged(image) || is_digested(image)
 }
 

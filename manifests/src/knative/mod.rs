@@ -38,7 +38,7 @@ use crate::resources::{ObjectMeta, Resource};
 
 pub use defaults::set_defaults;
 pub use field_error::{FieldError, FieldErrors};
-pub use image::SCHEMES as IMAGE_SCHEMES;
+pub use image::{SCHEMES as IMAGE_SCHEMES, is_reference as is_image_reference};
 
 /// The ConfigMaps that defaulting and validation depend on.
 #[derive(Clone, PartialEq, Debug, Default)]

@@ -1,4 +1,4 @@
-//! Probes (Knative: validateProbe, validateReadinessProbe).
+//! Probes (Knative: validateProbe, validateProbe).
 
 use super::field_error::{
     FieldErrors, disallowed, generic, invalid_because, missing_one_of, multiple_one_of, out_of_bounds,

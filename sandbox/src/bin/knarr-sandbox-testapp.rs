@@ -120,11 +120,10 @@ fn drive(dir: &str, count: u32) {
     use sandbox::driver::Driver;
     let clock = std::sync::Arc::new(|| manifests::units::Timestamp::EPOCH);
     let driver = sandbox::LocalDriver::new(sandbox::LocalConfig::new(dir, clock)).unwrap();
-    let workload = std::sync::Arc::new(manifests::revision::Workload {
-        args: vec!["serve".into()],
-        stop_grace: Duration::ZERO,
-        ..manifests::revision::Workload::host(env::current_exe().unwrap())
-    });
+    let mut workload = manifests::workload::Workload::host(env::current_exe().unwrap());
+    workload.serving.args = vec!["serve".into()];
+    workload.stop_grace = Duration::ZERO;
+    let workload = std::sync::Arc::new(workload);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

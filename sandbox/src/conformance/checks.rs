@@ -150,7 +150,7 @@ async fn dropped_starts(bench: &Bench) {
     bench.clean("after dropped starts without a stop").await;
 }
 
-fn quick(bench: &Bench) -> Arc<manifests::revision::Workload> {
+fn quick(bench: &Bench) -> Arc<manifests::workload::Workload> {
     Arc::new((bench.fixture.workload)(App::Quick))
 }
 

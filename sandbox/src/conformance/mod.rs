@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use manifests::ids::{ObjectId, RevisionId, SandboxId};
-use manifests::revision::Workload;
+use manifests::workload::Workload;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::error::RecvError;
@@ -146,7 +146,7 @@ impl Bench {
     fn spec(&self, app: App) -> SandboxSpec {
         let id = SandboxId::new(format!("{app}-{}", NEXT_ID.fetch_add(1, Ordering::Relaxed)));
         let mut workload = (self.fixture.workload)(app);
-        workload.args.push(id.to_string());
+        workload.serving.args.push(id.to_string());
         SandboxSpec {
             id,
             revision: app.revision(),

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifests::revision::{ProbeCheck, ReadinessProbe};
+use manifests::workload::{Check, Workload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -26,14 +26,17 @@ const LONGEST_GAP: Duration = Duration::from_millis(50);
 pub(super) async fn ready(
     inner: &Arc<Inner>,
     sandbox: &Arc<Sandbox>,
-    probe: &ReadinessProbe,
-    app_port: u16,
+    workload: &Workload,
     last: &mut String,
 ) -> io::Result<()> {
+    let Some(probe) = &workload.serving.probes.readiness else {
+        return Ok(());
+    };
     // Without isolation the app listens elsewhere than its manifest says.
-    let on = |port: u16| if port == app_port { sandbox.port } else { port };
+    let on = |port: u16| if port == workload.port { sandbox.port } else { port };
     let port = match probe.check {
-        ProbeCheck::Tcp { port } | ProbeCheck::Http { port, .. } => on(port),
+        Check::Tcp { port } | Check::Http { port, .. } | Check::Grpc { port, .. } => on(port),
+        Check::Exec { .. } => 0,
     };
     *last = format!("nothing listens on port {port}");
     sleep_if(probe.initial_delay).await;
@@ -62,7 +65,7 @@ pub(super) async fn ready(
 async fn aggressive(
     inner: &Arc<Inner>,
     sandbox: &Arc<Sandbox>,
-    check: &ProbeCheck,
+    check: &Check,
     port: u16,
     wanted: u32,
     last: &mut String,
@@ -74,7 +77,7 @@ async fn aggressive(
         if inner.prober.watch(socket, port).await.is_err() {
             return Err(io::Error::other("the prober has ended"));
         }
-        if matches!(check, ProbeCheck::Tcp { .. }) {
+        if matches!(check, Check::Tcp { .. }) {
             passed += 1;
             continue;
         }
@@ -95,7 +98,7 @@ async fn aggressive(
 async fn attempt(
     inner: &Arc<Inner>,
     sandbox: &Arc<Sandbox>,
-    check: &ProbeCheck,
+    check: &Check,
     port: u16,
     limit: Duration,
 ) -> Result<(), String> {
@@ -105,8 +108,9 @@ async fn attempt(
             _ => format!("connect to port {port}: {e}"),
         })?;
         match check {
-            ProbeCheck::Tcp { .. } => Ok(()),
-            ProbeCheck::Http { path, headers, .. } => {
+            Check::Tcp { .. } => Ok(()),
+            Check::Grpc { .. } | Check::Exec { .. } => Err("not supported yet".to_owned()),
+            Check::Http { path, headers, .. } => {
                 let status = get(stream, port, path, headers)
                     .await
                     .map_err(|e| format!("GET {path}: {e}"))?;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::ids::SandboxId;
-use manifests::revision::Image;
 use manifests::units::Timestamp;
+use manifests::workload::Image;
 
 use super::dial;
 use super::end;
@@ -112,8 +112,10 @@ struct App {
 
 impl App {
     fn find(inner: &Inner, spec: &SandboxSpec) -> Result<Self, String> {
-        let workload = &spec.workload;
-        let Image::Host(name) = &workload.image;
+        let workload = &spec.workload.serving;
+        let Image::Host(name) = &workload.image else {
+            return Err(format!("not supported yet: {}", workload.image));
+        };
         let mut program = program::find(name, &inner.data_dir)?;
         let mut argv = Vec::new();
         if let Some(command) = workload.command.first() {
@@ -192,7 +194,7 @@ impl<'a> Running<'a> {
         }
         let spawned = clock().since(begun);
         let workload = &spec.workload;
-        let probing = ready::ready(self.inner, &self.sandbox, &workload.readiness, workload.port, last);
+        let probing = ready::ready(self.inner, &self.sandbox, workload, last);
         tokio::select! {
             biased;
             stage = shell.until(|s| matches!(s, Stage::Failed(_) | Stage::Ended(_))) => match stage {
@@ -366,7 +368,7 @@ fn plan(inner: &Inner, spec: &SandboxSpec, app: &App, sandbox: &Sandbox) -> Plan
             .into_iter()
             .map(|(k, v)| format!("{k}={v}").into_bytes())
             .collect(),
-        cwd: workload.working_dir.clone().unwrap_or_else(|| "/".into()),
+        cwd: workload.serving.working_dir.clone().unwrap_or_else(|| "/".into()),
         hostname: spec.id.as_str().to_owned(),
         uid,
         data_limit: memory.filter(|_| unlimited),
@@ -379,7 +381,7 @@ fn environment(spec: &SandboxSpec, port: u16) -> BTreeMap<String, String> {
         ("PATH".to_owned(), PATH.to_owned()),
         ("HOME".to_owned(), "/tmp".to_owned()),
     ]);
-    env.extend(spec.workload.env.clone());
+    env.extend(spec.workload.serving.env.clone());
     let mut own = |key: &str, value: &str| env.insert(key.to_owned(), value.to_owned());
     own("PORT", &port.to_string());
     own("K_SERVICE", spec.service.as_ref().map_or("", |s| s.name()));

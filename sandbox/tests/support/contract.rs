@@ -1,9 +1,8 @@
 //! The local driver as a fixture of the conformance suite.
 
 use std::fs;
-use std::path::Path;
 
-use manifests::revision::{Image, Workload};
+use manifests::workload::Workload;
 use sandbox::conformance::{App, Fixture};
 use sandbox::{LocalConfig, LocalDriver};
 
@@ -20,7 +19,7 @@ pub fn fixture(config: &LocalConfig, testapp: &str, limits: bool) -> impl Fn() -
             driver: LocalDriver::new(config.clone()).unwrap(),
             workload: Box::new(move |app| {
                 let mut workload = workload_of(app, &testapp);
-                workload.args.push(mark.clone());
+                workload.serving.args.push(mark.clone());
                 workload
             }),
             // It may just have been stopped, and then there is none.
@@ -44,10 +43,7 @@ fn workload_of(app: App, testapp: &str) -> Workload {
         App::Stubborn => workload(testapp, &["serve", "--stubborn"]),
         App::Chatty => workload(testapp, &["serve", "--say", "100"]),
         App::Mayfly => workload(testapp, &["serve", "--for", "300", "7"]),
-        App::Missing => Workload {
-            image: Image::Host(Path::new("/nowhere/app").into()),
-            ..workload(testapp, &[])
-        },
+        App::Missing => workload("/nowhere/app", &[]),
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use manifests::ids::{ObjectId, RevisionId, SandboxId};
-use manifests::revision::Workload;
 use manifests::units::{Clock, Timestamp};
+use manifests::workload::Workload;
 use sandbox::driver::{Driver, Limits, SandboxSpec};
 use sandbox::{LocalConfig, LocalDriver};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,11 +48,10 @@ pub fn driver(data_dir: &Path) -> Arc<LocalDriver> {
 }
 
 pub fn workload(program: &str, args: &[&str]) -> Workload {
-    Workload {
-        args: args.iter().map(|a| (*a).to_owned()).collect(),
-        stop_grace: Duration::from_secs(10),
-        ..Workload::host(program)
-    }
+    let mut workload = Workload::host(program);
+    workload.serving.args = args.iter().map(|a| (*a).to_owned()).collect();
+    workload.stop_grace = Duration::from_secs(10);
+    workload
 }
 
 pub fn spec(id: &str, workload: Workload) -> SandboxSpec {

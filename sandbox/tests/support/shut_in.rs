@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use manifests::revision::ProbeCheck;
+use manifests::workload::{Check, Probe};
 use sandbox::driver::Driver;
 
 use super::{get, spec, workload};
@@ -27,12 +27,12 @@ pub async fn findings(driver: &dyn Driver, testapp: &str, dir: &Path, host_port:
     ];
     let mut check = workload(testapp, &["check"]);
     let forbidden = forbidden.join(":") + ":" + &own.display().to_string() + ":" + &dir.display().to_string();
-    check.env.insert("FORBIDDEN".into(), forbidden);
+    check.serving.env.insert("FORBIDDEN".into(), forbidden);
     // Its neighbour listens on 8081, the host on `host_port`.
-    check.env.insert("PORTS".into(), format!("8081,{host_port}"));
+    check.serving.env.insert("PORTS".into(), format!("8081,{host_port}"));
     let mut neighbour = workload(testapp, &["serve"]);
     neighbour.port = 8081;
-    neighbour.readiness.check = ProbeCheck::Tcp { port: 8081 };
+    neighbour.serving.probes.readiness = Some(Probe::aggressive(Check::Tcp { port: 8081 }));
     driver.start(spec("neighbour", neighbour)).await.unwrap();
     driver.start(spec("check", check)).await.unwrap();
     let found = get(driver, "check", "/").await.unwrap();

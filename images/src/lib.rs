@@ -1,0 +1,9 @@
+//! From an image reference to a root directory on disk.
+//!
+//! ```text
+//! Image ─▶ resolve: registry, layout, archive, daemon ─▶ digest ─▶ blobs (verified) ─▶ layers (unpacked once) ─▶ Root
+//! ```
+
+mod error;
+
+pub use error::ImageError;
