@@ -8,9 +8,9 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::lease::Lease;
 use crate::metrics::Record;
 use crate::timer::Timer;
-use crate::upstream::Lease;
 use crate::watch;
 
 /// What a client gets, with what ends when it has got it, or when it goes away before.

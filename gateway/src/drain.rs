@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 
-use crate::upstream::{Lease, ReplyFuture};
+use crate::lease::{Lease, ReplyFuture};
 
 /// What the app still has to say.
 pub(crate) enum Rest {

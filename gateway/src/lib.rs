@@ -18,6 +18,7 @@ mod config;
 mod conn;
 mod drain;
 mod headers;
+mod lease;
 mod link;
 mod listen;
 pub mod metrics;

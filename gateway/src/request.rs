@@ -18,6 +18,7 @@ use rand::rngs::SmallRng;
 
 use crate::body::{AppBody, Content, RequestBody, ResponseBody};
 use crate::headers::{self, Onward, Peer, SERVER_TIMING, SERVING_TAG, Seen};
+use crate::lease::Failed;
 use crate::metrics::{Record, Retried};
 use crate::probe;
 use crate::respond::Refusal;
@@ -27,7 +28,7 @@ use crate::tasks::Tasks;
 use crate::timer::Timer;
 use crate::timing::Phases;
 use crate::tunnel;
-use crate::upstream::{Checkout, Failed, Upstreams};
+use crate::upstream::{Checkout, Upstreams};
 use crate::watch::{self, Watch};
 
 /// What one thread needs to serve requests.

@@ -12,27 +12,21 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use activator::{Dial, OpenConnection, Sandbox, Slot};
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use manifests::units::{Clock, Timestamp};
 use manifests::workload::Protocol;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 
 use crate::body::RequestBody;
-use crate::drain::{self, Rest};
-use crate::link::{AFTERMATH, End, Link, Switched, drive};
+use crate::lease::{Lease, Wire};
+use crate::link::{Link, drive};
 use crate::tasks::{OnThisThread, Tasks};
 
 /// One thread's connections.
@@ -75,39 +69,12 @@ struct Idle {
 }
 
 /// A connection parked at its sandbox, for any thread.
-enum Parked {
+pub(crate) enum Parked {
     H1 {
         stream: std::net::TcpStream,
         open: OpenConnection,
     },
     H2(http2::SendRequest<RequestBody>),
-}
-
-/// A connection and a slot, for one request.
-pub(crate) struct Lease {
-    upstreams: Rc<Upstreams>,
-    sandbox: Arc<Sandbox>,
-    wire: Wire,
-    /// Whether the app may keep the connection open.
-    keep_alive: bool,
-    /// Whether the sandbox serves so many requests at once and no more.
-    limited: bool,
-    /// Whether other requests were sent on this connection before.
-    pub(crate) reused: bool,
-    /// The end of the request's own time.
-    until: Timestamp,
-}
-
-enum Wire {
-    /// The slot is in the link: whatever becomes of the request, it comes back when the connection's task says so.
-    H1 {
-        sender: http1::SendRequest<RequestBody>,
-        link: Rc<Link>,
-    },
-    H2 {
-        sender: http2::SendRequest<RequestBody>,
-        slot: Slot,
-    },
 }
 
 impl Upstreams {
@@ -257,7 +224,12 @@ impl Upstreams {
     }
 
     /// Keeps an idle connection, on top of the others.
-    fn shelve(self: &Rc<Self>, sandbox: &Arc<Sandbox>, sender: http1::SendRequest<RequestBody>, link: Rc<Link>) {
+    pub(crate) fn shelve(
+        self: &Rc<Self>,
+        sandbox: &Arc<Sandbox>,
+        sender: http1::SendRequest<RequestBody>,
+        link: Rc<Link>,
+    ) {
         let since = (self.clock)();
         let most = self.settings.most_idle;
         self.with_shelf(sandbox, |shelf| {
@@ -351,185 +323,6 @@ impl Connected {
                 Wire::H1 { sender, link }
             }
             Self::H2(sender) => Wire::H2 { sender, slot },
-        }
-    }
-}
-
-type Reply = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
-/// The response to come.
-pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Reply>>>;
-
-/// A request at the app, until its response begins.
-pub(crate) struct Flight {
-    reply: Option<ReplyFuture>,
-    lease: Option<Lease>,
-}
-
-/// A request that got no response.
-pub(crate) struct Failed {
-    /// The request, when nothing of it was sent.
-    pub(crate) unsent: Option<Request<RequestBody>>,
-    /// The connection had carried other requests before: the app may just have closed it for being idle.
-    pub(crate) reused: bool,
-    pub(crate) error: hyper::Error,
-}
-
-impl Lease {
-    /// Sends the request. If the app changes protocols in return, its connection comes by what this returns beside.
-    pub(crate) fn send(
-        mut self,
-        request: Request<RequestBody>,
-        upgrade: bool,
-    ) -> (Flight, Option<oneshot::Receiver<Switched>>) {
-        let mut switched = None;
-        let reply: ReplyFuture = match &mut self.wire {
-            Wire::H1 { sender, link } => {
-                if upgrade {
-                    let (sent, received) = oneshot::channel();
-                    link.at_end(End::Switch(sent));
-                    switched = Some(received);
-                } else if self.limited {
-                    // From here on the app works for this slot until it says that it has ended.
-                    link.at_end(End::Linger);
-                }
-                Box::pin(sender.try_send_request(request))
-            }
-            Wire::H2 { sender, .. } => Box::pin(sender.try_send_request(request)),
-        };
-        (
-            Flight {
-                reply: Some(reply),
-                lease: Some(self),
-            },
-            switched,
-        )
-    }
-
-    /// The app answers in HTTP, whatever it was asked.
-    fn not_switched(&self) {
-        if let Wire::H1 { link, .. } = &self.wire {
-            link.at_end(if self.limited { End::Linger } else { End::Close });
-        }
-    }
-
-    /// The app has ended: connection and slot are free.
-    pub(crate) fn finish(self) {
-        let Self {
-            upstreams,
-            sandbox,
-            wire,
-            keep_alive,
-            ..
-        } = self;
-        match wire {
-            Wire::H1 { sender, link } => {
-                let reusable = keep_alive && sender.is_ready() && sandbox.is_open();
-                if sandbox.shares_connections() {
-                    // The slot comes back when the connection is parked, or closed.
-                    link.finish(if reusable { End::Park } else { End::Close });
-                    return;
-                }
-                link.finish(End::Close);
-                let slot = link.vacate();
-                if reusable {
-                    upstreams.shelve(&sandbox, sender, link);
-                }
-                drop(slot);
-            }
-            Wire::H2 { sender, slot } => {
-                if sandbox.shares_connections() && keep_alive && !sender.is_closed() {
-                    sandbox.park(Box::new(Parked::H2(sender)));
-                }
-                drop(slot);
-            }
-        }
-    }
-
-    /// The app has broken off the request. An HTTP/1.1 connection's task looks after the slot.
-    pub(crate) fn broke(self) {
-        if let (Wire::H2 { slot, .. }, true) = (self.wire, self.limited) {
-            self.upstreams.tasks.spawn_background(async move {
-                tokio::time::sleep(AFTERMATH).await;
-                drop(slot);
-            });
-        }
-    }
-
-    /// The client is gone, or its time is over, in the middle of the response.
-    pub(crate) fn abandon(self, rest: Incoming) {
-        self.leave(Rest::Body(rest));
-    }
-
-    /// With a limit on concurrency the slot stays taken until the app has ended; without one the connection is closed.
-    fn leave(self, rest: Rest) {
-        if !self.limited || self.upstreams.tasks.closing() {
-            if let Wire::H1 { link, .. } = &self.wire {
-                link.at_end(End::Close);
-            }
-            return;
-        }
-        let tasks = Rc::clone(&self.upstreams.tasks);
-        tasks.spawn_background(drain::run(self, rest));
-    }
-
-    /// Drops the connection's sender; its task then waits for the app to close, until `until`, and frees the slot.
-    pub(crate) fn hang_up(self, until: Timestamp) {
-        match self.wire {
-            Wire::H1 { link, .. } => link.linger_until(until),
-            // RST_STREAM tells the app to stop, and nothing tells whether it has.
-            Wire::H2 { slot, .. } => {
-                slot.sandbox().eject();
-                drop(slot);
-            }
-        }
-    }
-
-    pub(crate) fn now(&self) -> Timestamp {
-        (self.upstreams.clock)()
-    }
-
-    /// By when the app must have ended; later than now by the drain bound at least.
-    pub(crate) fn bound(&self) -> Timestamp {
-        self.until.max(self.now().plus(self.upstreams.settings.drain_bound))
-    }
-}
-
-impl Future for Flight {
-    type Output = Result<(Response<Incoming>, Lease), Failed>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let reply = self.reply.as_mut().expect("polled after it was ready");
-        let reply = ready!(reply.as_mut().poll(cx));
-        self.reply = None;
-        let lease = self.lease.take().expect("there until it is ready");
-        Poll::Ready(match reply {
-            Ok(response) => {
-                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    lease.not_switched();
-                }
-                Ok((response, lease))
-            }
-            Err(mut failed) => {
-                let (unsent, reused) = (failed.take_message(), lease.reused);
-                match &lease.wire {
-                    _ if unsent.is_none() => lease.broke(),
-                    Wire::H1 { link, .. } => link.at_end(End::Close),
-                    Wire::H2 { .. } => {}
-                }
-                Err(Failed {
-                    unsent,
-                    reused,
-                    error: failed.into_error(),
-                })
-            }
-        })
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if let (Some(reply), Some(lease)) = (self.reply.take(), self.lease.take()) {
-            lease.leave(Rest::Reply(reply));
         }
     }
 }
