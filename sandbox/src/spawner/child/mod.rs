@@ -1,0 +1,179 @@
+//! What a child does between `clone` and `execve`: the whole lockdown, in order, in raw system calls.
+//!
+//! The child runs in the spawner's memory (`CLONE_VM`), on a stack of its own, beside the spawner. It reads what the
+//! spawner has prepared, writes nothing but its own stack, and never allocates, locks, panics or returns.
+//!
+//! ```text
+//! shell    death signal, join cgroup, cgroup namespace, lo up, root and the host's part of it
+//!   (waits here: the pool)
+//! sandbox  the app's part of the root, pivot, limits, output, capabilities, user, no new privileges, seccomp, execve
+//! ```
+
+#![allow(unsafe_code)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "a register holds every argument: 64-bit machines only"
+)]
+
+mod app;
+mod root;
+mod shell;
+
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+use libc::{c_int, sock_filter};
+
+use super::compile::{Compiled, Op};
+use super::protocol::{Isolation, Step};
+use super::raw::{Answer, sys};
+
+/// The exit code of a child that failed before its program ran; the report says why.
+const FAILED: usize = 127;
+
+/// What a child needs from its first instruction on. Boxed, kept and unchanged until the child has executed or ended.
+pub(super) struct Birth {
+    pub isolation: Isolation,
+    /// `cgroup.procs` files to write `0` into.
+    pub join: Vec<c_int>,
+    pub mountpoint: CString,
+    pub base: Arc<[Op]>,
+    /// The plan's address comes here.
+    pub go: c_int,
+    /// A [`Report`] goes here; closes by itself on exec.
+    pub report: c_int,
+    /// stdout, stderr.
+    pub output: [c_int; 2],
+    pub null: c_int,
+    /// The descriptors above and [`Self::spawner`], in ascending order: what a shell keeps open.
+    pub keep: [c_int; 6],
+    /// Readable when the spawner is dead.
+    pub spawner: c_int,
+    pub filter: Arc<[sock_filter]>,
+}
+
+/// Why a child gave up, as it crosses the report pipe.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Report {
+    pub step: u8,
+    /// Of the app's part of the root, not the base.
+    pub of_plan: u8,
+    /// Which operation of [`Step::Files`].
+    pub index: u16,
+    pub errno: i32,
+}
+
+impl Report {
+    pub(super) const SIZE: usize = size_of::<Self>();
+
+    pub(super) fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
+        let [step, of_plan, i0, i1, e0, e1, e2, e3] = bytes;
+        Self {
+            step,
+            of_plan,
+            index: u16::from_ne_bytes([i0, i1]),
+            errno: i32::from_ne_bytes([e0, e1, e2, e3]),
+        }
+    }
+}
+
+/// The child's entry, for `clone`.
+///
+/// `birth` points to a [`Birth`] that outlives the child's use of it.
+pub(super) extern "C" fn enter(birth: *mut c_void) -> c_int {
+    // SAFETY: the spawner passes a `Birth` and keeps it unchanged until this child has executed or ended.
+    let birth = unsafe { &*birth.cast_const().cast::<Birth>() };
+    let report = live(birth);
+    // SAFETY: `report` is plain old data on this stack; the descriptor is this child's own copy.
+    unsafe {
+        let _ = sys!(SYS_write, fd(birth.report), (&raw const report) as usize, Report::SIZE);
+        let _ = sys!(SYS_exit_group, FAILED);
+    }
+    0
+}
+
+/// Returns only when something has failed.
+fn live(birth: &Birth) -> Report {
+    if let Err(report) = shell::become_shell(birth) {
+        return report;
+    }
+    match wait_for_plan(birth) {
+        Ok(plan) => match app::become_sandbox(birth, plan) {
+            Ok(never) => match never {},
+            Err(report) => report,
+        },
+        Err(report) => report,
+    }
+}
+
+fn wait_for_plan(birth: &Birth) -> Result<&'static Compiled, Report> {
+    let mut address = 0usize;
+    loop {
+        // SAFETY: reads at most one word onto this stack.
+        match unsafe { sys!(SYS_read, fd(birth.go), (&raw mut address) as usize, size_of::<usize>()) } {
+            Err(libc::EINTR) => {}
+            // SAFETY: the spawner sends the address of a boxed plan which it keeps until this child has executed.
+            Ok(n) if n == size_of::<usize>() => return Ok(unsafe { &*(address as *const Compiled) }),
+            Ok(_) => return Err(failed(Step::WaitForPlan, libc::EPIPE)),
+            Err(errno) => return Err(failed(Step::WaitForPlan, errno)),
+        }
+    }
+}
+
+/// Dies when the spawner does; called again after the user has changed, for that clears the signal.
+fn die_with_spawner(birth: &Birth) -> Result<(), Report> {
+    let mut poll = libc::pollfd {
+        fd: birth.spawner,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: no memory in the first call; the second gets one pollfd and one timespec on this stack.
+    let dead = unsafe {
+        at(
+            Step::DeathSignal,
+            sys!(
+                SYS_prctl,
+                libc::PR_SET_PDEATHSIG as usize,
+                libc::SIGKILL as usize,
+                0,
+                0,
+                0
+            ),
+        )?;
+        sys!(SYS_ppoll, (&raw mut poll) as usize, 1, (&raw const now) as usize, 0, 8)
+    };
+    match dead {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(failed(Step::DeathSignal, libc::ESRCH)),
+        Err(errno) => Err(failed(Step::DeathSignal, errno)),
+    }
+}
+
+enum Never {}
+
+const CWD: usize = libc::AT_FDCWD as isize as usize;
+
+fn at(step: Step, answer: Answer) -> Result<(), Report> {
+    value(step, answer).map(drop)
+}
+
+fn value(step: Step, answer: Answer) -> Result<usize, Report> {
+    answer.map_err(|errno| failed(step, errno))
+}
+
+const fn failed(step: Step, errno: i32) -> Report {
+    Report {
+        step: step as u8,
+        of_plan: 0,
+        index: 0,
+        errno,
+    }
+}
+
+/// As a system call argument.
+#[expect(clippy::cast_sign_loss, reason = "descriptors are not negative")]
+const fn fd(raw: c_int) -> usize {
+    raw as usize
+}
