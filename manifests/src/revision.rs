@@ -190,6 +190,12 @@ pub enum IdlePolicy {
     /// As Knative: window, grace, zero (or min-scale).
     #[default]
     Knative,
+    /// `knarr.dev/idle: frozen`: one sandbox stays, frozen, where Knative would keep none.
+    Frozen {
+        /// `knarr.dev/freeze-delay`: how long no request may have been in flight before; at most an hour. `None` is the
+        /// instant at which Knative would go to zero.
+        delay: Option<Duration>,
+    },
     /// `knarr.dev/idle: auto`: the cheapest rung that keeps the SLA.
     Auto(ColdStartSla),
 }

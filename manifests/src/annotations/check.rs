@@ -1,6 +1,6 @@
 //! What the table alone can judge: unknown keys, wrong places, and the values of `knarr.dev/*`.
 
-use super::{ALL, Annotation, COLD_START_SLA, IDLE, Place, find, knarr_settings};
+use super::{ALL, Annotation, COLD_START_SLA, FREEZE_DELAY, IDLE, Place, find, knarr_settings};
 use crate::domains::StringMap;
 
 /// Something to say about one annotation.
@@ -106,12 +106,19 @@ fn check_values(annotations: &StringMap, findings: &mut Vec<Finding>) {
             hint: find(key).map_or_else(String::new, |known| format!("write {}", known.range)),
         }));
     }
-    if COLD_START_SLA.value(annotations).is_some() && IDLE.value(annotations).is_none() {
-        findings.push(Finding {
-            key: COLD_START_SLA.key.to_owned(),
-            refused: false,
-            message: "has no effect without knarr.dev/idle".to_owned(),
-            hint: "add knarr.dev/idle: \"auto\"".to_owned(),
-        });
+    // (what has no effect, unless `idle` is this)
+    for (annotation, needs) in [(&COLD_START_SLA, "auto"), (&FREEZE_DELAY, "frozen")] {
+        let idle = IDLE.value(annotations);
+        if annotation.value(annotations).is_some() && idle != Some(needs) {
+            findings.push(Finding {
+                key: annotation.key.to_owned(),
+                refused: false,
+                message: format!("has no effect without knarr.dev/idle: {needs}"),
+                hint: match idle {
+                    None => format!("add knarr.dev/idle: \"{needs}\""),
+                    Some(_) => format!("remove it, or write knarr.dev/idle: \"{needs}\""),
+                },
+            });
+        }
     }
 }

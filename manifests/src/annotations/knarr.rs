@@ -4,14 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Annotation, COLD_START_SLA, IDLE, SERVER_TIMING, UPSTREAM_KEEPALIVE};
+use super::{Annotation, COLD_START_SLA, FREEZE_DELAY, IDLE, SERVER_TIMING, UPSTREAM_KEEPALIVE};
 use crate::domains::StringMap;
+use crate::golang;
 use crate::revision::{ColdStartSla, IdlePolicy};
 
 /// What the `knarr.dev/*` annotations of a template say; without any, exactly what Knative does.
 #[derive(Clone, PartialEq, Debug)]
 pub struct KnarrSettings {
-    /// `knarr.dev/idle` with `knarr.dev/cold-start-sla`.
+    /// `knarr.dev/idle` with `knarr.dev/cold-start-sla` and `knarr.dev/freeze-delay`.
     pub idle: IdlePolicy,
     /// `knarr.dev/server-timing`.
     pub server_timing: bool,
@@ -22,19 +23,16 @@ pub struct KnarrSettings {
 /// Reads all `knarr.dev/*` annotations; each error is the annotation's key with what is wrong.
 pub fn knarr_settings(annotations: &StringMap) -> Result<KnarrSettings, Vec<(&'static str, String)>> {
     let mut errors = Vec::new();
-    let mut word =
-        |annotation: &'static Annotation, words: [&str; 2], default: bool| match annotation.value(annotations) {
-            None => default,
-            Some(value) if value == words[0] => true,
-            Some(value) if value == words[1] => false,
-            Some(value) => {
-                errors.push((annotation.key, format!("invalid value: {value}")));
-                default
-            }
-        };
-    let auto = word(&IDLE, ["auto", "knative"], false);
-    let server_timing = word(&SERVER_TIMING, ["enabled", "disabled"], false);
-    let upstream_keepalive = word(&UPSTREAM_KEEPALIVE, ["enabled", "disabled"], true);
+    let mut word = |annotation: &'static Annotation, words: &[&'static str], default: &'static str| {
+        let value = annotation.value(annotations).unwrap_or(default);
+        words.iter().copied().find(|word| *word == value).unwrap_or_else(|| {
+            errors.push((annotation.key, format!("invalid value: {value}")));
+            default
+        })
+    };
+    let idle = word(&IDLE, &["knative", "frozen", "auto"], "knative");
+    let server_timing = word(&SERVER_TIMING, &["enabled", "disabled"], "disabled") == "enabled";
+    let upstream_keepalive = word(&UPSTREAM_KEEPALIVE, &["enabled", "disabled"], "enabled") == "enabled";
 
     let sla = COLD_START_SLA
         .value(annotations)
@@ -44,13 +42,18 @@ pub fn knarr_settings(annotations: &StringMap) -> Result<KnarrSettings, Vec<(&'s
         errors.push((COLD_START_SLA.key, error.to_string()));
         None
     });
+    let delay = FREEZE_DELAY.value(annotations).map(parse_delay).transpose();
+    let delay = delay.unwrap_or_else(|error| {
+        errors.push((FREEZE_DELAY.key, error));
+        None
+    });
     if !errors.is_empty() {
         return Err(errors);
     }
-    let idle = if auto {
-        IdlePolicy::Auto(sla.unwrap_or_default())
-    } else {
-        IdlePolicy::Knative
+    let idle = match idle {
+        "auto" => IdlePolicy::Auto(sla.unwrap_or_default()),
+        "frozen" => IdlePolicy::Frozen { delay },
+        _ => IdlePolicy::Knative,
     };
     Ok(KnarrSettings {
         idle,
@@ -74,6 +77,14 @@ impl Default for ColdStartSla {
             quantile: 0.99,
             limit: Duration::from_secs(1),
         }
+    }
+}
+
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    match golang::parse_duration(text) {
+        Ok(delay) if delay <= MOST => Ok(delay),
+        Ok(_) => Err(format!("invalid value: {text}: longer than 1h")),
+        Err(_) => Err(format!("invalid value: {text}: not a duration such as 30s")),
     }
 }
 

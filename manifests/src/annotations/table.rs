@@ -20,7 +20,7 @@ macro_rules! table {
     };
 }
 
-// Knative: pkg/apis/autoscaling, pkg/apis/serving and networking/pkg/apis/networking, each in register.go. The last four are ours.
+// Knative: pkg/apis/autoscaling, pkg/apis/serving and networking/pkg/apis/networking, each in register.go. The last five are ours.
 table! {
     CLASS: "autoscaling.knative.dev/class", Template,
         default "kpa.autoscaling.knative.dev", range "kpa.autoscaling.knative.dev, hpa.autoscaling.knative.dev, or a name outside knative.dev",
@@ -165,9 +165,12 @@ table! {
     COLD_START_SLA: "knarr.dev/cold-start-sla", Template,
         default "p99<1s, where knarr.dev/idle is auto", range "pNN<DURATION or pNN.N<DURATION with us, ms or s, up to 1h: p99<500ms",
         "The added latency of a request that meets an idle revision.";
+    FREEZE_DELAY: "knarr.dev/freeze-delay", Template,
+        default "when Knative would go to zero", range "0s to 1h",
+        "How long nothing was asked for before an idle revision is frozen, where knarr.dev/idle is frozen.";
     IDLE: "knarr.dev/idle", Template,
-        default "knative", range "knative, auto",
-        "What an idle revision does: Knative's window, grace and zero, or the cheapest rung that keeps the SLA.";
+        default "knative", range "knative, frozen, auto",
+        "What an idle revision does: Knative's window, grace and zero; a frozen sandbox instead of zero; or the cheapest rung that keeps the SLA.";
     SERVER_TIMING: "knarr.dev/server-timing", Template,
         default "disabled", range "enabled, disabled",
         "Server-Timing on every response, not only when a request asks for it.";

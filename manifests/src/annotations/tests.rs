@@ -129,6 +129,43 @@ fn knarr_settings_default_to_knative() {
 }
 
 #[test]
+fn frozen_with_and_without_a_delay() {
+    let frozen = |delay: Option<&str>| {
+        let delay = delay.map(|delay| ("knarr.dev/freeze-delay", delay));
+        let pairs: Vec<_> = [("knarr.dev/idle", "frozen")].into_iter().chain(delay).collect();
+        knarr_settings(&annotations(&pairs)).map(|settings| settings.idle)
+    };
+    assert_eq!(frozen(None), Ok(IdlePolicy::Frozen { delay: None }));
+    let good = [
+        ("0s", 0),
+        ("0", 0),
+        ("250ms", 250),
+        ("1m30s", 90_000),
+        ("1h", 3_600_000),
+    ];
+    for (text, millis) in good {
+        let delay = Some(Duration::from_millis(millis));
+        assert_eq!(frozen(Some(text)), Ok(IdlePolicy::Frozen { delay }), "{text}");
+    }
+    for text in ["", "-1s", "1h1ns", "5", "1d", "soon"] {
+        let errors = frozen(Some(text)).expect_err(text);
+        assert_eq!(errors.len(), 1, "{text}");
+        assert_eq!(errors[0].0, "knarr.dev/freeze-delay");
+    }
+    // It speaks of frozen only, and says so.
+    for (idle, hint) in [
+        (None, "add knarr.dev/idle: \"frozen\""),
+        (Some("auto"), "remove it, or write knarr.dev/idle: \"frozen\""),
+    ] {
+        let idle = idle.map(|idle| ("knarr.dev/idle", idle));
+        let pairs: Vec<_> = [("knarr.dev/freeze-delay", "5s")].into_iter().chain(idle).collect();
+        let findings = check(&annotations(&pairs), Place::Template);
+        assert_eq!(findings.len(), 1);
+        assert_eq!((findings[0].refused, &*findings[0].hint), (false, hint));
+    }
+}
+
+#[test]
 fn says_what_is_unknown_misplaced_or_wrong() {
     let template = annotations(&[
         ("knarr.dev/idel", "auto"),
@@ -164,7 +201,7 @@ fn says_what_is_unknown_misplaced_or_wrong() {
             "E knarr.dev/server-timing: invalid value: true; write enabled, disabled",
             "E knarr.dev/cold-start-sla: invalid value: p99<500: the limit is not a whole number with us, ms or s; write \
              pNN<DURATION or pNN.N<DURATION with us, ms or s, up to 1h: p99<500ms",
-            "W knarr.dev/cold-start-sla: has no effect without knarr.dev/idle; add knarr.dev/idle: \"auto\"",
+            "W knarr.dev/cold-start-sla: has no effect without knarr.dev/idle: auto; add knarr.dev/idle: \"auto\"",
         ]
     );
     let object = annotations(&[("knarr.dev/idle", "auto"), ("autoscaling.knative.dev/window", "6s")]);
