@@ -4,7 +4,7 @@
 
 use manifests::exchange::{Condition, ConditionStatus};
 use manifests::units::{Replicas, Timestamp};
-use sandbox::driver::StartError;
+use sandbox::driver::{Exit, StartError};
 
 use crate::gate::Phase;
 
@@ -75,22 +75,32 @@ impl Trouble {
     }
 
     /// A replica ended that should not have.
-    pub fn exited(code: i32, last_output: &str) -> Self {
-        let message = match last_output.trim() {
-            "" => "container exited with no error".into(),
-            output => format!("Container failed with: {output}"),
+    pub fn exited(exit: &Exit) -> Self {
+        let message = match (&exit.unhealthy, exit.last_output.trim()) {
+            (Some(why), _) => format!("Container failed with: {why}"),
+            (None, "") => "container exited with no error".into(),
+            (None, output) => format!("Container failed with: {output}"),
         };
         Self {
             about: About::Container,
-            reason: format!("ExitCode{code}"),
+            reason: format!("ExitCode{}", exit.status.code()),
             message,
+        }
+    }
+
+    /// A replica's liveness probe failed for good; how it ended is not known yet, but will be soon.
+    pub fn unhealthy(why: &str) -> Self {
+        Self {
+            about: About::Container,
+            reason: "Unhealthy".into(),
+            message: format!("Container failed with: {why}"),
         }
     }
 
     /// A start that failed.
     pub fn start(error: &StartError) -> Self {
         let (about, reason) = match error {
-            StartError::Exited(exit) => return Self::exited(exit.status.code(), &exit.last_output),
+            StartError::Exited(exit) => return Self::exited(exit),
             StartError::NotReady { .. } => (About::Resources, "ProgressDeadlineExceeded"),
             StartError::Exhausted(_) => (About::Resources, "Unschedulable"),
             StartError::Refused(_) => (About::Container, "CreateContainerConfigError"),
@@ -203,7 +213,14 @@ mod tests {
     fn health_follows_what_runs() {
         let at = Timestamp::from_millis;
         let mut health = Health::deploying(at(0));
-        health.update(Replicas(0), false, Some(&Trouble::exited(3, " boom\n")), at(1));
+        let exit = Exit {
+            status: sandbox::driver::ExitStatus::Code(3),
+            oom_killed: false,
+            requested: false,
+            unhealthy: None,
+            last_output: " boom\n".into(),
+        };
+        health.update(Replicas(0), false, Some(&Trouble::exited(&exit)), at(1));
         assert_eq!(
             health.container,
             Condition::no("ExitCode3", "Container failed with: boom", at(1))

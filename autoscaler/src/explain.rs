@@ -68,6 +68,12 @@ pub enum Cause {
     StartFailed(String),
     /// A sandbox ended without being asked to.
     Exited(String),
+    /// A sandbox's readiness probe fails.
+    Unready(String),
+    /// A sandbox's readiness probe passes again.
+    ReadyAgain,
+    /// A sandbox's liveness probe failed for good.
+    Unhealthy(String),
     /// A gateway gave up on a sandbox.
     Ejected,
 }
@@ -251,6 +257,9 @@ impl fmt::Display for Cause {
             Self::Started(after) => write!(f, "a sandbox is ready after {}", crate::planner::short(*after)),
             Self::StartFailed(why) => write!(f, "a start failed ({why})"),
             Self::Exited(how) => write!(f, "a sandbox ended ({how})"),
+            Self::Unready(why) => write!(f, "a sandbox is not ready ({why})"),
+            Self::ReadyAgain => f.write_str("a sandbox is ready again"),
+            Self::Unhealthy(why) => write!(f, "a sandbox is replaced ({why})"),
             Self::Ejected => f.write_str("a gateway gave up on a sandbox"),
         }
     }

@@ -54,6 +54,24 @@ pub enum Event {
         /// How it ended.
         exit: Exit,
     },
+    /// The readiness of a sandbox changed.
+    Readiness {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which one.
+        id: SandboxId,
+        /// Why its readiness probe fails; `None` when it passes again.
+        unready: Option<Arc<str>>,
+    },
+    /// The liveness probe of a sandbox failed for good, and its driver is ending it.
+    Unhealthy {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which one.
+        id: SandboxId,
+        /// What the probe said.
+        why: Arc<str>,
+    },
     /// A stop ended.
     Stopped {
         /// Of which revision.
@@ -72,8 +90,13 @@ pub enum Event {
         /// Whether they are.
         result: Result<(), DriverError>,
     },
-    /// Exits were missed: this is what runs.
-    Running(Vec<SandboxId>),
+    /// Events were missed: this is what runs, and what of it is not ready.
+    Running {
+        /// Every started sandbox.
+        running: Vec<SandboxId>,
+        /// Those whose readiness probe fails, and why.
+        unready: Vec<(SandboxId, Arc<str>)>,
+    },
 }
 
 /// Every revision that exists, and those whose last sandboxes are still stopping.
@@ -137,7 +160,13 @@ impl Fleet {
             Event::LimitsSet { revision, id, result } => {
                 self.with(&revision, |scaler, cx| scaler.limits_set(&id, result, cx));
             }
-            Event::Running(running) => self.running(&running),
+            Event::Readiness { revision, id, unready } => {
+                self.with(&revision, |scaler, cx| scaler.readiness(&id, unready, cx));
+            }
+            Event::Unhealthy { revision, id, why } => {
+                self.with(&revision, |scaler, cx| scaler.unhealthy(&id, &why, cx));
+            }
+            Event::Running { running, unready } => self.running(&running, &unready),
         }
         self.turns();
     }
@@ -235,12 +264,13 @@ impl Fleet {
         }
     }
 
-    /// Exit events were missed: whatever should run and does not has exited.
-    fn running(&mut self, running: &[SandboxId]) {
+    /// Events were missed: whatever should run and does not has exited, and the others are ready or not.
+    fn running(&mut self, running: &[SandboxId], unready: &[(SandboxId, Arc<str>)]) {
         let exit = Exit {
             status: ExitStatus::Signal(9),
             oom_killed: false,
             requested: false,
+            unhealthy: None,
             last_output: String::new(),
         };
         let ids: Vec<RevisionId> = self.revisions.keys().cloned().collect();
@@ -252,6 +282,14 @@ impl Fleet {
                 .unwrap_or_default();
             for id in missing {
                 self.with(&revision, |scaler, cx| scaler.exited(&id, &exit, cx));
+            }
+            let changed = self
+                .revisions
+                .get(&revision)
+                .map(|entry| entry.scaler.readiness_differs(unready))
+                .unwrap_or_default();
+            for (id, why) in changed {
+                self.with(&revision, |scaler, cx| scaler.readiness(&id, why, cx));
             }
         }
     }

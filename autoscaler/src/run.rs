@@ -71,7 +71,14 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs, stop: CancellationToken) 
             // Exits before results, so that a stop that ended is not counted as an exit that nobody asked for.
             exit = exits.recv() => match exit {
                 Ok(driver::Event::Exited { id, revision, exit }) => Some(Event::Exited { revision, id, exit }),
-                Err(broadcast::error::RecvError::Lagged(_)) => Some(Event::Running(inputs.driver.list())),
+                Ok(driver::Event::Readiness { id, revision, ready, why }) => {
+                    Some(Event::Readiness { revision, id, unready: (!ready).then_some(why) })
+                }
+                Ok(driver::Event::Unhealthy { id, revision, why }) => Some(Event::Unhealthy { revision, id, why }),
+                Err(broadcast::error::RecvError::Lagged(_)) => Some(Event::Running {
+                    running: inputs.driver.list(),
+                    unready: inputs.driver.unready(),
+                }),
                 Err(broadcast::error::RecvError::Closed) => return,
             },
             Some(done) = hands.done.recv() => Some(done),

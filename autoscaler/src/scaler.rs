@@ -11,7 +11,9 @@
 //!
 //! A sandbox goes through: *starting* ─▶ *ready* (in the endpoint set) ─▶ *draining* (out of the set, until every gateway
 //! has nothing there) ─▶ *stopping* ─▶ gone. A start that is not wanted any more is cancelled; a sandbox that exits is gone
-//! from wherever it was.
+//! from wherever it was. One whose readiness probe fails is *unready*: out of the endpoint set, but still one of those that
+//! run (as a Pod that is not Ready still counts for its Deployment), until it is ready again. One whose liveness probe has
+//! failed is *stopping* at once, by its driver, and is replaced.
 //!
 //! S1. Never more sandboxes starting or ready than `max-scale` allows (initial-scale and min-scale may ask for more).
 //! S2. A sandbox is stopped only after it left the endpoint set and every gateway released it, or its drain deadline passed.
@@ -152,12 +154,19 @@ struct Sandbox {
     /// The limits in force, and whether the other ones were asked for and are not confirmed yet.
     limits: Level,
     changing: bool,
+    /// Why its readiness probe fails, while it does.
+    unready: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Starting,
     Ready {
+        since: Timestamp,
+        start: Duration,
+    },
+    /// `since` and `start` as they were when it was ready first.
+    Unready {
         since: Timestamp,
         start: Duration,
     },
@@ -247,6 +256,21 @@ impl Scaler {
             .collect()
     }
 
+    /// Running sandboxes whose readiness is not what it is known to be, with what it is.
+    pub(crate) fn readiness_differs(&self, unready: &[(SandboxId, Arc<str>)]) -> Vec<(SandboxId, Option<Arc<str>>)> {
+        let now = |id: &SandboxId| unready.iter().find(|(of, _)| of == id).map(|(_, why)| Arc::clone(why));
+        self.sandboxes
+            .iter()
+            .map(|sandbox| (sandbox.id.clone(), sandbox.state, now(&sandbox.id)))
+            .filter(|(_, state, why)| match state {
+                State::Ready { .. } => why.is_some(),
+                State::Unready { .. } => why.is_none(),
+                _ => false,
+            })
+            .map(|(id, _, why)| (id, why))
+            .collect()
+    }
+
     /// Nothing runs and nothing is left to say: a removed revision can be forgotten.
     pub(crate) fn is_gone(&self) -> bool {
         self.removed && self.sandboxes.is_empty()
@@ -324,12 +348,13 @@ impl Scaler {
                 for warning in &started.warnings {
                     tracing::debug!(sandbox = %id, %warning, "isolation is degraded");
                 }
-                sandbox.state = State::Ready {
-                    since: cx.now,
-                    start: took,
-                };
+                let (since, start) = (cx.now, took);
+                let ready = sandbox.unready.is_none();
+                sandbox.state = State::of(ready, since, start);
                 self.starts.add(took);
-                self.absorbed = self.absorbed.saturating_add(self.slots());
+                if ready {
+                    self.absorbed = self.absorbed.saturating_add(self.slots());
+                }
                 self.trouble = None;
                 self.start_fails = false;
                 metrics::start_ended(&self.revision.id, Ok(took));
@@ -352,6 +377,50 @@ impl Scaler {
         self.look(cx, cause);
     }
 
+    /// The readiness of a running sandbox changed; `unready` says why it is not.
+    pub(crate) fn readiness(&mut self, id: &SandboxId, unready: Option<Arc<str>>, cx: &mut Context) {
+        let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.id == *id) else {
+            return;
+        };
+        let ready = unready.is_none();
+        sandbox.unready.clone_from(&unready);
+        match sandbox.state {
+            State::Ready { since, start } if !ready => sandbox.state = State::of(false, since, start),
+            State::Unready { since, start } if ready => sandbox.state = State::of(true, since, start),
+            // A start's result is on its way behind this; the others are out of the endpoint set for good.
+            _ => return,
+        }
+        if ready {
+            self.absorbed = self.absorbed.saturating_add(self.slots());
+        }
+        match unready {
+            Some(why) => {
+                tracing::warn!(sandbox = %id, %why, "sandbox is not ready");
+                self.look(cx, Cause::Unready(why.as_ref().into()));
+            }
+            None => {
+                tracing::info!(sandbox = %id, "sandbox is ready again");
+                self.look(cx, Cause::ReadyAgain);
+            }
+        }
+    }
+
+    /// Its liveness probe failed for good: the driver ends it, and it is replaced.
+    pub(crate) fn unhealthy(&mut self, id: &SandboxId, why: &Arc<str>, cx: &mut Context) {
+        let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.id == *id) else {
+            return;
+        };
+        let (State::Ready { since, .. } | State::Unready { since, .. }) = sandbox.state else {
+            return;
+        };
+        tracing::warn!(sandbox = %id, %why, "sandbox is not alive any more");
+        sandbox.state = State::Stopping { retry: None };
+        let ordered = sandbox.ordered;
+        self.ran(ordered, since, false, cx);
+        self.trouble = Some(Trouble::unhealthy(why));
+        self.look(cx, Cause::Unhealthy(why.as_ref().into()));
+    }
+
     /// A sandbox is gone.
     pub(crate) fn exited(&mut self, id: &SandboxId, exit: &Exit, cx: &mut Context) {
         let Some(index) = self.sandboxes.iter().position(|sandbox| sandbox.id == *id) else {
@@ -364,20 +433,31 @@ impl Scaler {
             tracing::warn!(sandbox = %id, how = %exit.status, oom = exit.oom_killed, "sandbox ended by itself");
         }
         let since = match sandbox.state {
-            State::Ready { since, .. } => since,
+            State::Ready { since, .. } | State::Unready { since, .. } => since,
             // It ended in the instant in which it became ready, and this came first.
             State::Starting => cx.now,
-            State::Draining { .. } | State::Stopping { .. } => return self.look(cx, Cause::Due),
+            State::Draining { .. } | State::Stopping { .. } => {
+                let told = exit.unhealthy.as_deref().map(Trouble::unhealthy);
+                if told.is_some() && self.trouble == told {
+                    self.trouble = Some(Trouble::exited(exit));
+                }
+                return self.look(cx, Cause::Due);
+            }
         };
         let killed = exit.status == ExitStatus::Signal(9) && !exit.oom_killed;
+        self.ran(sandbox.ordered, since, killed && exit.unhealthy.is_none(), cx);
+        self.trouble = Some(Trouble::exited(exit));
+        let memory = if exit.oom_killed { ", out of memory" } else { "" };
+        self.look(cx, Cause::Exited(format!("{}{memory}", exit.status)));
+    }
+
+    /// A sandbox that was ready since `since` ended or fails for good: when the next one may start.
+    fn ran(&mut self, ordered: Timestamp, since: Timestamp, killed: bool, cx: &Context) {
         if cx.now.since(since) >= WELL {
             self.backoff.recovered();
         } else if !killed {
-            self.backoff.failed(sandbox.ordered, cx.now);
+            self.backoff.failed(ordered, cx.now);
         }
-        self.trouble = Some(Trouble::exited(exit.status.code(), &exit.last_output));
-        let memory = if exit.oom_killed { ", out of memory" } else { "" };
-        self.look(cx, Cause::Exited(format!("{}{memory}", exit.status)));
     }
 
     /// A stop ended. Its exit event may have come before.
@@ -493,6 +573,24 @@ impl Scaler {
         )
     }
 
+    /// Running ones whose readiness probe fails.
+    fn unready(&self) -> Replicas {
+        let unready = |sandbox: &&Sandbox| matches!(sandbox.state, State::Unready { .. });
+        count(self.sandboxes.iter().filter(unready))
+    }
+
+    /// Why none is ready, when that is for a readiness probe.
+    fn unready_why(&self) -> Option<&Arc<str>> {
+        let mut newest = self.sandboxes.iter().rev();
+        let newest = newest.find(|sandbox| matches!(sandbox.state, State::Unready { .. }))?;
+        newest.unready.as_ref().filter(|_| self.ready().0 == 0)
+    }
+
+    /// Those that run or are on their way, ready or not: the Pods of Knative's Deployment.
+    fn live(&self) -> u32 {
+        self.ready().0 + self.unready().0 + self.starting().0
+    }
+
     fn starting(&self) -> Replicas {
         count(self.sandboxes.iter().filter(|sandbox| sandbox.state == State::Starting))
     }
@@ -520,6 +618,17 @@ impl Sandbox {
             state: State::Draining { set: None, since: now },
             limits: Level::Full,
             changing: false,
+            unready: None,
+        }
+    }
+}
+
+impl State {
+    const fn of(ready: bool, since: Timestamp, start: Duration) -> Self {
+        if ready {
+            Self::Ready { since, start }
+        } else {
+            Self::Unready { since, start }
         }
     }
 }

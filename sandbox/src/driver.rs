@@ -20,14 +20,18 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Runs instances of revisions.
 ///
 /// Every implementation passes [`crate::conformance`]:
-/// - `start` resolves when the app is ready by its readiness probe, or with the reason why it is not; after an error
-///   nothing is left. Dropping its future midway leaves nothing behind either.
+/// - `start` resolves when every container has passed its startup and its readiness probe, or with the reason why not;
+///   after an error nothing is left. Dropping its future midway leaves nothing behind either.
 /// - Two starts with one id are an error; an id may be used again after its sandbox is gone.
 /// - `stop` is idempotent, also for ids that never existed. It resolves only when no process, mount, cgroup, namespace,
 ///   port or directory of the sandbox is left (namespaces are freed by the kernel a little later). Dropping its future
 ///   does not undo the stop.
 /// - Exactly one [`Event::Exited`] is sent for each sandbox that `start` returned, whether it was stopped, crashed or
 ///   was killed from outside. After it, `dial` fails.
+/// - Afterwards readiness is asked for on: [`Event::Readiness`] tells of every change, and the sandbox can be dialled
+///   all the same. A liveness probe that fails for good is told by [`Event::Unhealthy`]; the driver then ends the
+///   sandbox as `stop` would with the workload's own grace, and its exit says why. Both come after `start` has returned
+///   it and before its exit.
 /// - `set_limits` changes a running sandbox in place, without a restart and without losing a connection.
 /// - No method waits for another sandbox's start; `dial` in particular never does.
 pub trait Driver: Send + Sync + 'static {
@@ -51,6 +55,9 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Every sandbox that is started and has not exited.
     fn list(&self) -> Vec<SandboxId>;
+
+    /// Those of [`Self::list`] whose readiness probe fails now, each with the reason.
+    fn unready(&self) -> Vec<(SandboxId, Arc<str>)>;
 
     /// Where the sandbox's output is: the newest file first; the files stay after the sandbox is gone, within the bound.
     fn logs(&self, id: &SandboxId) -> Vec<PathBuf>;
@@ -125,6 +132,35 @@ pub enum Event {
         /// How it ended.
         exit: Exit,
     },
+    /// It stopped being ready by its readiness probe, or became ready again.
+    Readiness {
+        /// Which one.
+        id: SandboxId,
+        /// Of which revision.
+        revision: RevisionId,
+        /// Whether it is ready now.
+        ready: bool,
+        /// Why not, in words for the user; empty when it is.
+        why: Arc<str>,
+    },
+    /// Its liveness probe failed for good: it is being ended, and its exit follows.
+    Unhealthy {
+        /// Which one.
+        id: SandboxId,
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which probe, and what it said, in words for the user.
+        why: Arc<str>,
+    },
+}
+
+impl Event {
+    /// Which sandbox it is about.
+    pub const fn sandbox(&self) -> &SandboxId {
+        match self {
+            Self::Exited { id, .. } | Self::Readiness { id, .. } | Self::Unhealthy { id, .. } => id,
+        }
+    }
 }
 
 /// How an app ended.
@@ -136,6 +172,8 @@ pub struct Exit {
     pub oom_killed: bool,
     /// `stop` was called before it ended.
     pub requested: bool,
+    /// The startup or liveness probe for whose failure the driver ended it, and what that said.
+    pub unhealthy: Option<Arc<str>>,
     /// The end of its output, for a status message; at most 2 KiB.
     pub last_output: String,
 }
@@ -195,10 +233,10 @@ pub struct Capacity {
 /// Why a start failed: whose fault it is, and whether another try may work.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The app ended before it was ready.
-    #[error("the app ended with {} before it was ready", .0.status)]
+    /// The app ended before it was ready, by itself or because a startup or liveness probe failed for good.
+    #[error("{}", before_ready(.0))]
     Exited(Exit),
-    /// The app did not pass its readiness probe in time.
+    /// The app did not pass its startup and readiness probes in time.
     #[error("the app was not ready after {after:?}: {last}")]
     NotReady {
         /// How long it had.
@@ -215,6 +253,13 @@ pub enum StartError {
     /// The driver itself failed: the spawner died, a system call was refused.
     #[error("{0}")]
     Driver(#[from] DriverError),
+}
+
+fn before_ready(exit: &Exit) -> String {
+    match &exit.unhealthy {
+        Some(why) => format!("{why}; the app was ended before it was ready ({})", exit.status),
+        None => format!("the app ended with {} before it was ready", exit.status),
+    }
 }
 
 /// The driver could not do what it was asked to.

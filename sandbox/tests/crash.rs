@@ -202,6 +202,9 @@ fn knarr(dir: &Path) -> Child {
 }
 
 async fn exited(events: &mut Receiver<Event>) -> (SandboxId, ExitStatus) {
-    let Event::Exited { id, exit, .. } = timeout(BOUND, events.recv()).await.unwrap().unwrap();
-    (id, exit.status)
+    loop {
+        if let Event::Exited { id, exit, .. } = timeout(BOUND, events.recv()).await.unwrap().unwrap() {
+            return (id, exit.status);
+        }
+    }
 }

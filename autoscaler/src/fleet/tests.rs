@@ -1,5 +1,6 @@
 //! The whole loop in virtual time: idle to zero, bursts, crashes, drains, the ladder.
 
+mod probes;
 mod seeds;
 mod sim;
 
@@ -196,6 +197,7 @@ fn a_crash_loop_backs_off() {
         status: ExitStatus::Code(3),
         oom_killed: false,
         requested: false,
+        unhealthy: None,
         last_output: "no database".into(),
     };
     let id = sim.deploy_with(
@@ -420,7 +422,10 @@ fn missed_exits_are_found() {
     sim.until(at(3.0));
     let lost = sim.endpoints(&id)[0].clone();
     sim.host.remove(&lost);
-    sim.feed(Event::Running(Vec::new()));
+    sim.feed(Event::Running {
+        running: Vec::new(),
+        unready: Vec::new(),
+    });
     sim.until(at(3.1));
     assert!(!sim.endpoints(&id).contains(&lost) && sim.endpoints(&id).len() == 1);
 }

@@ -218,14 +218,18 @@ impl Scaler {
             self.phase = phase;
             self.phase_since = now;
         }
-        set(
-            &mut self.active,
-            match phase {
-                Phase::Active => manifests::exchange::Condition::yes(now),
-                Phase::Activating => manifests::exchange::Condition::unknown(reason, message, now),
-                Phase::Inactive => manifests::exchange::Condition::no(reason, message, now),
+        let condition = match phase {
+            Phase::Active => manifests::exchange::Condition::yes(now),
+            Phase::Activating => match self.unready_why() {
+                Some(why) => {
+                    let message = format!("{message} A replica is not ready: {why}");
+                    manifests::exchange::Condition::unknown(reason, message, now)
+                }
+                None => manifests::exchange::Condition::unknown(reason, message, now),
             },
-        );
+            Phase::Inactive => manifests::exchange::Condition::no(reason, message, now),
+        };
+        set(&mut self.active, condition);
         phase != before && before != Phase::Inactive
     }
 

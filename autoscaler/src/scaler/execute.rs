@@ -26,7 +26,7 @@ impl Scaler {
     pub(super) fn eject(&mut self, ids: &[SandboxId], now: Timestamp) -> bool {
         let mut any = false;
         for sandbox in &mut self.sandboxes {
-            if matches!(sandbox.state, State::Ready { .. }) && ids.contains(&sandbox.id) {
+            if matches!(sandbox.state, State::Ready { .. } | State::Unready { .. }) && ids.contains(&sandbox.id) {
                 sandbox.state = State::Draining { set: None, since: now };
                 any = true;
             }
@@ -69,7 +69,7 @@ impl Scaler {
 
     /// When to look again by time alone.
     pub(crate) fn next_timeout(&self, now: Timestamp) -> Option<Timestamp> {
-        let missing = self.ready().0 + self.starting().0 < self.wanted().0;
+        let missing = self.live() < self.wanted().0;
         let drains = self.sandboxes.iter().filter_map(|sandbox| match sandbox.state {
             // Absence from whole pictures frees sandboxes too, and causes no call.
             State::Draining { .. } => Some(now.plus(DRAIN_LOOK)),
@@ -129,7 +129,7 @@ impl Scaler {
             return;
         }
         let needs = self.revision.workload.memory_limit().unwrap_or(ASSUMED_MEMORY);
-        let mut live = self.ready().0 + self.starting().0;
+        let mut live = self.live();
         while live < up {
             let id = cx.names.next(&self.revision.id);
             match cx.admission.admit(&id, needs, now) {
@@ -169,33 +169,33 @@ impl Scaler {
             state,
             limits,
             changing: false,
+            unready: None,
         });
     }
 
-    /// The newest go first, starts before ready ones, so that warm caches live longest.
+    /// The newest go first, starts before unready and those before ready ones, so that warm caches live longest.
     fn drop_excess(&mut self, keep: u32, cx: &mut Context) {
-        let mut live = self.ready().0 + self.starting().0;
+        let mut live = self.live();
         while live > keep {
-            if let Some(index) = self
-                .sandboxes
-                .iter()
-                .rposition(|sandbox| sandbox.state == State::Starting)
-            {
+            if let Some(index) = self.last_where(|state| state == State::Starting) {
                 let sandbox = self.sandboxes.remove(index);
                 cx.admission.release(&sandbox.id);
                 cx.outputs.push_back(Output::Cancel(sandbox.id));
-            } else if let Some(sandbox) = self
-                .sandboxes
-                .iter_mut()
-                .rfind(|sandbox| matches!(sandbox.state, State::Ready { .. }))
+            } else if let Some(index) = self
+                .last_where(|state| matches!(state, State::Unready { .. }))
+                .or_else(|| self.last_where(|state| matches!(state, State::Ready { .. })))
             {
-                sandbox.state = State::Draining {
+                self.sandboxes[index].state = State::Draining {
                     set: None,
                     since: cx.now,
                 };
             }
             live -= 1;
         }
+    }
+
+    fn last_where(&self, is: impl Fn(State) -> bool) -> Option<usize> {
+        self.sandboxes.iter().rposition(|sandbox| is(sandbox.state))
     }
 }
 

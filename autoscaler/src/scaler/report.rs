@@ -87,7 +87,11 @@ impl Scaler {
 
     /// Why nothing serves, for clients that wait.
     fn trouble_text(&self, nothing_ready: bool) -> Option<Arc<str>> {
-        let trouble = self.trouble.as_ref().filter(|_| nothing_ready && self.wanted().0 > 0)?;
+        if !nothing_ready || self.wanted().0 == 0 {
+            return None;
+        }
+        let unready = || self.unready_why().map(|why| format!("NotReady: {why}").into());
+        let Some(trouble) = &self.trouble else { return unready() };
         let retry = match self.backoff.delay() {
             Duration::ZERO => String::new(),
             delay => format!(

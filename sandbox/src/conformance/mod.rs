@@ -215,7 +215,7 @@ impl Bench {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |event: &Event| match event {
             Event::Exited { id: of, exit, .. } if of == id => Some(exit.clone()),
-            Event::Exited { .. } => None,
+            _ => None,
         };
         events.iter().filter_map(of).collect()
     }

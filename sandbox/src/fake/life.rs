@@ -30,6 +30,7 @@ impl FakeDriver {
             status,
             oom_killed,
             requested: sandbox.stop_asked,
+            unhealthy: sandbox.unhealthy,
             last_output,
         };
         // Its listener and connections close before anybody hears of the exit.
@@ -61,6 +62,14 @@ impl FakeDriver {
                 Start::NeverReady => std::future::pending().await,
                 Start::Refused(why) => return Err(StartError::Refused(why)),
                 Start::Exhausted(why) => return Err(StartError::Exhausted(why)),
+                Start::Unhealthy { after, why } => {
+                    sleep(after).await;
+                    if let Some(sandbox) = self.state().sandboxes.get_mut(&spec.id) {
+                        sandbox.unhealthy = Some(why.into());
+                    }
+                    self.end(&spec.id, guard.serial, ExitStatus::Signal(9), false);
+                    std::future::pending().await
+                }
                 Start::Exits { after, status } => {
                     sleep(after).await;
                     self.end(&spec.id, guard.serial, status, false);
@@ -87,7 +96,24 @@ impl FakeDriver {
         }
         let serial = guard.keep();
         if let Some((after, status)) = behaviour.exits_after {
-            self.end_later(spec.id, serial, after, status);
+            self.end_later(spec.id.clone(), serial, after, status);
+        }
+        if let Some((after, lasts)) = behaviour.unready_after {
+            let (driver, id) = (self.clone(), spec.id.clone());
+            tokio::spawn(async move {
+                sleep(after).await;
+                if driver.set_readiness(&id, Some("readiness probe failed: as planned")) {
+                    sleep(lasts).await;
+                    driver.set_readiness(&id, None);
+                }
+            });
+        }
+        if let Some(after) = behaviour.unhealthy_after {
+            let (driver, id) = (self.clone(), spec.id);
+            tokio::spawn(async move {
+                sleep(after).await;
+                driver.fail_liveness(&id, "liveness probe failed: as planned");
+            });
         }
         Ok(Started {
             phases: Phases {
@@ -139,6 +165,9 @@ impl FakeDriver {
             limits: spec.limits,
             ready: None,
             stop_asked: false,
+            stop_grace: spec.workload.stop_grace,
+            unready: None,
+            unhealthy: None,
             ended,
             server: None,
         };
@@ -157,7 +186,7 @@ impl FakeDriver {
         })
     }
 
-    fn end_later(&self, id: SandboxId, serial: u64, after: Duration, status: ExitStatus) {
+    pub(super) fn end_later(&self, id: SandboxId, serial: u64, after: Duration, status: ExitStatus) {
         let driver = self.clone();
         tokio::spawn(async move {
             sleep(after).await;
@@ -172,10 +201,7 @@ impl FakeDriver {
         self.record(state, id, What::Stop { grace });
         let sandbox = state.sandboxes.get_mut(id)?;
         sandbox.stop_asked = true;
-        let (after, status) = match sandbox.behaviour.stops_after {
-            Some(after) if after <= grace => (after, ExitStatus::Code(0)),
-            _ => (grace, ExitStatus::Signal(9)),
-        };
+        let (after, status) = sandbox.behaviour.end_within(grace);
         self.end_later(id.clone(), sandbox.serial, after, status);
         Some(sandbox.ended.subscribe())
     }

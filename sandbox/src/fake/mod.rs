@@ -80,6 +80,11 @@ struct Sandbox {
     /// When `start` returned it; `None` before.
     ready: Option<Instant>,
     stop_asked: bool,
+    stop_grace: Duration,
+    /// Why its readiness probe fails, while it does.
+    unready: Option<Arc<str>>,
+    /// The liveness or startup probe that has failed.
+    unhealthy: Option<Arc<str>>,
     ended: watch::Sender<Option<Exit>>,
     server: Option<Server>,
 }
@@ -141,6 +146,51 @@ impl FakeDriver {
     pub fn kill_for_memory(&self, id: &SandboxId) -> bool {
         let serial = self.state().sandboxes.get(id).map(|s| s.serial);
         serial.is_some_and(|serial| self.end(id, serial, ExitStatus::Signal(9), true))
+    }
+
+    /// Makes the readiness probe of a started sandbox fail for this reason, or pass again (`None`); false when there is
+    /// no such sandbox or that is no change.
+    pub fn set_readiness(&self, id: &SandboxId, unready: Option<&str>) -> bool {
+        let mut state = self.state();
+        let Some(sandbox) = state.sandboxes.get_mut(id).filter(|s| s.ready.is_some()) else {
+            return false;
+        };
+        if sandbox.unready.is_some() == unready.is_some() {
+            return false;
+        }
+        sandbox.unready = unready.map(Arc::from);
+        let event = Event::Readiness {
+            id: id.clone(),
+            revision: sandbox.revision.clone(),
+            ready: unready.is_none(),
+            why: unready.unwrap_or_default().into(),
+        };
+        // Under the lock, so that it cannot come after the exit. Nobody may be listening.
+        let _ = self.shared.events.send(event);
+        true
+    }
+
+    /// Makes the liveness probe of a started sandbox fail for good, and ends it for that reason; false when there is no
+    /// such sandbox or it is ending already.
+    pub fn fail_liveness(&self, id: &SandboxId, why: &str) -> bool {
+        let mut state = self.state();
+        let Some(sandbox) = state.sandboxes.get_mut(id).filter(|s| s.ready.is_some()) else {
+            return false;
+        };
+        if sandbox.stop_asked || sandbox.unhealthy.is_some() {
+            return false;
+        }
+        let why: Arc<str> = why.into();
+        sandbox.unhealthy = Some(Arc::clone(&why));
+        let event = Event::Unhealthy {
+            id: id.clone(),
+            revision: sandbox.revision.clone(),
+            why,
+        };
+        let _ = self.shared.events.send(event);
+        let (serial, (after, status)) = (sandbox.serial, sandbox.behaviour.end_within(sandbox.stop_grace));
+        self.end_later(id.clone(), serial, after, status);
+        true
     }
 
     /// Everything that was asked for, in order.
@@ -249,6 +299,12 @@ impl Driver for FakeDriver {
             .filter(|(_, s)| s.ready.is_some())
             .map(|(id, _)| id.clone())
             .collect()
+    }
+
+    fn unready(&self) -> Vec<(SandboxId, Arc<str>)> {
+        let state = self.state();
+        let unready = |(id, sandbox): (&SandboxId, &Sandbox)| Some((id.clone(), sandbox.unready.clone()?));
+        state.sandboxes.iter().filter_map(unready).collect()
     }
 
     fn logs(&self, id: &SandboxId) -> Vec<PathBuf> {

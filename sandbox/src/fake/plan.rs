@@ -19,6 +19,10 @@ pub struct Behaviour {
     pub exits_after: Option<(Duration, ExitStatus)>,
     /// It takes this long to end with code 0 after the stop signal; `None` ignores the signal and is killed.
     pub stops_after: Option<Duration>,
+    /// Its readiness probe fails this long after it was ready, for this long.
+    pub unready_after: Option<(Duration, Duration)>,
+    /// Its liveness probe fails for good this long after it was ready.
+    pub unhealthy_after: Option<Duration>,
     /// Who answers a connection.
     pub serve: Serve,
     /// What it has said: the content of its log and of `Exit::last_output`, by line.
@@ -36,10 +40,22 @@ impl Default for Behaviour {
             starts: Start::ready_after(Duration::from_millis(10)).into(),
             exits_after: None,
             stops_after: Some(Duration::ZERO),
+            unready_after: None,
+            unhealthy_after: None,
             serve: Serve::Nothing,
             output: Vec::new(),
             memory: Bytes(16 << 20),
             cpu: 0.0,
+        }
+    }
+}
+
+impl Behaviour {
+    /// How long it takes to end when it is asked to with this grace, and how it ends then.
+    pub(super) fn end_within(&self, grace: Duration) -> (Duration, ExitStatus) {
+        match self.stops_after {
+            Some(after) if after <= grace => (after, ExitStatus::Code(0)),
+            _ => (grace, ExitStatus::Signal(9)),
         }
     }
 }
@@ -58,6 +74,13 @@ pub enum Start {
         after: Duration,
         /// How.
         status: ExitStatus,
+    },
+    /// Its startup probe fails for good.
+    Unhealthy {
+        /// From the call of `start`.
+        after: Duration,
+        /// What it said.
+        why: String,
     },
     /// It runs and is never ready: `start` fails at its deadline.
     NeverReady,

@@ -46,6 +46,7 @@ async fn starts_follow_their_plan() {
         status: ExitStatus::Code(3),
         oom_killed: false,
         requested: false,
+        unhealthy: None,
         last_output: "bye".into(),
     };
     assert!(matches!(driver.start(spec("a", "a-2")).await, Err(StartError::Exited(e)) if e == exit));
@@ -96,7 +97,10 @@ async fn ends_are_as_set_and_are_told() {
         "the grace was too short"
     );
     let mut told = Vec::new();
-    while let Ok(Event::Exited { id, exit, .. }) = events.try_recv() {
+    while let Ok(event) = events.try_recv() {
+        let Event::Exited { id, exit, .. } = event else {
+            panic!("{event:?}")
+        };
         told.push((id.to_string(), exit.status.code(), exit.oom_killed));
     }
     let want = [
@@ -161,12 +165,55 @@ async fn the_same_test_runs_the_same_way_every_time() {
         }
         let mut log = Vec::new();
         while log.len() < 50 {
-            let Event::Exited { id, .. } = events.recv().await.unwrap();
-            log.push((now() - begin, id.to_string()));
+            let event = events.recv().await.unwrap();
+            log.push((now() - begin, event.sandbox().to_string()));
         }
         log
     }
     assert_eq!(run().await, run().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_fail_as_planned_and_as_told() {
+    let driver = FakeDriver::new();
+    let mut events = driver.events();
+    driver.set_default(Behaviour {
+        unready_after: Some((SECOND, 2 * SECOND)),
+        unhealthy_after: Some(5 * SECOND),
+        stops_after: Some(SECOND),
+        ..Behaviour::default()
+    });
+    let begin = now();
+    driver.start(spec("a", "a-1")).await.unwrap();
+    let mut told = Vec::new();
+    let exit = loop {
+        match events.recv().await.unwrap() {
+            Event::Readiness { ready, why, .. } => {
+                assert_eq!((driver.unready().len(), why.is_empty()), (usize::from(!ready), ready));
+                told.push(format!("{} {ready}", (now() - begin).as_millis()));
+            }
+            Event::Unhealthy { .. } => told.push(format!("{} unhealthy", (now() - begin).as_millis())),
+            Event::Exited { exit, .. } => break exit,
+        }
+    };
+    assert_eq!(told, ["1010 false", "3010 true", "5010 unhealthy"]);
+    assert_eq!((now() - begin).as_millis(), 6010);
+    assert_eq!(exit.unhealthy.as_deref(), Some("liveness probe failed: as planned"));
+    assert_eq!((exit.status, exit.requested), (ExitStatus::Code(0), false));
+    let gone = id("a-1");
+    assert!(!driver.set_readiness(&gone, Some("x")) && !driver.fail_liveness(&gone, "x"));
+    driver.set_default(Behaviour {
+        starts: Start::Unhealthy {
+            after: SECOND,
+            why: "startup probe failed".into(),
+        }
+        .into(),
+        ..Behaviour::default()
+    });
+    let error = driver.start(spec("a", "a-2")).await.unwrap_err();
+    let text = "startup probe failed; the app was ended before it was ready (signal 9)";
+    assert_eq!(error.to_string(), text);
+    assert!(driver.list().is_empty());
 }
 
 /// Answers every request with the sandbox's name.

@@ -115,16 +115,17 @@ fn forget(sandboxes: &mut std::collections::HashMap<manifests::ids::SandboxId, S
 }
 
 fn farewell(inner: &Inner, sandbox: &Sandbox, status: ExitStatus, oom_killed: bool, last_output: String) {
+    let (started, unhealthy) = {
+        let mut progress = sandbox.progress();
+        progress.ended = true;
+        (progress.started, progress.unhealthy.clone())
+    };
     let exit = Exit {
         status,
         oom_killed,
         requested: sandbox.was_requested(),
+        unhealthy,
         last_output,
-    };
-    let started = {
-        let mut progress = sandbox.progress();
-        progress.ended = true;
-        progress.started
     };
     if started {
         // Nobody listening is fine.

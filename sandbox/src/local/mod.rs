@@ -112,6 +112,10 @@ impl Driver for LocalDriver {
         self.inner.started()
     }
 
+    fn unready(&self) -> Vec<(SandboxId, Arc<str>)> {
+        self.inner.unready()
+    }
+
     fn logs(&self, id: &SandboxId) -> Vec<PathBuf> {
         self.inner.logs.files(id)
     }

@@ -114,6 +114,10 @@ pub(super) struct Progress {
     pub started: bool,
     /// Its process is gone.
     pub ended: bool,
+    /// Why its readiness probe fails, while it does.
+    pub unready: Option<Arc<str>>,
+    /// The probe for whose failure it is being ended.
+    pub unhealthy: Option<Arc<str>>,
     /// Reads its output; gives the end of it.
     pub output: Option<JoinHandle<String>>,
 }
@@ -150,6 +154,17 @@ impl Inner {
             .filter(|s| s.progress().started)
             .map(|s| s.id.clone())
             .collect()
+    }
+
+    /// Started ones whose readiness probe fails.
+    pub(super) fn unready(&self) -> Vec<(SandboxId, Arc<str>)> {
+        let live: Vec<Arc<Sandbox>> = self.lock().live().collect();
+        let unready = |sandbox: &Arc<Sandbox>| {
+            let progress = sandbox.progress();
+            let why = progress.unready.clone().filter(|_| progress.started)?;
+            Some((sandbox.id.clone(), why))
+        };
+        live.iter().filter_map(unready).collect()
     }
 
     /// The spawner of the moment; `None` between the death of one and the next.

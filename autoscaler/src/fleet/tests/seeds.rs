@@ -71,6 +71,20 @@ fn live(seed: u64) -> u64 {
                     sim.kill(&running[rng.random_range(0..running.len())], status);
                 }
             }
+            // A probe's news: not ready, ready again, dead.
+            16 | 17 => {
+                let running = sim.host.iter().filter(|(_, hosted)| hosted.ready && !hosted.stopping);
+                let running: Vec<(SandboxId, bool)> =
+                    running.map(|(id, hosted)| (id.clone(), hosted.unready)).collect();
+                if !running.is_empty() {
+                    let (id, unready) = &running[rng.random_range(0..running.len())];
+                    if rng.random_bool(0.2) {
+                        sim.unhealthy(id, "hung");
+                    } else {
+                        sim.readiness(id, (!unready).then_some("busy"));
+                    }
+                }
+            }
             4..=14 if !alive.is_empty() => {
                 let id = alive[rng.random_range(0..alive.len())].clone();
                 for _ in 0..rng.random_range(1..25) {

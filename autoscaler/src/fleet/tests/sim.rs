@@ -41,6 +41,8 @@ pub(super) struct Hosted {
     pub(super) revision: RevisionId,
     pub(super) limits: Limits,
     pub(super) ready: bool,
+    /// Its readiness probe fails.
+    pub(super) unready: bool,
     pub(super) stopping: bool,
 }
 
@@ -70,6 +72,7 @@ pub(super) struct Pool {
 enum Next {
     StartEnds(SandboxId, Result<(), StartError>),
     StopEnds(SandboxId),
+    Dies(SandboxId, Arc<str>),
     Apply(usize, EndpointSet),
     RequestEnds(usize, RevisionId, SandboxId),
     Report(usize),
@@ -205,6 +208,7 @@ impl Sim {
             status,
             oom_killed: false,
             requested: false,
+            unhealthy: None,
             last_output: "boom".into(),
         };
         for gateway in &mut self.gateways {
@@ -217,6 +221,33 @@ impl Sim {
             id: id.clone(),
             exit,
         });
+    }
+
+    /// A sandbox's readiness probe fails for this reason, or passes again.
+    pub(super) fn readiness(&mut self, id: &SandboxId, unready: Option<&str>) {
+        let hosted = self.host.get_mut(id).unwrap();
+        hosted.unready = unready.is_some();
+        let revision = hosted.revision.clone();
+        self.feed(Event::Readiness {
+            revision,
+            id: id.clone(),
+            unready: unready.map(Arc::from),
+        });
+    }
+
+    /// A sandbox's liveness probe fails for good; it ends when the stop of others would.
+    pub(super) fn unhealthy(&mut self, id: &SandboxId, why: &str) {
+        let hosted = self.host.get_mut(id).unwrap();
+        hosted.stopping = true;
+        let revision = hosted.revision.clone();
+        self.say(format!("{id} unhealthy"));
+        let event = Event::Unhealthy {
+            revision,
+            id: id.clone(),
+            why: why.into(),
+        };
+        self.feed(event);
+        self.later(self.now.plus(self.stop_takes), Next::Dies(id.clone(), why.into()));
     }
 
     /// A gateway gives up on a sandbox.
@@ -303,6 +334,23 @@ impl Sim {
                 let Some(hosted) = self.host.remove(&id) else { return };
                 let (revision, result) = (hosted.revision, Ok(()));
                 self.feed(Event::Stopped { revision, id, result });
+            }
+            Next::Dies(id, why) => {
+                let Some(hosted) = self.host.remove(&id) else { return };
+                for gateway in &mut self.gateways {
+                    for pool in gateway.pools.values_mut() {
+                        pool.running.remove(&id);
+                    }
+                }
+                let exit = Exit {
+                    status: ExitStatus::Signal(9),
+                    oom_killed: false,
+                    requested: false,
+                    unhealthy: Some(why),
+                    last_output: String::new(),
+                };
+                let revision = hosted.revision;
+                self.feed(Event::Exited { revision, id, exit });
             }
             Next::Apply(gateway, set) => self.apply(gateway, set),
             Next::RequestEnds(gateway, id, sandbox) => {
@@ -403,6 +451,7 @@ impl Sim {
                         revision,
                         limits,
                         ready: false,
+                        unready: false,
                         stopping: false,
                     };
                     assert!(
@@ -451,7 +500,9 @@ impl Sim {
                     self.say(format!("{} endpoints, {}", set.endpoints.len(), set.rung.as_str()));
                     for endpoint in &set.endpoints {
                         assert!(
-                            self.host.get(&endpoint.sandbox).is_some_and(|h| h.ready && !h.stopping),
+                            self.host
+                                .get(&endpoint.sandbox)
+                                .is_some_and(|h| h.ready && !h.unready && !h.stopping),
                             "S3"
                         );
                     }
