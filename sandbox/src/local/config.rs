@@ -8,7 +8,7 @@ use std::thread;
 use manifests::units::Clock;
 
 use crate::logs::LogLimits;
-use crate::spawner;
+use crate::spawner::{self, UidRanges};
 
 /// Settings of the local driver.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub struct LocalConfig {
     /// Shells kept ready: processes in their namespaces and cgroup, waiting for an app. Each costs about 0.35 MiB and
     /// saves most of a start's sandbox time. Default twice the cores, at most 8; 0 turns the pool off.
     pub pool: usize,
+    /// Users of sandboxes, by root: no user of this host, and no other Knarr on it, may have them.
+    pub uids: UidRanges,
     /// How much output is kept.
     pub logs: LogLimits,
     /// What is executed as the spawner: a program whose `main` begins with [`crate::spawner::main_if_asked`], and
@@ -37,6 +39,7 @@ impl LocalConfig {
             data_dir: data_dir.into(),
             unsafe_no_isolation: false,
             pool: thread::available_parallelism().map_or(2, |cores| (2 * cores.get()).min(8)),
+            uids: UidRanges::default(),
             logs: LogLimits::default(),
             spawner: (PathBuf::from("/proc/self/exe"), vec![spawner::ARGUMENT.into()]),
             clock,

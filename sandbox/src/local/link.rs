@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use crate::spawner::protocol::{Event, Isolation, Request, Setup};
+use crate::spawner::protocol::{Abilities, Event, Request, Setup};
 use crate::wire;
 
 use super::config::SetupError;
@@ -18,7 +18,7 @@ pub(super) struct Link {
     pub control: Arc<OwnedFd>,
     /// To its dialer; used only where the spawner has a user namespace.
     pub dialer: Arc<OwnedFd>,
-    pub isolation: Isolation,
+    pub abilities: Abilities,
 }
 
 impl Link {
@@ -47,12 +47,12 @@ impl Link {
             source,
         };
         let result = match answer {
-            Ok((Event::Ready { isolation }, _)) => {
+            Ok((Event::Ready { abilities }, _)) => {
                 return Ok((
                     Self {
                         control: Arc::new(control),
                         dialer: Arc::new(dialer),
-                        isolation,
+                        abilities,
                     },
                     child,
                 ));

@@ -24,6 +24,9 @@ pub(super) struct Held {
     /// In the host's PID namespace.
     pub pid: i32,
     pub pidfd: OwnedFd,
+    /// The host's uid and gid of 0 inside, where it has users of its own.
+    #[expect(dead_code, reason = "for whoever gives it files of the host")]
+    pub uid_base: Option<u32>,
     /// `None` without isolation.
     pub netns: Option<OwnedFd>,
 }
@@ -90,7 +93,7 @@ impl Shell {
     }
 
     /// The spawner has made it.
-    pub(super) fn prepared(&self, pid: i32, fds: Vec<OwnedFd>) -> io::Result<()> {
+    pub(super) fn prepared(&self, pid: i32, uid_base: Option<u32>, fds: Vec<OwnedFd>) -> io::Result<()> {
         let mut fds = fds.into_iter();
         let mut next = || fds.next().ok_or(io::ErrorKind::InvalidData);
         let (pidfd, out, err) = (next()?, next()?, next()?);
@@ -98,6 +101,7 @@ impl Shell {
         let _ = self.held.set(Held {
             pid,
             pidfd,
+            uid_base,
             netns: fds.next(),
         });
         self.stage.send_replace(Stage::Prepared);

@@ -24,7 +24,7 @@ use crate::cgroup::Hierarchy;
 use crate::driver::{DriverError, Event, Exit, Limits, Stats};
 use crate::logs::LogDir;
 use crate::rootfs::ORDINARY_UID;
-use crate::spawner::protocol::{Isolation, Request, Setup, ShellId};
+use crate::spawner::protocol::{Abilities, Isolation, Request, Setup, ShellId};
 
 /// Uids of sandboxes under root begin here: above what user databases and subordinate ranges hand out.
 const UID_BASE: u32 = 1_900_000_000;
@@ -36,6 +36,8 @@ pub(super) struct Inner {
     /// `config.data_dir`, without links.
     pub data_dir: PathBuf,
     pub isolation: Isolation,
+    /// Each sandbox has users of its own.
+    pub own_users: bool,
     pub hierarchy: Hierarchy,
     /// The cgroup group of this data directory.
     pub group: String,
@@ -60,13 +62,19 @@ pub(super) struct Inner {
 }
 
 /// What is missing, in words for the user.
-pub(super) fn warnings(isolation: Isolation, hierarchy: &Hierarchy) -> Vec<String> {
-    match isolation {
+pub(super) fn warnings(abilities: &Abilities, hierarchy: &Hierarchy) -> Vec<String> {
+    match abilities.isolation {
         Isolation::None => vec![
             "no isolation: apps run as plain processes of this user, on ports of this host, and see all its files"
                 .to_owned(),
         ],
-        Isolation::Root | Isolation::UserNamespace => hierarchy.missing().to_vec(),
+        Isolation::Root => {
+            let users = abilities.own_users.as_ref().err().map(|why| {
+                format!("users: sandboxes share the host's users, each app runs as a uid of its own without a user namespace ({why})")
+            });
+            users.into_iter().chain(hierarchy.missing().iter().cloned()).collect()
+        }
+        Isolation::UserNamespace => hierarchy.missing().to_vec(),
     }
 }
 
@@ -211,11 +219,11 @@ impl Inner {
         }
     }
 
-    /// The user of the app in this shell.
+    /// The user of a `host:` app in this shell.
     pub(super) fn uid(&self, shell: ShellId) -> u32 {
         match self.isolation {
-            Isolation::Root => UID_BASE + u32::try_from(shell.0 % UIDS).unwrap_or(0),
-            Isolation::UserNamespace | Isolation::None => ORDINARY_UID,
+            Isolation::Root if !self.own_users => UID_BASE + u32::try_from(shell.0 % UIDS).unwrap_or(0),
+            _ => ORDINARY_UID,
         }
     }
 }

@@ -101,19 +101,21 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
     let setup = Setup {
         version: VERSION,
         isolate: !config.unsafe_no_isolation,
+        uids: config.uids,
         base: rootfs::base(&mountpoint),
         mountpoint,
         cgroup_group: Some(group.clone()),
     };
     let (link, child) = Link::start(&config.spawner, setup.clone(), &locks[1])?;
-    let dialer = match link.isolation {
+    let dialer = match link.abilities.isolation {
         Isolation::Root => Dialer::in_place().map_err(SetupError::io("open the network namespace"))?,
         Isolation::UserNamespace => Dialer::Remote(Remote::default()),
         Isolation::None => Dialer::Host,
     };
     let inner = Inner {
-        isolation: link.isolation,
-        warnings: warnings(link.isolation, &hierarchy),
+        isolation: link.abilities.isolation,
+        own_users: link.abilities.own_users.is_ok(),
+        warnings: warnings(&link.abilities, &hierarchy),
         config,
         data_dir,
         hierarchy,
@@ -228,8 +230,12 @@ async fn listen(inner: &Arc<Inner>, control: &Arc<OwnedFd>) -> io::Result<()> {
 fn handle(inner: &Arc<Inner>, event: Event, fds: Vec<OwnedFd>) -> io::Result<()> {
     let shell = |id: ShellId| inner.lock().shells.get(&id).map(|(shell, _)| Arc::clone(shell));
     match event {
-        Event::Prepared { shell: id, pid } => match shell(id) {
-            Some(shell) => shell.prepared(pid, fds),
+        Event::Prepared {
+            shell: id,
+            pid,
+            uid_base,
+        } => match shell(id) {
+            Some(shell) => shell.prepared(pid, uid_base, fds),
             None => Ok(()),
         },
         Event::Executed { shell: id } => {

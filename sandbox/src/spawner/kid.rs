@@ -2,9 +2,11 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use libc::{c_int, c_void, sock_filter};
@@ -15,6 +17,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pi
 
 use super::child::{Birth, Report, enter};
 use super::compile::{Compiled, Op};
+use super::identities::{Identities, Identity};
 use super::protocol::Isolation;
 use crate::driver::ExitStatus;
 
@@ -24,6 +27,8 @@ pub(super) struct Nursery {
     pub mountpoint: std::ffi::CString,
     pub base: Arc<[Op]>,
     pub filter: Arc<[sock_filter]>,
+    /// Where sandboxes have users of their own.
+    pub identities: Option<Rc<RefCell<Identities>>>,
     null: OwnedFd,
     spawner: OwnedFd,
     stacks: Vec<Stack>,
@@ -38,6 +43,8 @@ pub(super) struct Kid {
     /// The read ends of stdout and stderr. Held until it is gone: an app must not get SIGPIPE because Knarr has died.
     pub output: [OwnedFd; 2],
     pub netns: Option<OwnedFd>,
+    /// Its users; given back when it is gone.
+    pub identity: Option<Identity>,
     go: OwnedFd,
     isolation: Isolation,
     /// What it reads while it runs in our memory.
@@ -74,6 +81,7 @@ impl Nursery {
             mountpoint,
             base,
             filter,
+            identities: None,
             null,
             spawner: own,
             stacks: Vec::new(),
@@ -89,6 +97,7 @@ impl Nursery {
         for end in [&report_read, &out_read, &err_read] {
             rustix::fs::fcntl_setfl(end, OFlags::NONBLOCK)?;
         }
+        let identity = self.identities.as_ref().map(Identities::take).transpose()?;
         let stack = match self.stacks.pop() {
             Some(stack) => stack,
             None => Stack::new()?,
@@ -96,7 +105,9 @@ impl Nursery {
         let output = [out_write.as_raw_fd(), err_write.as_raw_fd()];
         let (go, report) = (go_read.as_raw_fd(), report_write.as_raw_fd());
         let (null, spawner) = (self.null.as_raw_fd(), self.spawner.as_raw_fd());
-        let mut keep = [go, report, output[0], output[1], null, spawner];
+        let userns = identity.as_ref().map(|own| own.userns.as_raw_fd());
+        // Without users of its own, one more of the same.
+        let mut keep = [go, report, output[0], output[1], null, spawner, userns.unwrap_or(null)];
         keep.sort_unstable();
         let birth = Box::new(Birth {
             isolation: self.isolation,
@@ -108,6 +119,7 @@ impl Nursery {
             output,
             null,
             spawner,
+            users: userns.zip(identity.as_ref().map(|own| own.base)),
             keep,
             filter: Arc::clone(&self.filter),
         });
@@ -132,6 +144,7 @@ impl Nursery {
             report: Some(report_read),
             output: [out_read, err_read],
             netns,
+            identity,
             go: go_write,
             isolation: self.isolation,
             shared: Some(Shared {
@@ -241,7 +254,7 @@ fn clone_child(birth: &Birth, stack: &Stack, isolation: Isolation) -> io::Result
 }
 
 /// Memory for a child's stack, with a guard page below.
-struct Stack {
+pub(super) struct Stack {
     base: *mut c_void,
 }
 
@@ -249,7 +262,7 @@ impl Stack {
     const SIZE: usize = 128 * 1024;
     const GUARD: usize = 64 * 1024;
 
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         // SAFETY: a new mapping, nothing else is touched; then its lower part is made inaccessible.
         unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
@@ -272,7 +285,7 @@ impl Stack {
         }
     }
 
-    fn top(&self) -> *mut c_void {
+    pub(super) fn top(&self) -> *mut c_void {
         self.base.wrapping_byte_add(Self::SIZE)
     }
 }

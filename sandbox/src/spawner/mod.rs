@@ -16,6 +16,7 @@
 mod child;
 mod compile;
 mod dialer;
+mod identities;
 mod kid;
 pub(crate) mod protocol;
 mod raw;
@@ -23,6 +24,7 @@ mod server;
 mod setup;
 
 pub(crate) use dialer::{Sockets, Wanted, socket, socket_in};
+pub use protocol::UidRanges;
 
 /// The hidden first argument.
 pub(crate) const ARGUMENT: &str = "__knarr-spawner";

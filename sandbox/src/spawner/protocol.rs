@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::driver::ExitStatus;
 
 /// The version of these messages; a spawner refuses any other.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Counts the shells of one driver; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -44,8 +44,8 @@ pub(crate) enum Request {
 pub(crate) enum Event {
     /// Answers `Setup`: sandboxes work, this way.
     Ready {
-        /// How sandboxes are isolated.
-        isolation: Isolation,
+        /// What works on this host.
+        abilities: Abilities,
     },
     /// Answers `Setup`: they do not work; the spawner has ended.
     Refused {
@@ -59,6 +59,8 @@ pub(crate) enum Event {
         shell: ShellId,
         /// Its number in the host's PID namespace.
         pid: i32,
+        /// The host's uid and gid of 0 inside, where it has users of its own.
+        uid_base: Option<u32>,
     },
     /// The program runs (or was killed just before).
     Executed {
@@ -90,12 +92,39 @@ pub(crate) enum Event {
 /// How sandboxes are isolated on this host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Isolation {
-    /// By root: every namespace but the user's, a uid of its own for each sandbox.
+    /// By root: every namespace, owned by the host, and where the kernel allows it, users of its own for each sandbox.
     Root,
     /// By an ordinary user: the spawner has a user namespace, sandboxes the other namespaces in it.
     UserNamespace,
     /// Not at all: plain processes.
     None,
+}
+
+/// What works on this host, found by trying it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Abilities {
+    /// How sandboxes are isolated.
+    pub isolation: Isolation,
+    /// Each sandbox has users of its own; else why not, in words.
+    pub own_users: Result<(), String>,
+}
+
+/// Uids, and gids of the same numbers, that only sandboxes have: `count` ranges of 65536.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UidRanges {
+    /// The first uid of the first range. Default 0x7000_0000: above what user databases and subordinate ranges hand out.
+    pub first: u32,
+    /// At most this many sandboxes and shells have users of their own at once. Default 4096.
+    pub count: u32,
+}
+
+impl Default for UidRanges {
+    fn default() -> Self {
+        Self {
+            first: 0x7000_0000,
+            count: 4096,
+        }
+    }
 }
 
 /// What a spawner needs to know before the first shell.
@@ -107,6 +136,8 @@ pub(crate) struct Setup {
     pub isolate: bool,
     /// An empty directory: every shell mounts its root there, in its own mount namespace.
     pub mountpoint: PathBuf,
+    /// Users of sandboxes.
+    pub uids: UidRanges,
     /// The part of every root that does not depend on the app.
     pub base: Vec<FsStep>,
     /// The cgroup group to clear when Knarr is gone; `None` without cgroups.
@@ -128,7 +159,7 @@ pub(crate) struct Plan {
     pub cwd: PathBuf,
     /// Host name inside; at most 64 bytes.
     pub hostname: String,
-    /// User and group id inside; only by root.
+    /// User and group id inside: with users of its own as they are seen there, else the host's; only by root.
     pub uid: u32,
     /// `RLIMIT_DATA`, where no cgroup limits memory.
     pub data_limit: Option<u64>,
@@ -185,6 +216,7 @@ pub(crate) enum Step {
     WorkingDir,
     Output,
     CloseFiles,
+    UserNamespace,
     Capabilities,
     User,
     NoNewPrivileges,
@@ -195,7 +227,7 @@ pub(crate) enum Step {
 impl Step {
     /// The step that a child has reported.
     pub(crate) fn from_raw(raw: u8) -> Option<Self> {
-        const ALL: [Step; 20] = [
+        const ALL: [Step; 21] = [
             Step::Clone,
             Step::DeathSignal,
             Step::JoinCgroup,
@@ -211,6 +243,7 @@ impl Step {
             Step::WorkingDir,
             Step::Output,
             Step::CloseFiles,
+            Step::UserNamespace,
             Step::Capabilities,
             Step::User,
             Step::NoNewPrivileges,
@@ -238,6 +271,7 @@ impl Step {
             Self::WorkingDir => "change to the working directory",
             Self::Output => "connect the output",
             Self::CloseFiles => "close the other files",
+            Self::UserNamespace => "enter the user namespace",
             Self::Capabilities => "drop capabilities",
             Self::User => "change the user",
             Self::NoNewPrivileges => "forbid new privileges",

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::compile::{Compiled, real};
 use super::kid::{Kid, Nursery, Outcome};
-use super::protocol::{Event, FsStep, Isolation, Plan, Request, Setup, ShellId, Step, VERSION};
+use super::protocol::{Abilities, Event, FsStep, Isolation, Plan, Request, Setup, ShellId, Step, VERSION};
 use super::{dialer, setup};
 use crate::cgroup::Hierarchy;
 use crate::wire;
@@ -53,7 +53,7 @@ fn begin(setup: Setup) -> Result<Spawner, String> {
     if setup.version != VERSION {
         return Err(format!("this spawner speaks version {VERSION}, not {}", setup.version));
     }
-    let nursery = setup::nursery(&setup)?;
+    let (nursery, own_users) = setup::nursery(&setup)?;
     let isolation = nursery.isolation;
     let broken = |error: io::Error| format!("cannot begin: {error}");
     let mut spawner = Spawner {
@@ -69,7 +69,8 @@ fn begin(setup: Setup) -> Result<Spawner, String> {
     if isolation == Isolation::UserNamespace {
         spawner.start_dialer().map_err(broken)?;
     }
-    wire::send(CONTROL, &Event::Ready { isolation }, &[]).map_err(broken)?;
+    let abilities = Abilities { isolation, own_users };
+    wire::send(CONTROL, &Event::Ready { abilities }, &[]).map_err(broken)?;
     Ok(spawner)
 }
 
@@ -126,7 +127,13 @@ impl Spawner {
     fn prepare(&mut self, shell: ShellId, join: &[OwnedFd]) -> io::Result<()> {
         let kid = match self.nursery.bear(join) {
             Ok(kid) => kid,
-            Err(error) => return failed(shell, Step::Clone, &error, false),
+            Err(error) => {
+                let detail = match error.raw_os_error() {
+                    Some(libc::EUSERS) => "find uids for one more sandbox: all of the range given to it are taken",
+                    _ => Step::Clone.name(),
+                };
+                return failed(shell, Step::Clone, detail, &error, false);
+            }
         };
         let mut fds = vec![kid.pidfd.as_fd(), kid.output[0].as_fd(), kid.output[1].as_fd()];
         fds.extend(kid.netns.as_ref().map(AsFd::as_fd));
@@ -134,7 +141,8 @@ impl Spawner {
         if let Some(report) = &kid.report {
             self.watch(report.as_fd(), shell.0 * 2 + 1)?;
         }
-        wire::send(CONTROL, &Event::Prepared { shell, pid: kid.pid }, &fds)?;
+        let (pid, uid_base) = (kid.pid, kid.identity.as_ref().map(|own| own.base));
+        wire::send(CONTROL, &Event::Prepared { shell, pid, uid_base }, &fds)?;
         self.kids.insert(shell, kid);
         Ok(())
     }
@@ -148,7 +156,7 @@ impl Spawner {
             kid.kill();
             // Killed before it could read: that is an end, not a failure, and is told as one.
             if error.kind() != io::ErrorKind::BrokenPipe {
-                return failed(shell, Step::WaitForPlan, &error, true);
+                return failed(shell, Step::WaitForPlan, "read the plan", &error, true);
             }
         }
         Ok(())
@@ -263,14 +271,14 @@ fn unwatch(epoll: &OwnedFd, fd: BorrowedFd<'_>) {
     let _ = epoll::delete(epoll, fd);
 }
 
-fn failed(shell: ShellId, step: Step, error: &io::Error, had_process: bool) -> io::Result<()> {
+fn failed(shell: ShellId, step: Step, detail: &str, error: &io::Error, had_process: bool) -> io::Result<()> {
     let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
     wire::send(
         CONTROL,
         &Event::Failed {
             shell,
             step,
-            detail: error.to_string(),
+            detail: detail.to_owned(),
             errno,
             had_process,
         },

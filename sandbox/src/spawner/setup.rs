@@ -15,6 +15,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::child::Report;
 use super::compile::{Compiled, c_path, describe, ops, real};
+use super::identities::Identities;
 use super::kid::{Kid, Nursery, Outcome};
 use super::protocol::{FsStep, Isolation, Plan, Setup, Step};
 use crate::rootfs::ORDINARY_UID;
@@ -50,11 +51,15 @@ pub(super) fn calm_down() {
 
 extern "C" fn ignore(_: c_int) {}
 
+/// Whether each sandbox has users of its own; else why not.
+type OwnUsers = Result<(), String>;
+
 /// Finds the strongest isolation that works here, by trying it.
 ///
 /// # Errors
 /// Why none does, in words for the user.
-pub(super) fn nursery(setup: &Setup) -> Result<Nursery, String> {
+pub(super) fn nursery(setup: &Setup) -> Result<(Nursery, OwnUsers), String> {
+    let no_root = || Err("only root can give them".to_owned());
     let wrong = |error: io::Error| format!("{}: {error}", setup.mountpoint.display());
     let mountpoint = real(&setup.mountpoint).map_err(wrong)?;
     let arch = Arch::native().ok_or("no system call filter is known for this machine's architecture")?;
@@ -64,12 +69,17 @@ pub(super) fn nursery(setup: &Setup) -> Result<Nursery, String> {
         Nursery::new(isolation, c_path(&mountpoint)?, base, filter.instructions().into())
     };
     if !setup.isolate {
-        return make(Isolation::None).map_err(wrong);
+        return Ok((make(Isolation::None).map_err(wrong)?, no_root()));
     }
     let as_root = if geteuid().is_root() {
         let mut nursery = make(Isolation::Root).map_err(wrong)?;
+        nursery.identities = Some(Identities::new(setup.uids).map_err(wrong)?);
+        let Err(reason) = trial(&mut nursery, &mountpoint, &setup.base) else {
+            return Ok((nursery, Ok(())));
+        };
+        nursery.identities = None;
         match trial(&mut nursery, &mountpoint, &setup.base) {
-            Ok(()) => return Ok(nursery),
+            Ok(()) => return Ok((nursery, Err(reason))),
             Err(reason) => format!("as root: {reason}; "),
         }
     } else {
@@ -78,7 +88,7 @@ pub(super) fn nursery(setup: &Setup) -> Result<Nursery, String> {
     enter_user_namespace().map_err(|e| format!("{as_root}user namespaces are not available to this user: {e}"))?;
     let mut nursery = make(Isolation::UserNamespace).map_err(wrong)?;
     match trial(&mut nursery, &mountpoint, &setup.base) {
-        Ok(()) => Ok(nursery),
+        Ok(()) => Ok((nursery, no_root())),
         Err(reason) => Err(format!("{as_root}in a user namespace: {reason}")),
     }
 }

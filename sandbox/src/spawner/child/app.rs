@@ -78,11 +78,9 @@ fn connect_output(birth: &Birth, plan: &Compiled) -> Result<(), Report> {
     unsafe {
         if birth.isolation == Isolation::Root {
             // Apps open /dev/stdout by name, as their own user.
+            let id = birth.on_host(plan.uid) as usize;
             for output in birth.output {
-                at(
-                    Step::Output,
-                    sys!(SYS_fchown, fd(output), plan.uid as usize, plan.uid as usize),
-                )?;
+                at(Step::Output, sys!(SYS_fchown, fd(output), id, id))?;
             }
         }
         at(Step::Output, sys!(SYS_dup3, fd(birth.null), 0, 0))?;
@@ -99,6 +97,13 @@ fn connect_output(birth: &Birth, plan: &Compiled) -> Result<(), Report> {
 fn drop_capabilities_and_user(birth: &Birth, plan: &Compiled) -> Result<(), Report> {
     // SAFETY: no memory in the calls before `capset`.
     unsafe {
+        if let Some((userns, _)) = birth.users {
+            // The last thing done as the host's root: from here on every capability is one over the own users only.
+            at(
+                Step::UserNamespace,
+                sys!(SYS_setns, fd(userns), libc::CLONE_NEWUSER as usize),
+            )?;
+        }
         let mut capability = 0;
         // The kernel knows fewer than 64; the first it does not know ends the list.
         while capability < 64 && sys!(SYS_prctl, libc::PR_CAPBSET_DROP as usize, capability, 0, 0, 0).is_ok() {

@@ -46,10 +46,22 @@ pub(super) struct Birth {
     pub output: [c_int; 2],
     pub null: c_int,
     /// The descriptors above and [`Self::spawner`], in ascending order: what a shell keeps open.
-    pub keep: [c_int; 6],
+    pub keep: [c_int; 7],
     /// Readable when the spawner is dead.
     pub spawner: c_int,
+    /// A user namespace of its own, and the host's uid of 0 in it.
+    pub users: Option<(c_int, u32)>,
     pub filter: Arc<[sock_filter]>,
+}
+
+impl Birth {
+    /// Who a user inside is to the host.
+    const fn on_host(&self, inside: u32) -> u32 {
+        match self.users {
+            Some((_, base)) => base + inside,
+            None => inside,
+        }
+    }
 }
 
 /// Why a child gave up, as it crosses the report pipe.
