@@ -5,5 +5,6 @@
 //! ```
 
 mod error;
+pub mod registry;
 
 pub use error::ImageError;
