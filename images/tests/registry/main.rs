@@ -1,5 +1,7 @@
 //! The registry client against a server that misbehaves on purpose, and against Debian's registry.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod misbehaving;
 mod real;
 mod support;
