@@ -8,7 +8,8 @@ use anyhow::{Context as _, bail};
 use manifests::bundle::{self, Input};
 
 use crate::args::Run;
-use crate::{out, serve};
+use crate::out;
+use crate::serve::{self, OnFailure};
 
 /// Writes the manifest, prints it, and serves it.
 pub(crate) fn run(args: Run) -> anyhow::Result<ExitCode> {
@@ -39,7 +40,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<ExitCode> {
     let file = directory.join(format!("{}.{name}.yaml", args.namespace));
     std::fs::write(&file, &manifest).with_context(|| format!("cannot write {}", file.display()))?;
     println!("# {}\n{manifest}", file.display());
-    serve::run(config, vec![file])
+    serve::run(config, vec![file], OnFailure::End)
 }
 
 /// A service name from a program's: its file name, in the letters that names may have.

@@ -17,7 +17,7 @@ use crate::out;
 
 /// Serves manifests until Ctrl-C or SIGTERM.
 pub(crate) fn serve(args: Serve) -> anyhow::Result<ExitCode> {
-    run(config(args.server)?, args.paths)
+    run(config(args.server)?, args.paths, OnFailure::ServeOn)
 }
 
 /// The settings that flags and `--config` make together.
@@ -41,30 +41,41 @@ pub(crate) fn config(flags: ServerFlags) -> anyhow::Result<Config> {
     Ok(Config::from_raw(flags.over(file))?)
 }
 
+/// What becomes of Knarr when a service has never been ready and cannot be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnFailure {
+    /// Its manifest may be mended meanwhile.
+    ServeOn,
+    /// There is nothing else to serve: exit code 1.
+    End,
+}
+
 /// Serves `paths` until a signal comes; a second signal ends at once.
-pub(crate) fn run(config: Config, paths: Vec<PathBuf>) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config: Config, paths: Vec<PathBuf>, on_failure: OnFailure) -> anyhow::Result<ExitCode> {
     log_to_stderr();
     runtime()?.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let server = Server::start(config, paths).await?;
         out::print(format!("{}\n", server.greeting()).as_bytes())?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = tell_readiness(&server) => {}
+        let code = tokio::select! {
+            _ = interrupt.recv() => ExitCode::SUCCESS,
+            _ = terminate.recv() => ExitCode::SUCCESS,
+            () = tell_readiness(&server, on_failure) => ExitCode::FAILURE,
+        };
+        if code == ExitCode::SUCCESS {
+            tell(format_args!("finishing requests in flight; once more to end at once"));
         }
-        tell(format_args!("finishing requests in flight; once more to end at once"));
         tokio::select! {
-            () = server.stop() => Ok(ExitCode::SUCCESS),
+            () = server.stop() => Ok(code),
             _ = interrupt.recv() => Ok(ExitCode::FAILURE),
             _ = terminate.recv() => Ok(ExitCode::FAILURE),
         }
     })
 }
 
-/// Prints whenever a service becomes ready, or stops being so, and why.
-async fn tell_readiness(server: &Server) {
+/// Prints whenever a service becomes ready, or stops being so, and why. Returns when one never was and is to end all.
+async fn tell_readiness(server: &Server, on_failure: OnFailure) {
     let mut told: BTreeMap<(String, String), Ready> = BTreeMap::new();
     let mut changes = server.services_changed();
     while changes.next().await {
@@ -81,10 +92,15 @@ async fn tell_readiness(server: &Server) {
             let (namespace, name) = &id;
             match ready.status.as_str() {
                 "True" => tell(format_args!("{namespace}/{name} is ready: {latest}")),
-                "False" => tell(format_args!(
-                    "{namespace}/{name} is not ready: {}: {}",
-                    ready.reason, ready.message
-                )),
+                "False" => {
+                    tell(format_args!(
+                        "{namespace}/{name} is not ready: {}: {}",
+                        ready.reason, ready.message
+                    ));
+                    if on_failure == OnFailure::End && latest.is_empty() {
+                        return;
+                    }
+                }
                 _ => {}
             }
             told.insert(id, ready);
