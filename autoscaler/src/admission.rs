@@ -160,6 +160,7 @@ mod tests {
         Admission::new(Box::new(move || Capacity {
             cores,
             free_memory: Bytes(mib << 20),
+            ..Capacity::default()
         }))
     }
 

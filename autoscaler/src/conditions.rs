@@ -219,6 +219,7 @@ mod tests {
             requested: false,
             unhealthy: None,
             last_output: " boom\n".into(),
+            peak_memory: None,
         };
         health.update(Replicas(0), false, Some(&Trouble::exited(&exit)), at(1));
         assert_eq!(

@@ -272,6 +272,7 @@ impl Fleet {
             requested: false,
             unhealthy: None,
             last_output: String::new(),
+            peak_memory: None,
         };
         let ids: Vec<RevisionId> = self.revisions.keys().cloned().collect();
         for revision in ids {

@@ -74,6 +74,7 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs, stop: CancellationToken) 
                 Ok(driver::Event::Readiness { id, revision, ready, why }) => {
                     Some(Event::Readiness { revision, id, unready: (!ready).then_some(why) })
                 }
+                Ok(driver::Event::Reclaimed { .. }) => None,
                 Ok(driver::Event::Unhealthy { id, revision, why }) => Some(Event::Unhealthy { revision, id, why }),
                 Err(broadcast::error::RecvError::Lagged(_)) => Some(Event::Running {
                     running: inputs.driver.list(),

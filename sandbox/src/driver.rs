@@ -33,6 +33,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   sandbox as `stop` would with the workload's own grace, and its exit says why. Both come after `start` has returned
 ///   it and before its exit.
 /// - `set_limits` changes a running sandbox in place, without a restart and without losing a connection.
+/// - `freeze` and `thaw` are idempotent; the later call of the two wins. A frozen sandbox uses no CPU, keeps its memory and
+///   its connections, answers nothing, and stays in `list`; its kernel goes on accepting connections. `stop` works on it as
+///   on any other: the app hears the signal. Killed from outside or out of memory, it ends like any other.
 /// - No method waits for another sandbox's start; `dial` in particular never does.
 pub trait Driver: Send + Sync + 'static {
     /// Starts an instance and waits until it is ready or `spec.deadline` has passed.
@@ -43,6 +46,17 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Rewrites the limits of a running sandbox in place.
     fn set_limits(&self, id: &SandboxId, limits: Limits) -> BoxFuture<'_, Result<(), DriverError>>;
+
+    /// Holds every process of a running sandbox where it is. Resolves when all stand still, with the memory it holds; what
+    /// can be moved to swap is moved there in the background afterwards, and told by [`Event::Reclaimed`]. Dropping the
+    /// future does not undo the freeze. After an error it runs.
+    fn freeze(&self, id: &SandboxId) -> BoxFuture<'_, Result<Bytes, DriverError>>;
+
+    /// Lets a frozen sandbox run on.
+    fn thaw(&self, id: &SandboxId) -> BoxFuture<'_, Result<(), DriverError>>;
+
+    /// By what sandboxes are frozen here, in a word for the user; `None` when they cannot be.
+    fn freezer(&self) -> Option<&'static str>;
 
     /// What a running sandbox uses now.
     fn stats(&self, id: &SandboxId) -> BoxFuture<'_, Result<Stats, DriverError>>;
@@ -152,15 +166,36 @@ pub enum Event {
         /// Which probe, and what it said, in words for the user.
         why: Arc<str>,
     },
+    /// Memory of a frozen sandbox was moved to swap.
+    Reclaimed {
+        /// Which one.
+        id: SandboxId,
+        /// Of which revision.
+        revision: RevisionId,
+        /// How much.
+        reclaimed: Reclaimed,
+    },
 }
 
 impl Event {
     /// Which sandbox it is about.
     pub const fn sandbox(&self) -> &SandboxId {
         match self {
-            Self::Exited { id, .. } | Self::Readiness { id, .. } | Self::Unhealthy { id, .. } => id,
+            Self::Exited { id, .. }
+            | Self::Readiness { id, .. }
+            | Self::Unhealthy { id, .. }
+            | Self::Reclaimed { id, .. } => id,
         }
     }
+}
+
+/// What moving a frozen sandbox's memory to swap has brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reclaimed {
+    /// Charged to it before.
+    pub before: Bytes,
+    /// And after.
+    pub after: Bytes,
 }
 
 /// How an app ended.
@@ -176,6 +211,8 @@ pub struct Exit {
     pub unhealthy: Option<Arc<str>>,
     /// The end of its output, for a status message; at most 2 KiB.
     pub last_output: String,
+    /// The most memory it ever had; `None` where the host does not count it.
+    pub peak_memory: Option<Bytes>,
 }
 
 /// Exit code or signal.
@@ -219,15 +256,23 @@ pub struct Stats {
     pub limits: Limits,
     /// The app's first process, as the host numbers it; `None` where it is no process of this host.
     pub main_pid: Option<u32>,
+    /// It is frozen.
+    pub frozen: bool,
+    /// What was moved to swap since it was frozen last.
+    pub reclaimed: Option<Reclaimed>,
 }
 
 /// What a host can still take.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Capacity {
     /// Cores; at most twice as many starts are in flight.
     pub cores: u32,
-    /// Memory that can be given to new sandboxes without the host running short.
+    /// Memory that can be given to new sandboxes: what is left of the budget, or less when the host runs short.
     pub free_memory: Bytes,
+    /// What all sandboxes together may use.
+    pub budget: Bytes,
+    /// What they use now, prepared shells included, reclaimable page cache not.
+    pub used: Bytes,
 }
 
 /// Why a start failed: whose fault it is, and whether another try may work.
@@ -271,6 +316,9 @@ pub enum DriverError {
     /// A sandbox of this name runs already.
     #[error("sandbox {0} runs already")]
     Exists(SandboxId),
+    /// This host cannot freeze, or could not freeze this one: why.
+    #[error("cannot freeze: {0}")]
+    CannotFreeze(String),
     /// The driver is shutting down.
     #[error("the driver is shutting down")]
     ShuttingDown,

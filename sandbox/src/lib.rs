@@ -15,4 +15,4 @@ pub mod test_support;
 mod testing;
 mod wire;
 
-pub use local::{LocalConfig, LocalDriver, SetupError};
+pub use local::{Freezing, LocalConfig, LocalDriver, SetupError, share_of_memory};

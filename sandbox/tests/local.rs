@@ -4,8 +4,8 @@
 
 mod support;
 
-use sandbox::LocalConfig;
 use sandbox::conformance;
+use sandbox::{Freezing, LocalConfig};
 use support::TESTAPP;
 use support::contract::fixture;
 
@@ -16,6 +16,29 @@ async fn root_keeps_the_contract() {
     }
     let dir = tempfile::tempdir().unwrap();
     conformance::run(fixture(&support::config(dir.path()), TESTAPP, true)).await;
+}
+
+/// Each way to freeze, also where a better one works.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_freezer_keeps_the_contract() {
+    if !support::is_root() {
+        return;
+    }
+    for freezing in [Freezing::CgroupV1, Freezing::Signals] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LocalConfig {
+            freezing: Some(freezing),
+            ..support::config(dir.path())
+        };
+        let make = fixture(&config, TESTAPP, true);
+        let found = make().driver.freezer();
+        if found.is_none() {
+            eprintln!("skipped: no {} here", freezing.as_str());
+            continue;
+        }
+        assert_eq!(found, Some(freezing.as_str()));
+        conformance::run(make).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -199,6 +199,7 @@ fn a_crash_loop_backs_off() {
         requested: false,
         unhealthy: None,
         last_output: "no database".into(),
+        peak_memory: None,
     };
     let id = sim.deploy_with(
         revision("default", "bad-00001"),

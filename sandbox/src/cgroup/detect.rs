@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use super::freeze::is_v1_freezer;
 use super::tree::{Controller, LIMITERS, Tree, Version};
 use super::v2;
 
@@ -40,8 +41,9 @@ impl Host {
         })
     }
 
-    /// The trees to use, and for each limit that cannot be enforced, why, in words for the user.
-    pub(super) fn trees(&self) -> (Vec<Tree>, Vec<String>) {
+    /// The trees to use, a v1 freezer that is not needed beside them, and for each limit that cannot be enforced, why, in
+    /// words for the user.
+    pub(super) fn trees(&self) -> (Vec<Tree>, Option<Tree>, Vec<String>) {
         let mounts = mounts(&self.mountinfo);
         let own = own_cgroups(&self.own);
         let mut trees = Vec::new();
@@ -61,9 +63,11 @@ impl Host {
                 Err(why) => refused.push((mount.controllers.clone(), why)),
             }
         }
+        let freezer = trees.iter().find(|tree| is_v1_freezer(tree)).cloned();
         drop_useless(&mut trees);
+        let used = trees.iter().any(is_v1_freezer);
         let missing = missing(&trees, &refused);
-        (trees, missing)
+        (trees, freezer.filter(|_| !used), missing)
     }
 
     fn under(&self, path: &Path) -> PathBuf {
@@ -204,15 +208,18 @@ fn writable(path: &Path) -> bool {
     access(path, Access::WRITE_OK).is_ok()
 }
 
-/// Every tree joined costs about 50 us of a start, so only those are kept that give a limit or the CPU time. A v2 tree
-/// gives CPU time, kill and freeze even without controllers; beside one, a tree with nothing but cpuacct is not needed.
+/// Every tree joined costs about 50 us of a start, so only those are kept that give a limit, the CPU time or a freezer. A
+/// v2 tree gives CPU time, kill and freeze even without controllers; beside one, trees with nothing else are not needed.
 fn drop_useless(trees: &mut Vec<Tree>) {
     let unified = trees.iter().any(|t| t.version == Version::V2);
     trees.retain(|tree| match tree.version {
         Version::V2 => true,
         Version::V1 => {
             tree.controllers.iter().any(|c| LIMITERS.contains(c))
-                || (!unified && tree.controllers.contains(&Controller::Cpuacct))
+                || (!unified
+                    && [Controller::Cpuacct, Controller::Freezer]
+                        .iter()
+                        .any(|c| tree.controllers.contains(c)))
         }
     });
 }

@@ -10,6 +10,7 @@
 
 mod detect;
 mod files;
+mod freeze;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -26,10 +27,14 @@ use manifests::units::Bytes;
 use self::tree::{Controller, SEARCH_DEPTH, Tree, Version, children, find_groups, remove_tree, retry};
 use crate::driver::Limits;
 
+pub use self::freeze::Freezer;
+
 /// The cgroup trees of this host that sandboxes may use.
 #[derive(Clone, Debug)]
 pub struct Hierarchy {
     trees: Vec<Tree>,
+    /// A v1 freezer that is not needed, because v2 has one.
+    spare_freezer: Option<Tree>,
     missing: Vec<String>,
 }
 
@@ -62,6 +67,7 @@ impl Hierarchy {
             Ok(host) => Self::of(&host),
             Err(error) => Self {
                 trees: Vec::new(),
+                spare_freezer: None,
                 missing: vec![format!(
                     "CPU, memory and process limits are not enforced: /proc cannot be read: {error}"
                 )],
@@ -70,8 +76,12 @@ impl Hierarchy {
     }
 
     fn of(host: &detect::Host) -> Self {
-        let (trees, missing) = host.trees();
-        Self { trees, missing }
+        let (trees, spare_freezer, missing) = host.trees();
+        Self {
+            trees,
+            spare_freezer,
+            missing,
+        }
     }
 
     /// What is used, such as `cgroup v1 (cpu, memory, pids) and v2 (no controllers)`.
@@ -142,7 +152,7 @@ impl Hierarchy {
     pub fn reap(&self, group: &str, within: Duration) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         let mut result = Ok(());
-        for tree in &self.trees {
+        for tree in self.all_trees() {
             for dir in find_groups(tree.mount_point(), group, SEARCH_DEPTH) {
                 for child in children(&dir) {
                     let left = Cgroup {
@@ -160,9 +170,59 @@ impl Hierarchy {
         result.map(|()| names)
     }
 
+    /// Makes the cgroup of all sandboxes of `group` and limits the memory of all of them together; false where no tree
+    /// limits memory. What it has already stays when the limit is lower: the kernel takes back what it can.
+    ///
+    /// # Errors
+    /// What the kernel said, with the path.
+    pub fn limit_group(&self, group: &str, memory: Bytes) -> io::Result<bool> {
+        let Some(tree) = self
+            .trees
+            .iter()
+            .find(|tree| tree.controllers.contains(&Controller::Memory))
+        else {
+            return Ok(false);
+        };
+        tree.prepare_group(group)?;
+        let dir = tree.base.join(group);
+        match tree.version {
+            Version::V1 => v1::limit_group(&dir, memory)?,
+            Version::V2 => files::write(&dir.join("memory.max"), &memory.0.to_string())?,
+        }
+        Ok(true)
+    }
+
+    /// What all sandboxes of `group` use, less the page cache that the kernel gives back when it is asked; `None` where
+    /// no tree counts it.
+    pub fn group_memory(&self, group: &str) -> Option<Bytes> {
+        let tree = self
+            .trees
+            .iter()
+            .find(|tree| tree.controllers.contains(&Controller::Memory))?;
+        let dir = tree.base.join(group);
+        let (usage, cache) = match tree.version {
+            Version::V1 => ("memory.usage_in_bytes", "total_inactive_file"),
+            Version::V2 => ("memory.current", "inactive_file"),
+        };
+        match files::number(&dir.join(usage)) {
+            Ok(used) => {
+                let cache = files::keyed(&dir.join("memory.stat"), cache).unwrap_or(0);
+                Some(Bytes(used.saturating_sub(cache)))
+            }
+            // Nothing was started yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Bytes(0)),
+            Err(_) => None,
+        }
+    }
+
+    /// Also those that nothing is put into, where an earlier run may have.
+    fn all_trees(&self) -> impl Iterator<Item = &Tree> {
+        self.trees.iter().chain(&self.spare_freezer)
+    }
+
     /// Removes the directory of `group` in every tree, where it is empty.
     pub fn remove_group(&self, group: &str) {
-        for tree in &self.trees {
+        for tree in self.all_trees() {
             // Not empty, or never made: both are fine.
             let _ = fs::remove_dir(tree.base.join(group));
         }
@@ -218,6 +278,14 @@ impl Cgroup {
         Ok(usage)
     }
 
+    /// The processes in it; `None` where there is no cgroup.
+    ///
+    /// # Errors
+    /// When the list cannot be read. A cgroup that is gone has no process.
+    pub fn processes(&self) -> io::Result<Option<Vec<i32>>> {
+        self.parts.first().map(Tree::pids).transpose()
+    }
+
     /// Sends SIGKILL to every process in it, once; true when there was none. A caller repeats it until then: one pass
     /// may miss a process that was just being forked, though on v2 (`cgroup.kill`) it does not.
     ///
@@ -244,6 +312,9 @@ impl Cgroup {
                 let _ = files::write(&part.base.join("pids.max"), "0");
             }
             part.kill_each(&pids)?;
+        }
+        if !empty {
+            self.thaw_for_kill();
         }
         Ok(empty)
     }

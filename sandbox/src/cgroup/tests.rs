@@ -474,3 +474,64 @@ fn reap_kills_and_removes_what_a_crash_has_left() {
     assert!(!child.wait().unwrap().success());
     assert!(group.hierarchy.reap(&group.name, Duration::ZERO).unwrap().is_empty());
 }
+
+#[test]
+fn the_v1_freezer_is_kept_where_v2_has_none_and_spared_beside_it() {
+    let v1 = Fixture::new("3:memory:/\n5:freezer:/\n")
+        .mount("cgroup", "rw,memory", "/sys/fs/cgroup/memory", &[("", "", "")])
+        .mount("cgroup", "rw,freezer", "/sys/fs/cgroup/freezer", &[("", "", "")]);
+    assert_eq!(v1.hierarchy().describe(), "cgroup v1 (memory, freezer)");
+    let both = hybrid().mount("cgroup", "rw,freezer", "/sys/fs/cgroup/freezer", &[("", "", "")]);
+    let mut hierarchy = both.hierarchy();
+    assert_eq!(
+        hierarchy.describe(),
+        "cgroup v1 (cpu, memory, pids) and v2 (no controllers)"
+    );
+    assert!(hierarchy.prefer_v1_freezer() && hierarchy.prefer_v1_freezer());
+    assert!(hierarchy.describe().contains("freezer"));
+    assert!(!hybrid().hierarchy().prefer_v1_freezer());
+}
+
+/// The wall around all sandboxes: the kernel kills inside the group, in the one that took the memory.
+#[test]
+fn a_group_limit_kills_inside_and_the_victim_says_so() {
+    let hierarchy = Hierarchy::detect();
+    let group = format!("knarr-test-wall-{}", std::process::id());
+    if !rustix::process::geteuid().is_root() || !matches!(hierarchy.limit_group(&group, Bytes(48 << 20)), Ok(true)) {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI counts memory");
+        eprintln!("skipped: no cgroup limits memory here");
+        return;
+    }
+    let (small, big) = (
+        hierarchy.create(&group, "small", &Limits::default()).unwrap(),
+        hierarchy.create(&group, "big", &Limits::default()).unwrap(),
+    );
+    let mut quiet = in_cgroup(&small, "sleep 60");
+    // Bash holds a string of 200 MB, doubled until it is killed.
+    let mut hungry = in_cgroup(&big, "s=x; while :; do s=$s$s; done");
+    let killed = hungry.wait().unwrap();
+    assert!(!killed.success());
+    assert!(quiet.try_wait().unwrap().is_none(), "the neighbour lives");
+    assert!(big.usage().unwrap().oom_kills > 0 && small.usage().unwrap().oom_kills == 0);
+    assert!(big.peak_memory().unwrap() > Bytes(16 << 20), "{:?}", big.peak_memory());
+    assert!(hierarchy.group_memory(&group).unwrap() < Bytes(48 << 20));
+    quiet.kill().unwrap();
+    quiet.wait().unwrap();
+    for cgroup in [small, big] {
+        cgroup.kill_all(Duration::from_secs(5)).unwrap();
+        cgroup.remove(Duration::from_secs(5)).unwrap();
+    }
+    hierarchy.remove_group(&group);
+}
+
+/// A shell that joins the cgroup before it runs the script.
+fn in_cgroup(cgroup: &Cgroup, script: &str) -> Child {
+    let joins: String = cgroup
+        .parts
+        .iter()
+        .map(|part| format!("echo $$ > {}/cgroup.procs; ", part.base.display()))
+        .collect();
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("{joins} {script}")]);
+    command.spawn().unwrap()
+}

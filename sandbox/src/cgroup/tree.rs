@@ -30,6 +30,8 @@ pub(super) enum Controller {
     Cpuacct,
     Memory,
     Pids,
+    /// v1 only: v2 freezes without a controller.
+    Freezer,
 }
 
 /// The controllers that enforce a limit.
@@ -40,7 +42,7 @@ pub(super) const SEARCH_DEPTH: u32 = 8;
 
 impl Controller {
     pub(super) fn named(name: &str) -> Option<Self> {
-        [Self::Cpu, Self::Cpuacct, Self::Memory, Self::Pids]
+        [Self::Cpu, Self::Cpuacct, Self::Memory, Self::Pids, Self::Freezer]
             .into_iter()
             .find(|c| c.name() == name)
     }
@@ -51,6 +53,7 @@ impl Controller {
             Self::Cpuacct => "cpuacct",
             Self::Memory => "memory",
             Self::Pids => "pids",
+            Self::Freezer => "freezer",
         }
     }
 
@@ -60,6 +63,7 @@ impl Controller {
             Self::Cpu | Self::Cpuacct => "CPU limits",
             Self::Memory => "memory limits",
             Self::Pids => "process limits",
+            Self::Freezer => "frozen sandboxes",
         }
     }
 }

@@ -23,6 +23,11 @@ pub(super) fn set_limits(dir: &Path, controllers: &[Controller], limits: &Limits
     Ok(())
 }
 
+/// Limits what all children use together; swap beside it is the host's business.
+pub(super) fn limit_group(dir: &Path, memory: Bytes) -> io::Result<()> {
+    files::write(&dir.join("memory.limit_in_bytes"), &memory.0.to_string())
+}
+
 /// Adds what `controllers` know to `usage`.
 pub(super) fn usage(dir: &Path, controllers: &[Controller], usage: &mut Usage) -> io::Result<()> {
     if controllers.contains(&Controller::Cpuacct) {

@@ -34,6 +34,12 @@ pub(super) const ALL: &[(&str, Check)] = &[
     ("connections end with the sandbox", |b| Box::pin(connections(b))),
     ("nothing waits for another sandbox's start", |b| Box::pin(no_waiting(b))),
     ("limits change in place", |b| Box::pin(limits(b))),
+    ("a frozen sandbox stands still, and goes on", |b| {
+        Box::pin(super::frozen::stands_still(b))
+    }),
+    ("a frozen sandbox ends like any other", |b| {
+        Box::pin(super::frozen::ends(b))
+    }),
     ("stats are plausible", |b| Box::pin(stats(b))),
     ("output is kept, also after the end", |b| Box::pin(logs(b))),
     ("a receiver that lags is told so, and can look again", |b| {
@@ -425,6 +431,10 @@ async fn lag(bench: &Bench) {
 async fn shutdown(bench: &Bench) {
     let quick = bench.start(App::Quick).await;
     let stubborn = bench.start(App::Stubborn).await;
+    let frozen = bench.start(App::Quick).await;
+    if bench.driver().freezer().is_some() {
+        bench.driver().freeze(&frozen).await.expect("freeze");
+    }
     let slow = bench.spec(App::Slow);
     let starting = bench.driver().start(slow.clone());
     let shut = async {
@@ -436,7 +446,7 @@ async fn shutdown(bench: &Bench) {
     let (started, ()) = tokio::join!(starting, shut);
     assert!(started.is_err(), "a start survived the shutdown: {started:?}");
     assert!(bench.driver().list().is_empty());
-    for id in [&quick, &stubborn] {
+    for id in [&quick, &stubborn, &frozen] {
         assert!(bench.one_exit(id).await.requested);
     }
     let late = bench.driver().start(bench.spec(App::Quick)).await;

@@ -12,6 +12,9 @@ use crate::driver::{Driver, DriverError, SandboxSpec, StartError};
 
 const GRACE: Duration = Duration::from_secs(10);
 
+/// A frozen sandbox does not answer.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// Few names and many hands: starts kept and dropped, stops and kills meet each other at every step.
 pub(super) async fn churn(bench: &Bench) {
     let specs: Arc<Vec<SandboxSpec>> = Arc::new((0..4).map(|_| bench.spec(App::Quick)).collect());
@@ -72,13 +75,22 @@ async fn churn_worker(driver: Arc<dyn Driver>, specs: Arc<Vec<SandboxSpec>>, see
                     Ok(Err(error)) => panic!("seed {seed} step {step}: {error}"),
                 }
             }
-            5..8 => {
+            5..7 => {
                 let stopped = driver.stop(&spec.id, GRACE).await;
                 assert!(stopped.is_ok(), "seed {seed} step {step}: {stopped:?}");
             }
+            // Whoever freezes it may be any of us; one that was stopped or is not ready yet is not there.
+            7 => match driver.freeze(&spec.id).await {
+                Ok(_) | Err(DriverError::NotFound(_) | DriverError::CannotFreeze(_)) => {}
+                Err(error) => panic!("seed {seed} step {step}: {error}"),
+            },
+            8 => match driver.thaw(&spec.id).await {
+                Ok(()) | Err(DriverError::NotFound(_)) => {}
+                Err(error) => panic!("seed {seed} step {step}: {error}"),
+            },
             _ => {
                 if let Ok(mut stream) = driver.dial(&spec.id).await
-                    && let Ok(answer) = exchange(&mut stream).await
+                    && let Ok(Ok(answer)) = timeout(PATIENCE, exchange(&mut stream)).await
                 {
                     assert_eq!(answer, spec.id.as_str(), "seed {seed} step {step}");
                 }

@@ -5,6 +5,7 @@
 
 mod checks;
 mod churn;
+mod frozen;
 mod random;
 
 use std::fmt;

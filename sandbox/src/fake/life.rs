@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use manifests::ids::SandboxId;
-use manifests::units::Timestamp;
+use manifests::units::{Bytes, Timestamp};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::serve::Server;
-use super::{Behaviour, FakeDriver, SERIAL, Sandbox, Start, What, now};
+use super::{Behaviour, FakeDriver, SERIAL, Sandbox, Start, State, What, now};
 use crate::driver::{DriverError, Event, Exit, ExitStatus, Phases, SandboxSpec, StartError, Started};
 use crate::logs::{Entry, Stream};
 
@@ -32,6 +32,7 @@ impl FakeDriver {
             requested: sandbox.stop_asked,
             unhealthy: sandbox.unhealthy,
             last_output,
+            peak_memory: Some(sandbox.behaviour.memory),
         };
         // Its listener and connections close before anybody hears of the exit.
         drop(sandbox.server);
@@ -168,6 +169,9 @@ impl FakeDriver {
             stop_grace: spec.workload.stop_grace,
             unready: None,
             unhealthy: None,
+            frozen: None,
+            stood_still: Duration::ZERO,
+            turn: 0,
             ended,
             server: None,
         };
@@ -186,6 +190,42 @@ impl FakeDriver {
         })
     }
 
+    pub(super) async fn freeze_one(&self, id: &SandboxId) -> Result<Bytes, DriverError> {
+        let (after, turn) = self.turn(id, What::Freeze)?;
+        let Some(after) = after.freezes_after else {
+            return Err(DriverError::CannotFreeze("it does not stand still".to_owned()));
+        };
+        sleep(after).await;
+        let mut state = self.state();
+        let cannot = state.cannot_freeze;
+        let sandbox = state.running(id)?;
+        if sandbox.turn != turn || cannot {
+            return Err(DriverError::CannotFreeze("it was thawed meanwhile".to_owned()));
+        }
+        sandbox.set_frozen(true);
+        Ok(sandbox.behaviour.memory)
+    }
+
+    pub(super) async fn thaw_one(&self, id: &SandboxId) -> Result<(), DriverError> {
+        let (after, _) = self.turn(id, What::Thaw)?;
+        sleep(after.thaws_after).await;
+        self.state().running(id)?.set_frozen(false);
+        Ok(())
+    }
+
+    fn turn(&self, id: &SandboxId, what: What) -> Result<(Behaviour, u64), DriverError> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let thaws = what == What::Thaw;
+        self.record(state, id, what);
+        let sandbox = state.running(id)?;
+        // A freeze that is frozen already, or on its way, is the same turn.
+        if thaws {
+            sandbox.turn += 1;
+        }
+        Ok((sandbox.behaviour.clone(), sandbox.turn))
+    }
+
     pub(super) fn end_later(&self, id: SandboxId, serial: u64, after: Duration, status: ExitStatus) {
         let driver = self.clone();
         tokio::spawn(async move {
@@ -201,6 +241,7 @@ impl FakeDriver {
         self.record(state, id, What::Stop { grace });
         let sandbox = state.sandboxes.get_mut(id)?;
         sandbox.stop_asked = true;
+        sandbox.set_frozen(false);
         let (after, status) = sandbox.behaviour.end_within(grace);
         self.end_later(id.clone(), sandbox.serial, after, status);
         Some(sandbox.ended.subscribe())
@@ -222,6 +263,33 @@ impl FakeDriver {
             .for_each(|line| Entry::format(&mut text, time, Stream::Stdout, false, line.as_bytes()));
         std::fs::create_dir_all(&self.shared.logs)?;
         std::fs::write(self.log_file(id), text)
+    }
+}
+
+impl State {
+    /// One that is ready and was not asked to stop.
+    fn running(&mut self, id: &SandboxId) -> Result<&mut Sandbox, DriverError> {
+        let found = self
+            .sandboxes
+            .get_mut(id)
+            .filter(|s| s.ready.is_some() && !s.stop_asked);
+        found.ok_or_else(|| DriverError::NotFound(id.clone()))
+    }
+}
+
+impl Sandbox {
+    fn set_frozen(&mut self, frozen: bool) {
+        match (self.frozen, frozen) {
+            (None, true) => self.frozen = Some(now()),
+            (Some(since), false) => {
+                self.stood_still += now() - since;
+                self.frozen = None;
+            }
+            _ => return,
+        }
+        if let Some(server) = &self.server {
+            server.freeze(frozen);
+        }
     }
 }
 

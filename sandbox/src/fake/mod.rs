@@ -40,7 +40,8 @@ pub use plan::{Behaviour, Call, Start, Starts, What};
 pub use serve::{Handler, Serve};
 
 use crate::driver::{
-    BoxFuture, Capacity, Driver, DriverError, Event, Exit, ExitStatus, Limits, SandboxSpec, StartError, Started, Stats,
+    BoxFuture, Capacity, Driver, DriverError, Event, Exit, ExitStatus, Limits, Reclaimed, SandboxSpec, StartError,
+    Started, Stats,
 };
 use life::wait_for_end;
 use serve::Server;
@@ -67,6 +68,7 @@ struct State {
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     calls: Vec<Call>,
     capacity: Option<Capacity>,
+    cannot_freeze: bool,
     shutting_down: bool,
 }
 
@@ -85,6 +87,11 @@ struct Sandbox {
     unready: Option<Arc<str>>,
     /// The liveness or startup probe that has failed.
     unhealthy: Option<Arc<str>>,
+    /// Since when it is frozen, and how long it was before.
+    frozen: Option<Instant>,
+    stood_still: Duration,
+    /// Grows with every freeze and thaw.
+    turn: u64,
     ended: watch::Sender<Option<Exit>>,
     server: Option<Server>,
 }
@@ -134,6 +141,30 @@ impl FakeDriver {
     /// What [`Driver::capacity`] says from now on; 4 cores and 8 GiB at first.
     pub fn set_capacity(&self, capacity: Capacity) {
         self.state().capacity = Some(capacity);
+    }
+
+    /// Whether this host can freeze; it can at first.
+    pub fn set_freezer(&self, can: bool) {
+        self.state().cannot_freeze = !can;
+    }
+
+    /// Whether a sandbox is frozen; `None` when it is gone.
+    pub fn is_frozen(&self, id: &SandboxId) -> Option<bool> {
+        self.state().sandboxes.get(id).map(|s| s.frozen.is_some())
+    }
+
+    /// Tells that memory of a frozen sandbox was moved to swap.
+    pub fn reclaim(&self, id: &SandboxId, reclaimed: Reclaimed) {
+        let revision = self.state().sandboxes.get(id).map(|s| s.revision.clone());
+        if let Some(revision) = revision {
+            let id = id.clone();
+            // Nobody may be listening.
+            let _ = self.shared.events.send(Event::Reclaimed {
+                id,
+                revision,
+                reclaimed,
+            });
+        }
     }
 
     /// Ends a sandbox from outside, as `kill -9` or a crash would; false when there is none of this name.
@@ -248,19 +279,36 @@ impl Driver for FakeDriver {
         })
     }
 
+    fn freeze(&self, id: &SandboxId) -> BoxFuture<'_, Result<Bytes, DriverError>> {
+        let id = id.clone();
+        Box::pin(async move { self.freeze_one(&id).await })
+    }
+
+    fn thaw(&self, id: &SandboxId) -> BoxFuture<'_, Result<(), DriverError>> {
+        let id = id.clone();
+        Box::pin(async move { self.thaw_one(&id).await })
+    }
+
+    fn freezer(&self) -> Option<&'static str> {
+        (!self.state().cannot_freeze).then_some("fake")
+    }
+
     fn stats(&self, id: &SandboxId) -> BoxFuture<'_, Result<Stats, DriverError>> {
         let id = id.clone();
         Box::pin(async move {
             let state = self.state();
             let sandbox = state.sandboxes.get(&id).ok_or(DriverError::NotFound(id))?;
-            let age = sandbox.ready.map_or(Duration::ZERO, |ready| now() - ready);
+            let until = sandbox.frozen.unwrap_or_else(now);
+            let ran = sandbox.ready.map_or(Duration::ZERO, |ready| until - ready);
             let Behaviour { memory, cpu, .. } = sandbox.behaviour;
             Ok(Stats {
-                cpu: age.mul_f64(cpu),
+                cpu: (ran - sandbox.stood_still).mul_f64(cpu),
                 memory,
                 pids: Some(1),
                 limits: sandbox.limits,
                 main_pid: None,
+                frozen: sandbox.frozen.is_some(),
+                reclaimed: None,
             })
         })
     }
@@ -325,6 +373,8 @@ impl Driver for FakeDriver {
         self.state().capacity.unwrap_or(Capacity {
             cores: 4,
             free_memory: Bytes(8 << 30),
+            budget: Bytes(8 << 30),
+            used: Bytes(0),
         })
     }
 

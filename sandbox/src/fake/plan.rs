@@ -29,6 +29,10 @@ pub struct Behaviour {
     pub output: Vec<String>,
     /// What `stats` says it uses.
     pub memory: Bytes,
+    /// How long its freeze takes; `None` is never: it fails.
+    pub freezes_after: Option<Duration>,
+    /// How long its thaw takes.
+    pub thaws_after: Duration,
     /// Cores that it keeps busy, from when it is ready.
     pub cpu: f64,
 }
@@ -45,6 +49,8 @@ impl Default for Behaviour {
             serve: Serve::Nothing,
             output: Vec::new(),
             memory: Bytes(16 << 20),
+            freezes_after: Some(Duration::ZERO),
+            thaws_after: Duration::ZERO,
             cpu: 0.0,
         }
     }
@@ -171,4 +177,8 @@ pub enum What {
         /// To these.
         limits: Limits,
     },
+    /// `freeze`.
+    Freeze,
+    /// `thaw`.
+    Thaw,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use manifests::ids::SandboxId;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::driver::BoxFuture;
@@ -40,6 +41,7 @@ impl fmt::Debug for Serve {
 pub(super) struct Server {
     address: Option<SocketAddr>,
     accepting: Option<AbortHandle>,
+    frozen: watch::Sender<bool>,
 }
 
 impl Server {
@@ -48,21 +50,31 @@ impl Server {
             Serve::Nothing => Ok(Self {
                 address: None,
                 accepting: None,
+                frozen: watch::Sender::new(false),
             }),
             Serve::Address(address) => Ok(Self {
                 address: Some(*address),
                 accepting: None,
+                frozen: watch::Sender::new(false),
             }),
             Serve::Handler(handler) => {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
                 let address = listener.local_addr()?;
-                let task = tokio::spawn(accept(listener, Arc::clone(handler), id.clone()));
+                let (frozen, watched) = watch::channel(false);
+                let accepting = accept(listener, Arc::clone(handler), id.clone(), watched.clone());
+                let task = tokio::spawn(while_warm(watched, accepting));
                 Ok(Self {
                     address: Some(address),
                     accepting: Some(task.abort_handle()),
+                    frozen,
                 })
             }
         }
+    }
+
+    /// While it is frozen nothing is accepted or answered; the kernel goes on taking connections.
+    pub(super) fn freeze(&self, frozen: bool) {
+        self.frozen.send_replace(frozen);
     }
 
     /// `None` when nobody answers.
@@ -79,13 +91,30 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, handler: Handler, id: SandboxId) {
+async fn accept(listener: TcpListener, handler: Handler, id: SandboxId, frozen: watch::Receiver<bool>) {
     // Aborted with this task.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            Ok((stream, _)) = listener.accept() => { connections.spawn(handler(id.clone(), stream)); }
+            Ok((stream, _)) = listener.accept() => {
+                connections.spawn(while_warm(frozen.clone(), handler(id.clone(), stream)));
+            }
             Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Goes on with `work` whenever it is not frozen.
+async fn while_warm(mut frozen: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    let mut work = std::pin::pin!(work);
+    loop {
+        if frozen.wait_for(|frozen| !frozen).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            changed = frozen.changed() => if changed.is_err() { return },
+            () = &mut work => return,
         }
     }
 }

@@ -48,6 +48,7 @@ async fn starts_follow_their_plan() {
         requested: false,
         unhealthy: None,
         last_output: "bye".into(),
+        peak_memory: Some(Bytes(16 << 20)),
     };
     assert!(matches!(driver.start(spec("a", "a-2")).await, Err(StartError::Exited(e)) if e == exit));
     let begin = now();
@@ -194,6 +195,7 @@ async fn probes_fail_as_planned_and_as_told() {
             }
             Event::Unhealthy { .. } => told.push(format!("{} unhealthy", (now() - begin).as_millis())),
             Event::Exited { exit, .. } => break exit,
+            Event::Reclaimed { .. } => panic!("nothing was frozen"),
         }
     };
     assert_eq!(told, ["1010 false", "3010 true", "5010 unhealthy"]);

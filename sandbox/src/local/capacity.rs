@@ -6,6 +6,7 @@ use std::thread;
 
 use manifests::units::Bytes;
 
+use super::state::Inner;
 use crate::driver::Capacity;
 
 const MIB: u64 = 1024 * 1024;
@@ -16,28 +17,60 @@ fn reserve(total: u64) -> u64 {
 }
 
 /// Looks now.
-pub(super) fn now() -> Capacity {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let ours = memory_cgroups(&own).into_iter().filter_map(|dir| left_in(&dir)).min();
+pub(super) fn now(inner: &Inner) -> Capacity {
     let cores = thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    let (budget, used) = (inner.budget, used(inner));
+    let left = budget.0.saturating_sub(used.0);
     Capacity {
         cores,
-        free_memory: Bytes(free(&meminfo, ours)),
+        free_memory: Bytes(free(&meminfo(), own_limits().map(|limit| limit.left).min()).min(left)),
+        budget,
+        used,
     }
+}
+
+/// By the group's cgroup; without one, by what each process has.
+fn used(inner: &Inner) -> Bytes {
+    inner.hierarchy.group_memory(&inner.group).unwrap_or_else(|| {
+        let live: Vec<_> = inner.lock().live().collect();
+        let each = live.iter().filter_map(|sandbox| sandbox.stats().ok());
+        Bytes(each.map(|stats| stats.memory.0).sum())
+    })
+}
+
+/// 75 % of the machine's memory, or of the limit that our own cgroup is under.
+pub(super) fn default_budget() -> Bytes {
+    share_of_memory(75)
+}
+
+/// `percent` of the machine's memory, or of the limit that our own cgroup is under.
+pub fn share_of_memory(percent: u64) -> Bytes {
+    let total = kib(&meminfo(), "MemTotal");
+    let limit = own_limits().map(|limit| limit.most).min().unwrap_or(u64::MAX);
+    Bytes(total.min(limit) / 100 * percent)
+}
+
+fn meminfo() -> String {
+    fs::read_to_string("/proc/meminfo").unwrap_or_default()
+}
+
+fn own_limits() -> impl Iterator<Item = Limit> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    memory_cgroups(&own).into_iter().filter_map(|dir| limit_of(&dir))
+}
+
+fn kib(meminfo: &str, key: &str) -> u64 {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
 }
 
 /// `MemAvailable` less the reserve, and what our cgroup leaves when that is less.
 fn free(meminfo: &str, ours: Option<u64>) -> u64 {
-    let kib = |key: &str| {
-        let line = meminfo
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        line.and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
-            .unwrap_or(0)
-            * 1024
-    };
-    let (total, available) = (kib("MemTotal"), kib("MemAvailable"));
+    let (total, available) = (kib(meminfo, "MemTotal"), kib(meminfo, "MemAvailable"));
     available
         .min(ours.unwrap_or(u64::MAX))
         .saturating_sub(reserve(total.min(ours.unwrap_or(u64::MAX))))
@@ -65,9 +98,15 @@ fn memory_cgroups(own: &str) -> Vec<PathBuf> {
     dirs
 }
 
-/// Limit less use, v2 or v1; `None` where there is no limit. Reclaimable page cache counts as free, as it does in
+/// A memory limit that we are under.
+struct Limit {
+    most: u64,
+    left: u64,
+}
+
+/// Limit, and limit less use, v2 or v1; `None` where there is no limit. Reclaimable page cache counts as free, as it does in
 /// `MemAvailable`.
-fn left_in(dir: &Path) -> Option<u64> {
+fn limit_of(dir: &Path) -> Option<Limit> {
     let number = |name: &str| fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
     let (limit, used) = match number("memory.max") {
         Some(limit) => (limit, number("memory.current")?),
@@ -85,7 +124,10 @@ fn left_in(dir: &Path) -> Option<u64> {
                 .find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
         })
         .unwrap_or(0);
-    Some(limit.saturating_sub(used.saturating_sub(cache)))
+    Some(Limit {
+        most: limit,
+        left: limit.saturating_sub(used.saturating_sub(cache)),
+    })
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::thread;
 
-use manifests::units::Clock;
+use manifests::units::{Bytes, Clock};
 
+use super::freeze::Freezing;
 use crate::logs::LogLimits;
 use crate::spawner::{self, UidRanges};
 
@@ -23,6 +24,14 @@ pub struct LocalConfig {
     pub pool: usize,
     /// Users of sandboxes, by root: no user of this host, and no other Knarr on it, may have them.
     pub uids: UidRanges,
+    /// What all sandboxes together may use; the kernel holds them to it, as far as a cgroup counts memory. Default 75 % of
+    /// the machine's memory, or of the limit that Knarr's own cgroup is under.
+    pub memory_budget: Option<Bytes>,
+    /// The way to freeze, for tests of each; without it the first that works, in the order of [`Freezing`].
+    pub freezing: Option<Freezing>,
+    /// Whether the memory of frozen sandboxes is moved to swap, where there is any. Default on: it costs a wake-up some
+    /// milliseconds and gives most of the memory back.
+    pub reclaim: bool,
     /// How much output is kept.
     pub logs: LogLimits,
     /// What is executed as the spawner: a program whose `main` begins with [`crate::spawner::main_if_asked`], and
@@ -40,6 +49,9 @@ impl LocalConfig {
             unsafe_no_isolation: false,
             pool: thread::available_parallelism().map_or(2, |cores| (2 * cores.get()).min(8)),
             uids: UidRanges::default(),
+            memory_budget: None,
+            freezing: None,
+            reclaim: true,
             logs: LogLimits::default(),
             spawner: (PathBuf::from("/proc/self/exe"), vec![spawner::ARGUMENT.into()]),
             clock,

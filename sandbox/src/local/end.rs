@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use manifests::units::Bytes;
 use rustix::process::Signal;
 use tokio::time::timeout;
 
+use super::freeze;
 use super::output;
 use super::proc;
 use super::shell::{Shell, Stage};
@@ -28,9 +30,11 @@ pub(super) fn request(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duratio
     sandbox.requested.store(true, Ordering::Relaxed);
     if grace.is_zero() || !hears_stop(inner, sandbox) {
         inner.kill(&sandbox.shell);
+        freeze::end(inner, sandbox);
         return;
     }
     sandbox.shell.signal(Signal::TERM);
+    freeze::end(inner, sandbox);
     let (inner, sandbox) = (Arc::clone(inner), Arc::clone(sandbox));
     inner.clone().runtime.spawn(async move {
         if timeout(grace, sandbox.gone()).await.is_err() {
@@ -71,7 +75,10 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
             };
         }
     }
-    let oom_killed = shell.cgroup.usage().is_ok_and(|usage| usage.oom_kills > 0);
+    let memory = Memory {
+        oom_killed: shell.cgroup.usage().is_ok_and(|usage| usage.oom_kills > 0),
+        peak: shell.cgroup.peak_memory(),
+    };
     remove_cgroup(&inner, &shell).await;
     let sandbox = {
         let mut state = inner.lock();
@@ -84,7 +91,7 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
         sandbox
     };
     if let Some(sandbox) = sandbox {
-        farewell(&inner, &sandbox, status, oom_killed, last_output);
+        farewell(&inner, &sandbox, status, memory, last_output);
     }
     if shell.id.0.is_multiple_of(PRUNE_EVERY) {
         prune_logs(&inner).await;
@@ -105,7 +112,13 @@ async fn prune_logs(inner: &Arc<Inner>) {
 /// The shell died in the pool and was buried before the sandbox could have it.
 pub(super) fn without_shell(inner: &Inner, sandbox: &Arc<Sandbox>) {
     forget(&mut inner.lock().sandboxes, sandbox);
-    farewell(inner, sandbox, ExitStatus::Signal(libc::SIGKILL), false, String::new());
+    farewell(
+        inner,
+        sandbox,
+        ExitStatus::Signal(libc::SIGKILL),
+        Memory::default(),
+        String::new(),
+    );
 }
 
 fn forget(sandboxes: &mut std::collections::HashMap<manifests::ids::SandboxId, Slot>, sandbox: &Arc<Sandbox>) {
@@ -114,7 +127,14 @@ fn forget(sandboxes: &mut std::collections::HashMap<manifests::ids::SandboxId, S
     }
 }
 
-fn farewell(inner: &Inner, sandbox: &Sandbox, status: ExitStatus, oom_killed: bool, last_output: String) {
+/// What its cgroup said at the end.
+#[derive(Default)]
+struct Memory {
+    oom_killed: bool,
+    peak: Option<Bytes>,
+}
+
+fn farewell(inner: &Inner, sandbox: &Sandbox, status: ExitStatus, memory: Memory, last_output: String) {
     let (started, unhealthy) = {
         let mut progress = sandbox.progress();
         progress.ended = true;
@@ -122,10 +142,11 @@ fn farewell(inner: &Inner, sandbox: &Sandbox, status: ExitStatus, oom_killed: bo
     };
     let exit = Exit {
         status,
-        oom_killed,
+        oom_killed: memory.oom_killed,
         requested: sandbox.was_requested(),
         unhealthy,
         last_output,
+        peak_memory: memory.peak,
     };
     if started {
         // Nobody listening is fine.

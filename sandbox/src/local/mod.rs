@@ -12,12 +12,14 @@ mod capacity;
 mod config;
 mod dial;
 mod end;
+mod freeze;
 mod link;
 mod output;
 mod probe;
 mod proc;
 mod ready;
 mod shell;
+mod signals;
 mod start;
 mod state;
 mod supervise;
@@ -28,10 +30,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::ids::SandboxId;
+use manifests::units::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 
+pub use capacity::share_of_memory;
 pub use config::{LocalConfig, SetupError};
+pub use freeze::Freezing;
 use state::Inner;
 
 use crate::driver::{
@@ -93,6 +98,24 @@ impl Driver for LocalDriver {
         Box::pin(async move { result })
     }
 
+    fn freeze(&self, id: &SandboxId) -> BoxFuture<'_, Result<Bytes, DriverError>> {
+        let sandbox = self.inner.find_started(id);
+        Box::pin(async move { freeze::freeze(&self.inner, &sandbox?).await })
+    }
+
+    fn thaw(&self, id: &SandboxId) -> BoxFuture<'_, Result<(), DriverError>> {
+        // Now, not when the future is first polled: a request waits for it.
+        let result = self
+            .inner
+            .find_started(id)
+            .and_then(|sandbox| freeze::thaw(&self.inner, &sandbox));
+        Box::pin(async move { result })
+    }
+
+    fn freezer(&self) -> Option<&'static str> {
+        self.inner.freezing.map(Freezing::as_str)
+    }
+
     fn stats(&self, id: &SandboxId) -> BoxFuture<'_, Result<Stats, DriverError>> {
         let result = self.inner.find(id).and_then(|sandbox| sandbox.stats());
         Box::pin(async move { result })
@@ -125,7 +148,7 @@ impl Driver for LocalDriver {
     }
 
     fn capacity(&self) -> Capacity {
-        capacity::now()
+        capacity::now(&self.inner)
     }
 
     fn shutdown(&self, grace: Duration) -> BoxFuture<'_, ()> {

@@ -151,6 +151,12 @@ impl Shell {
         }
     }
 
+    /// Kills it, frozen or not.
+    pub(super) fn kill(&self) {
+        self.signal(Signal::KILL);
+        self.cgroup.thaw_for_kill();
+    }
+
     /// Waits until it has come to `wanted`, or further than it could.
     pub(super) async fn until(&self, wanted: impl Fn(&Stage) -> bool) -> Stage {
         let mut stage = self.stage.subscribe();

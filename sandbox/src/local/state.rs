@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use manifests::ids::{RevisionId, SandboxId};
-use rustix::process::Signal;
+use manifests::units::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
 
 use super::config::LocalConfig;
 use super::dial::Dialer;
+use super::freeze::{Freezing, Ice};
 use super::link::Link;
 use super::probe::Prober;
 use super::proc;
@@ -39,6 +40,12 @@ pub(super) struct Inner {
     /// Each sandbox has users of its own.
     pub own_users: bool,
     pub hierarchy: Hierarchy,
+    /// How sandboxes are frozen; `None` when they cannot be.
+    pub freezing: Option<Freezing>,
+    /// What all sandboxes together may use.
+    pub budget: Bytes,
+    /// One reclaim at a time.
+    pub reclaiming: Semaphore,
     /// The cgroup group of this data directory.
     pub group: String,
     pub warnings: Vec<String>,
@@ -112,6 +119,7 @@ pub(super) struct Sandbox {
     /// Sockets of its network namespace made ahead.
     pub spare: Mutex<Vec<OwnedFd>>,
     pub refilling: AtomicBool,
+    pub ice: Mutex<Ice>,
     gone: watch::Sender<Option<Exit>>,
 }
 
@@ -137,7 +145,8 @@ impl Inner {
             Isolation::UserNamespace => "namespaces, in a user namespace",
             Isolation::None => "no isolation",
         };
-        format!("{how}; {}", self.hierarchy.describe())
+        let frozen = self.freezing.map_or("nothing", Freezing::as_str);
+        format!("{how}; {}; frozen by {frozen}", self.hierarchy.describe())
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -154,6 +163,17 @@ impl Inner {
 
     pub(super) fn find(&self, id: &SandboxId) -> Result<Arc<Sandbox>, DriverError> {
         self.sandbox(id).ok_or_else(|| DriverError::NotFound(id.clone()))
+    }
+
+    /// One that `start` has returned.
+    pub(super) fn find_started(&self, id: &SandboxId) -> Result<Arc<Sandbox>, DriverError> {
+        let sandbox = self.find(id)?;
+        let started = sandbox.progress().started;
+        if started {
+            Ok(sandbox)
+        } else {
+            Err(DriverError::NotFound(id.clone()))
+        }
     }
 
     pub(super) fn started(&self) -> Vec<SandboxId> {
@@ -203,7 +223,7 @@ impl Inner {
     /// Ends a shell, whatever it has become.
     pub(super) fn kill(&self, shell: &Shell) {
         match (shell.held(), self.spawner()) {
-            (Some(_), _) => shell.signal(Signal::KILL),
+            (Some(_), _) => shell.kill(),
             // Not made yet: the spawner reads the request to make it first, then this one.
             (None, Some(link)) => drop(link.send(&Request::Kill { shell: shell.id }, &[])),
             // Its spawner is dead: the driver's thread ends it.
@@ -253,6 +273,7 @@ impl Sandbox {
             progress: Mutex::default(),
             spare: Mutex::default(),
             refilling: AtomicBool::new(false),
+            ice: Mutex::default(),
             gone: watch::Sender::new(None),
         }
     }
@@ -313,6 +334,8 @@ impl Sandbox {
             pids: usage.pids,
             limits: usage.limits,
             main_pid: u32::try_from(pid).ok(),
+            frozen: self.is_frozen(),
+            reclaimed: self.reclaimed(),
         };
         // Where no cgroup counts.
         if stats.memory.0 == 0 && stats.cpu.is_zero() {

@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 
+use super::capacity;
 use super::config::{LocalConfig, SetupError};
 use super::dial::{Dialer, Remote};
 use super::end::bury;
+use super::freeze::Freezing;
 use super::link::Link;
 use super::probe::Prober;
 use super::proc;
@@ -91,7 +93,7 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
     let mountpoint = data_dir.join("root");
     make(&mountpoint)?;
     let logs = LogDir::open(data_dir.join("logs"), config.logs).map_err(SetupError::io("open the log directory"))?;
-    let hierarchy = Hierarchy::detect();
+    let mut hierarchy = Hierarchy::detect();
     let group = group(&data_dir);
     match hierarchy.reap(&group, REAP) {
         Ok(left) if left.is_empty() => {}
@@ -112,10 +114,20 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
         Isolation::UserNamespace => Dialer::Remote(Remote::default()),
         Isolation::None => Dialer::Host,
     };
+    let freezing = Freezing::probe(config.freezing, &mut hierarchy, &group);
+    let budget = config.memory_budget.unwrap_or_else(capacity::default_budget);
+    match hierarchy.limit_group(&group, budget) {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!("the memory budget has no wall: no cgroup limits memory here"),
+        Err(error) => tracing::warn!(%error, "the memory budget has no wall"),
+    }
     let inner = Inner {
         isolation: link.abilities.isolation,
         own_users: link.abilities.own_users.is_ok(),
         warnings: warnings(&link.abilities, &hierarchy),
+        freezing,
+        budget,
+        reclaiming: Semaphore::new(1),
         config,
         data_dir,
         hierarchy,
@@ -288,7 +300,7 @@ async fn bury_all(inner: &Arc<Inner>) {
         .collect();
     let mut buried = Vec::new();
     for shell in shells {
-        shell.signal(Signal::KILL);
+        shell.kill();
         let inner = Arc::clone(inner);
         buried.push(inner.clone().runtime.spawn(async move {
             let status = dead(&shell).await;

@@ -254,11 +254,14 @@ impl Spawner {
         for kid in self.kids.values() {
             kid.kill();
         }
+        let hierarchy = Hierarchy::detect();
+        if let Some(group) = &self.cgroup_group {
+            hierarchy.thaw_group(group);
+        }
         for kid in self.kids.values() {
             kid.reap(true);
         }
         if let Some(group) = &self.cgroup_group {
-            let hierarchy = Hierarchy::detect();
             // Nobody is left to tell; the next start on this data directory tries again.
             let _ = hierarchy.reap(group, CLEANUP);
             hierarchy.remove_group(group);

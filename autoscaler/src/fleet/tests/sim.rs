@@ -88,6 +88,7 @@ impl Sim {
         let capacity = Box::new(move || Capacity {
             cores,
             free_memory: free,
+            ..Capacity::default()
         });
         let mut sim = Self {
             fleet: Fleet::new(catalogue, explain.clone(), 1, capacity),
@@ -210,6 +211,7 @@ impl Sim {
             requested: false,
             unhealthy: None,
             last_output: "boom".into(),
+            peak_memory: None,
         };
         for gateway in &mut self.gateways {
             for pool in gateway.pools.values_mut() {
@@ -348,6 +350,7 @@ impl Sim {
                     requested: false,
                     unhealthy: Some(why),
                     last_output: String::new(),
+                    peak_memory: None,
                 };
                 let revision = hosted.revision;
                 self.feed(Event::Exited { revision, id, exit });
