@@ -2,9 +2,12 @@
 //!
 //! `knarr-sandbox-testapp serve [--after MS] [--for MS CODE] [--say N] [--stubborn] [ID]`, `never`, `crash`, or
 //! `check`, which tries what a sandbox must not be able to do and serves what it found. `drive DIR N` is a driver of its
-//! own with N sandboxes, for tests that kill it.
+//! own with N sandboxes, for tests that kill it. `escape`, `fork-bomb`, `memory-bomb` and `disk-bomb` are attacks; what
+//! can be told of them is served.
 
 #![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
+
+mod escape;
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -27,6 +30,10 @@ fn main() {
         }
         Some("drive") => drive(&args[1], args[2].parse().unwrap()),
         Some("check") => answer_all(listen(), &findings()),
+        Some("escape") => answer_all(listen(), &escape::attempts()),
+        Some("fork-bomb") => answer_at(listen(), escape::fork_bomb),
+        Some("memory-bomb") => answer_at(listen(), || escape::memory_bomb()),
+        Some("disk-bomb") => answer_at(listen(), escape::disk_bomb),
         _ => exit(64),
     }
 }
@@ -75,6 +82,15 @@ fn listen() -> TcpListener {
         println!("port {port}: {error}");
         exit(98)
     })
+}
+
+/// Ready first, then the attack, whose outcome is the answer to everybody who waits for it.
+fn answer_at(listener: TcpListener, attack: impl FnOnce() -> String) {
+    let outcome = attack();
+    // A thread for each connection may be more than is left.
+    for stream in listener.incoming().flatten() {
+        answer(stream, &outcome);
+    }
 }
 
 fn answer_all(listener: TcpListener, text: &str) {
