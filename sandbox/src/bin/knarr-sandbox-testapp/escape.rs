@@ -1,5 +1,10 @@
 //! Attempts to get out of a sandbox, to get at its neighbours, or to take more than its share. Each must fail.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "a register holds every argument: 64-bit machines only"
+)]
+
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -9,6 +14,8 @@ use std::{env, ptr};
 
 /// What an attempt came to: what it reached, or why it did not.
 type Outcome = Result<String, String>;
+/// An attempt with its name.
+type Attempt = (&'static str, fn() -> Outcome);
 
 /// Every attempt that does not hurt by itself, one line each: `name: refused ...` or `name: REACHED ...`.
 pub(crate) fn attempts() -> String {
@@ -158,7 +165,7 @@ fn victim() -> usize {
         .unwrap_or(1 << 22)
 }
 
-const ATTEMPTS: [(&str, fn() -> Outcome); 14] = [
+const ATTEMPTS: [Attempt; 14] = [
     ("write a sysctl", || write("/proc/sys/kernel/core_pattern")),
     ("write sysrq-trigger", || write("/proc/sysrq-trigger")),
     ("change its own binary", || write("/proc/self/exe")),
