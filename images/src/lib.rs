@@ -4,6 +4,7 @@
 //! Image ─▶ resolve: registry, layout, archive, daemon ─▶ digest ─▶ blobs (verified) ─▶ layers (unpacked once) ─▶ Root
 //! ```
 
+pub mod docker;
 mod error;
 pub mod registry;
 

@@ -25,6 +25,7 @@ use manifests::reference::Reference;
 use manifests::workload::RegistryAuth;
 
 pub use self::blob::Blob;
+pub(crate) use self::problem::chain;
 pub use self::repository::{Manifest, Repository};
 use crate::ImageError;
 
