@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::keys::EXAMPLE;
 use super::{
-    AutoscalerConfig, ConfigError, Defaults, DomainConfig, Features, GcConfig, HttpProtocol, KPA, NetworkConfig,
+    AutoscalerConfig, ConfigError, Defaults, DeploymentConfig, DomainConfig, Features, GcConfig, HttpProtocol, KPA,
+    NetworkConfig,
 };
 use crate::knative::Settings;
 
@@ -19,21 +20,23 @@ pub struct ClusterConfig {
     pub domain: DomainConfig,
     /// `config-gc`.
     pub gc: GcConfig,
+    /// `config-deployment`.
+    pub deployment: DeploymentConfig,
 }
 
 /// ConfigMaps of Knative that Knarr reads.
-const READ: [&str; 6] = [
+const READ: [&str; 7] = [
     "config-autoscaler",
     "config-defaults",
     "config-features",
     "config-network",
     "config-domain",
     "config-gc",
+    "config-deployment",
 ];
 
 /// ConfigMaps of Knative whose settings mean nothing here: Knarr does not elect, log or observe by them.
-const WITHOUT_EFFECT: [&str; 7] = [
-    "config-deployment",
+const WITHOUT_EFFECT: [&str; 6] = [
     "config-observability",
     "config-tracing",
     "config-leader-election",
@@ -99,6 +102,7 @@ impl ClusterConfig {
             }
             "config-domain" => self.domain = DomainConfig::from_data(data)?,
             "config-gc" => self.gc = GcConfig::from_data(data)?,
+            "config-deployment" => self.deployment = DeploymentConfig::from_data(data)?,
             other => {
                 let settings = data.keys().map(String::as_str).filter(|key| *key != EXAMPLE);
                 let hint = format!("{other} has no effect here");

@@ -3,6 +3,7 @@
 mod autoscaler;
 mod cluster;
 pub(crate) mod defaults;
+mod deployment;
 mod domain;
 mod features;
 mod gc;
@@ -12,6 +13,7 @@ mod network;
 pub use autoscaler::{AutoscalerConfig, HPA, KPA, TARGET_MIN, WINDOW_MAX, WINDOW_MIN};
 pub use cluster::ClusterConfig;
 pub use defaults::Defaults;
+pub use deployment::DeploymentConfig;
 pub use domain::DomainConfig;
 pub use features::{Features, Flag, SecurePodDefaults};
 pub use gc::GcConfig;
