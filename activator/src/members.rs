@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifests::exchange::Endpoint;
+use manifests::exchange::{Draining, Endpoint};
 use manifests::ids::SandboxId;
 
 use crate::sandbox::Sandbox;
@@ -59,15 +59,20 @@ impl Members {
             .collect()
     }
 
-    /// What still runs on those that drain; forgets those with nothing left, once this has said so.
-    pub(crate) fn take_draining(&mut self) -> Vec<(SandboxId, u32)> {
-        let now: Vec<_> = self
-            .draining
-            .iter()
-            .map(|sandbox| (sandbox.id().clone(), sandbox.in_flight()))
-            .collect();
-        let mut left = now.iter().map(|&(_, in_flight)| in_flight);
-        self.draining.retain(|_| left.next() != Some(0));
+    /// What is left on those that drain; forgets those with nothing left, once this has said so.
+    pub(crate) fn take_draining(&mut self) -> Vec<Draining> {
+        let mut now = Vec::new();
+        self.draining.retain(|sandbox| {
+            // In this order: without a request no connection is opened any more.
+            let in_flight = sandbox.in_flight();
+            let connections = sandbox.open_connections();
+            now.push(Draining {
+                sandbox: sandbox.id().clone(),
+                in_flight,
+                connections,
+            });
+            in_flight > 0 || connections > 0
+        });
         now
     }
 

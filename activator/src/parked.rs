@@ -89,5 +89,6 @@ impl OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.sandbox.parking().closed();
+        self.sandbox.connection_closed();
     }
 }

@@ -36,6 +36,8 @@ pub struct Pool {
     active: AtomicBool,
     /// Scaling has heard of a request at a rung below full since the revision was last idle or the set last changed.
     low_rung_told: AtomicBool,
+    /// Scaling has heard of a request that was refused since the last periodic report.
+    refusal_told: AtomicBool,
     /// A wake-up has counted one request since the last periodic report, which must subtract it.
     counted_by_wake: AtomicBool,
     retired: AtomicBool,
@@ -68,6 +70,7 @@ impl Pool {
             shards: Shards::default(),
             active: AtomicBool::new(false),
             low_rung_told: AtomicBool::new(false),
+            refusal_told: AtomicBool::new(false),
             counted_by_wake: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             members: Mutex::default(),
@@ -169,6 +172,10 @@ impl Pool {
         bytes: usize,
         now: Timestamp,
     ) -> Result<Joined<Slot, Place>, Reject> {
+        if let Some(why) = self.state.load().refused() {
+            self.tell_refusal();
+            return Err(Reject::Refused { why });
+        }
         let (sender, answer) = oneshot::channel();
         let mut wake = false;
         let joined = self.gate.join(
@@ -178,6 +185,10 @@ impl Pool {
                     return Err(Reject::Retired);
                 }
                 let state = self.state.load();
+                // Looked at again under the lock: a set that came meanwhile has dismissed those before.
+                if let Some(why) = state.refused() {
+                    return Err(Reject::Refused { why });
+                }
                 if deadline <= now {
                     return Err(too_late(&state));
                 }

@@ -25,6 +25,12 @@ pub enum Reject {
         /// `EndpointSet::trouble`, in words for the client.
         why: Arc<str>,
     },
+    /// Nothing will run soon, as scaling has said.
+    #[error("{why}")]
+    Refused {
+        /// `EndpointSet::trouble`, in words for the client.
+        why: Arc<str>,
+    },
     /// The revision was deleted while it waited.
     #[error("revision was deleted")]
     Retired,
@@ -52,12 +58,13 @@ impl Reject {
             Self::QueueBytes => (S::SERVICE_UNAVAILABLE, "queue_bytes", Some(1)),
             Self::Deadline => (S::SERVICE_UNAVAILABLE, "queue_deadline", Some(1)),
             Self::Unavailable { .. } => (S::SERVICE_UNAVAILABLE, "unavailable", Some(10)),
+            Self::Refused { .. } => (S::SERVICE_UNAVAILABLE, "refused", Some(10)),
             Self::Retired => (S::SERVICE_UNAVAILABLE, "retired", Some(1)),
         };
         let body = match self {
             Self::QueueFull | Self::QueueBytes => Cow::Borrowed("pending request queue full"),
             Self::Deadline => Cow::Borrowed("context deadline exceeded"),
-            Self::Unavailable { .. } | Self::Retired => Cow::Owned(self.to_string()),
+            Self::Unavailable { .. } | Self::Refused { .. } | Self::Retired => Cow::Owned(self.to_string()),
         };
         Facts {
             status,

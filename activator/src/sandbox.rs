@@ -137,6 +137,16 @@ impl Sandbox {
         self.parking.open()
     }
 
+    /// The last connection to one that drains is closed: it may be frozen.
+    pub(crate) fn connection_closed(&self) {
+        if self.word.is_open() || self.in_flight() > 0 || self.open_connections() > 0 {
+            return;
+        }
+        if let Some(pool) = self.pool.upgrade() {
+            pool.drained(self);
+        }
+    }
+
     pub(crate) fn parking(&self) -> &Parking {
         &self.parking
     }

@@ -18,6 +18,7 @@ pub(crate) struct State {
     pub(crate) acked: Generation,
     pub(crate) rung: Rung,
     pub(crate) trouble: Option<Arc<str>>,
+    refuses: bool,
     policy: Policy,
     /// The set's sandboxes, sorted by name, without those that were ejected here.
     pub(crate) serving: Box<[Arc<Sandbox>]>,
@@ -38,6 +39,7 @@ impl State {
             acked: Generation::default(),
             rung: Rung::Zero,
             trouble: None,
+            refuses: false,
             policy,
             serving: Box::default(),
             next: Next::default(),
@@ -60,6 +62,7 @@ impl State {
             acked: self.acked,
             rung: self.rung,
             trouble: self.trouble.clone(),
+            refuses: self.refuses,
             policy: self.policy,
             serving,
             next: Next(AtomicUsize::new(self.next.0.load(Ordering::Relaxed))),
@@ -96,8 +99,14 @@ impl State {
             acked,
             rung,
             trouble,
+            refuses: set.refuses,
             ..self.with_serving(serving)
         }
+    }
+
+    /// Why requests are refused instead of waiting; `None` when they are not.
+    pub(crate) fn refused(&self) -> Option<Arc<str>> {
+        self.trouble.clone().filter(|_| self.refuses && self.serving.is_empty())
     }
 
     /// How many requests can run at once.

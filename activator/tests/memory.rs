@@ -42,6 +42,7 @@ fn an_idle_revision_costs_less_than_a_kibibyte() {
             rung: Rung::Zero,
             endpoints: Vec::new(),
             trouble: None,
+            refuses: false,
         });
     }
     assert_eq!(world.pools.len(), REVISIONS);

@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use activator::{Limits, Pool, Reject, Slot, Temperature};
-use manifests::exchange::{LoadKind, RevisionLoad, Rung};
-use manifests::ids::RevisionId;
+use manifests::exchange::{Draining, LoadKind, RevisionLoad, Rung};
+use manifests::ids::{RevisionId, SandboxId};
 use support::World;
 
 type WaitFuture = Pin<Box<dyn Future<Output = Result<Slot, Reject>> + Send>>;
@@ -175,11 +175,11 @@ async fn a_drain_is_said_when_it_begins_and_when_it_ends() {
     let loads = said(&mut world);
     assert_eq!(loads.len(), 1);
     assert_eq!((loads[0].kind, loads[0].acked), (LoadKind::Sandboxes, world.acked()));
-    assert_eq!(loads[0].draining, [(id.clone(), 2)]);
+    assert_eq!(loads[0].draining, [draining(&id, 2, 0)]);
     drop(one);
     assert_eq!(said(&mut world), []);
     drop(two);
-    assert_eq!(said(&mut world)[0].draining, [(id.clone(), 0)]);
+    assert_eq!(said(&mut world)[0].draining, [draining(&id, 0, 0)]);
 
     // In the set again while it still runs something: the same word, so its limit holds.
     world.serve("a", &["s1"]);
@@ -191,6 +191,90 @@ async fn a_drain_is_said_when_it_begins_and_when_it_ends() {
     drop(one);
     assert_eq!(pool.try_slot().unwrap().sandbox().in_flight(), 2);
     drop(two);
+}
+
+fn draining(sandbox: &SandboxId, in_flight: u32, connections: u32) -> Draining {
+    Draining {
+        sandbox: sandbox.clone(),
+        in_flight,
+        connections,
+    }
+}
+
+/// A frozen app's pooled connections would be lost requests: their end is part of what is acknowledged.
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_over_when_its_connections_are_closed_too() {
+    for limit in [0, 2] {
+        let mut world = World::new(1, Limits::default());
+        let pool = world.deploy("a", limit);
+        world.serve("a", &["s"]);
+        let slot = pool.try_slot().unwrap();
+        let sandbox = Arc::clone(slot.sandbox());
+        let id = sandbox.id().clone();
+        let (one, two) = (sandbox.open().await, sandbox.open().await);
+        said(&mut world);
+        world.serve("a", &[]);
+        assert_eq!(said(&mut world)[0].draining, [draining(&id, 1, 2)]);
+        drop(one);
+        assert_eq!(said(&mut world), [], "something is left");
+        drop(slot);
+        assert_eq!(said(&mut world)[0].draining, [draining(&id, 0, 1)]);
+        // The periodic report says it until it is over.
+        world.pass(Duration::from_secs(1));
+        world.pools.publish(world.now());
+        assert_eq!(said(&mut world)[0].draining, [draining(&id, 0, 1)]);
+        drop(two);
+        assert_eq!(said(&mut world)[0].draining, [draining(&id, 0, 0)]);
+        world.pass(Duration::from_secs(1));
+        world.pools.publish(world.now());
+        assert!(said(&mut world).iter().all(|load| load.draining.is_empty()));
+        // Served again under its name, it is another object: nothing of the past is open.
+        world.serve("a", &["s"]);
+        let again = pool.try_slot().unwrap();
+        assert!(!Arc::ptr_eq(again.sandbox(), &sandbox));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_refused_while_nothing_will_run_and_still_wake() {
+    let mut world = World::new(1, Limits::default());
+    let pool = world.deploy("a", 1);
+    let deadline = world.now().plus(Duration::from_secs(60));
+    let refusal = Reject::Refused {
+        why: "no memory".into(),
+    };
+    let _waits = pool.enter(0, world.now());
+    let waiting = tokio::spawn({
+        let pool = Arc::clone(&pool);
+        async move { pool.wait(deadline, 10).await.map(drop) }
+    });
+    tokio::task::yield_now().await;
+    let mut set = world.set("a", Rung::Zero, &[]);
+    (set.trouble, set.refuses) = (Some("no memory".into()), true);
+    assert!(world.pools.apply(&set));
+    assert_eq!(waiting.await.unwrap(), Err(refusal.clone()), "who waits is answered");
+    assert_eq!(pool.queued_bytes(), 0);
+    said(&mut world);
+    for wakes in [1, 0, 0] {
+        let _entered = pool.enter(0, world.now());
+        assert_eq!(pool.wait(deadline, 10).await.map(drop), Err(refusal.clone()));
+        let said = said(&mut world);
+        assert_eq!(said.len(), wakes);
+        assert!(
+            said.iter()
+                .all(|load| load.kind == LoadKind::Wake && load.in_flight > 0)
+        );
+    }
+    assert_eq!(refusal.facts().retry_after, Some(Duration::from_secs(10)));
+    // The next second wakes once more; what runs serves, whatever was said before.
+    world.pass(Duration::from_secs(1));
+    world.pools.publish(world.now());
+    said(&mut world);
+    let _entered = pool.enter(0, world.now());
+    assert_eq!(pool.wait(deadline, 10).await.map(drop), Err(refusal));
+    assert_eq!(said(&mut world).len(), 1);
+    world.serve("a", &["s"]);
+    assert!(pool.wait(deadline, 10).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

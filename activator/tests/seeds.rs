@@ -322,7 +322,11 @@ impl Life {
             .find(|load| load.kind == LoadKind::Periodic);
         let Some(load) = periodic else { return };
         let at = self.at();
-        let said: BTreeMap<String, u32> = load.draining.iter().map(|(id, left)| (id.to_string(), *left)).collect();
+        let said: BTreeMap<String, u32> = load
+            .draining
+            .iter()
+            .map(|left| (left.sandbox.to_string(), left.in_flight))
+            .collect();
         for name in std::mem::take(&mut self.draining) {
             let real = self
                 .running

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use manifests::exchange::{LoadKind, LoadReport, RevisionLoad};
+use manifests::exchange::{Draining, LoadKind, LoadReport, RevisionLoad};
 use manifests::ids::{GatewayId, Generation, SandboxId};
 use manifests::revision::{Metric, Scaling};
 use manifests::units::Timestamp;
@@ -144,7 +144,7 @@ struct Load {
     in_flight: u32,
     waiting: u32,
     acked: Generation,
-    draining: Vec<(SandboxId, u32)>,
+    draining: Vec<Draining>,
 }
 
 impl Loads {
@@ -196,6 +196,31 @@ impl Loads {
         dropped: Timestamp,
         now: Timestamp,
     ) -> bool {
+        self.rid_of(gateways, sandbox, set, dropped, now, |left| left.in_flight == 0)
+    }
+
+    /// Whether no gateway has even a connection to `sandbox` open any more, by the same signs. It may be frozen then.
+    pub fn disconnected(
+        &self,
+        gateways: &Gateways,
+        sandbox: &SandboxId,
+        set: Generation,
+        dropped: Timestamp,
+        now: Timestamp,
+    ) -> bool {
+        let nothing = |left: &Draining| left.in_flight == 0 && left.connections == 0;
+        self.rid_of(gateways, sandbox, set, dropped, now, nothing)
+    }
+
+    fn rid_of(
+        &self,
+        gateways: &Gateways,
+        sandbox: &SandboxId,
+        set: Generation,
+        dropped: Timestamp,
+        now: Timestamp,
+        nothing: impl Fn(&Draining) -> bool,
+    ) -> bool {
         gateways.live(now).all(|(id, gateway)| {
             let load = self.0.iter().find(|load| load.gateway == *id);
             let absent = |since: Timestamp| {
@@ -203,15 +228,17 @@ impl Loads {
                     seen >= since && load.is_none_or(|load| generation > load.generation)
                 })
             };
-            let idle = load.is_some_and(|load| {
-                load.acked >= set
-                    && load
-                        .draining
-                        .iter()
-                        .all(|(id, in_flight)| id != sandbox || *in_flight == 0)
+            let acked = load.filter(|load| load.acked >= set);
+            let rid = acked.is_some_and(|load| {
+                load.draining
+                    .iter()
+                    .all(|left| left.sandbox != *sandbox || nothing(left))
             });
-            let acked = load.is_some_and(|load| load.acked >= set);
-            idle || absent(if acked { dropped } else { dropped.plus(ACK_GRACE) })
+            rid || absent(if acked.is_some() {
+                dropped
+            } else {
+                dropped.plus(ACK_GRACE)
+            })
         })
     }
 

@@ -197,6 +197,7 @@ impl Scaler {
             rung: Rung::Zero,
             endpoints: Vec::new(),
             trouble: None,
+            refuses: false,
         };
         let mut new = Self {
             removed: false,

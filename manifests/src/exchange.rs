@@ -83,11 +83,23 @@ pub struct RevisionLoad {
     pub waiting: u32,
     /// The newest [`EndpointSet`] this gateway has in place.
     pub acked: Generation,
-    /// Requests still running on sandboxes that the acknowledged set no longer has: (sandbox, in flight). A sandbox
-    /// may stop only when every gateway has acknowledged its removal and reports it no more, or with 0.
-    pub draining: Vec<(SandboxId, u32)>,
+    /// What is left on sandboxes that the acknowledged set no longer has. One may stop only when every gateway has
+    /// acknowledged its removal and reports it no more, or with no request; it may be frozen only when no connection is
+    /// open either.
+    pub draining: Vec<Draining>,
     /// Sandboxes this gateway has given up on (refused connections, or a request that never ended): replace them.
     pub ejected: Vec<SandboxId>,
+}
+
+/// What one gateway still has on a sandbox that the endpoint set has dropped.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Draining {
+    /// Which sandbox.
+    pub sandbox: SandboxId,
+    /// Requests and upgraded connections that run on it.
+    pub in_flight: u32,
+    /// Connections to it that are open, idle ones included; with nothing in flight it only falls.
+    pub connections: u32,
 }
 
 /// Why a [`RevisionLoad`] is sent.
@@ -98,7 +110,7 @@ pub enum LoadKind {
     /// A request waits and nothing is there to serve it, more wait than the last wake-up said (doubled since), or the
     /// first request came in at a rung below full. Looked at before the next tick; may only raise the desired count.
     Wake,
-    /// A drained sandbox reached 0, or a sandbox was ejected: carries `draining` and `ejected` only.
+    /// A drained sandbox has reached 0 requests or 0 connections, or a sandbox was ejected: carries `draining` and `ejected` only.
     Sandboxes,
 }
 
@@ -116,6 +128,9 @@ pub struct EndpointSet {
     pub endpoints: Vec<Endpoint>,
     /// Said to clients while nothing can run: why (`Unschedulable`, a start that fails, ...). `None` when all is well.
     pub trouble: Option<Arc<str>>,
+    /// Nothing will run soon: requests are refused with `trouble` instead of waiting. The first one since the last report
+    /// still wakes scaling.
+    pub refuses: bool,
 }
 
 /// One ready sandbox.

@@ -51,6 +51,7 @@ impl Pool {
         let dropped = members.replace(&set.endpoints, make);
         let after = before.with_set(set, members.serving());
         let deserted = after.serving.is_empty() && !before.serving.is_empty();
+        let refused = after.refused();
         self.state.store(Arc::new(after));
         self.low_rung_told.store(false, Ordering::Relaxed);
         drop(members);
@@ -62,7 +63,10 @@ impl Pool {
         if self.gate.freed() {
             self.serve_waiting();
         }
-        self.raise_if(deserted);
+        match refused {
+            Some(why) => self.dismiss(&Reject::Refused { why }),
+            None => self.raise_if(deserted),
+        }
         true
     }
 
@@ -80,7 +84,7 @@ impl Pool {
         self.raise_if(deserted);
     }
 
-    /// A sandbox that drains has finished its last request.
+    /// A sandbox that drains has finished its last request, or its last connection is closed.
     pub(crate) fn drained(&self, sandbox: &Sandbox) {
         sandbox.parking().close();
         self.tell_sandboxes();
@@ -89,13 +93,18 @@ impl Pool {
     /// The revision is gone: nobody waits for it any more. What runs goes on.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
-        let waiters = self.gate.with(|line| {
-            line.retired = true;
-            std::iter::from_fn(|| line.queue.pop()).collect::<Vec<_>>()
-        });
+        self.gate.with(|line| line.retired = true);
+        self.dismiss(&Reject::Retired);
+    }
+
+    /// Answers all who wait.
+    fn dismiss(&self, reject: &Reject) {
+        let waiters = self
+            .gate
+            .with(|line| std::iter::from_fn(|| line.queue.pop()).collect::<Vec<_>>());
         for (waiter, bytes) in waiters {
             self.shared.unreserve(bytes);
-            let _ = waiter.send(Err(Reject::Retired));
+            let _ = waiter.send(Err(reject.clone()));
         }
     }
 
@@ -122,6 +131,7 @@ impl Pool {
         let mut load = self.load(LoadKind::Periodic);
         (load.concurrency, load.rps) = (taken.concurrency, taken.rps);
         self.gate.with(|line| line.alarm.reported(line.waiting()));
+        self.refusal_told.store(false, Ordering::Relaxed);
         let busy = taken.busy || load.waiting > 0 || !load.draining.is_empty() || !load.ejected.is_empty();
         if !busy {
             self.low_rung_told.store(false, Ordering::Relaxed);
@@ -152,6 +162,13 @@ impl Pool {
     /// The first request at a rung below full: scaling hears at once (a set that changes the rung comes back).
     pub(super) fn tell_low_rung(&self, slot: &Slot) {
         if slot.rung() < Rung::Full && !self.low_rung_told.swap(true, Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// A request was refused because nothing will run soon: the first since the last report has scaling look again.
+    pub(super) fn tell_refusal(&self) {
+        if !self.refusal_told.swap(true, Ordering::Relaxed) {
             self.wake();
         }
     }

@@ -93,6 +93,7 @@ impl World {
                 })
                 .collect(),
             trouble: None,
+            refuses: false,
         }
     }
 

@@ -23,8 +23,16 @@ fn load(kind: LoadKind, in_flight: u32, waiting: u32, acked: u64, draining: &[(&
         in_flight,
         waiting,
         acked: generation(acked),
-        draining: draining.iter().map(|(id, n)| (SandboxId::new(*id), *n)).collect(),
+        draining: draining.iter().map(|(id, n)| left(id, *n, *n)).collect(),
         ejected: Vec::new(),
+    }
+}
+
+fn left(sandbox: &str, in_flight: u32, connections: u32) -> Draining {
+    Draining {
+        sandbox: SandboxId::new(sandbox),
+        in_flight,
+        connections,
     }
 }
 
@@ -67,6 +75,11 @@ impl Side {
     fn released(&self, seconds: u64) -> bool {
         self.loads
             .released(&self.gateways, &SandboxId::new("x"), generation(5), at(0), at(seconds))
+    }
+
+    fn disconnected(&self, seconds: u64) -> bool {
+        self.loads
+            .disconnected(&self.gateways, &SandboxId::new("x"), generation(5), at(0), at(seconds))
     }
 }
 
@@ -161,6 +174,24 @@ fn a_sandbox_is_free_when_every_gateway_acknowledged_and_reports_zero() {
     assert!(!side.released(1), "a has one in flight");
     side.report("a", 2, Some(load(LoadKind::Periodic, 2, 0, 6, &[])));
     assert!(side.released(2));
+}
+
+#[test]
+fn a_sandbox_is_disconnected_when_no_gateway_has_a_connection_either() {
+    let mut side = Side::default();
+    let report = |acked, connections| {
+        let mut load = load(LoadKind::Sandboxes, 0, 0, acked, &[]);
+        load.draining = vec![left("x", 0, connections)];
+        Some(load)
+    };
+    side.report("a", 0, report(4, 0));
+    assert!(!side.released(0) && !side.disconnected(0), "not acknowledged");
+    side.report("a", 0, report(5, 2));
+    assert!(side.released(0) && !side.disconnected(0), "idle connections are open");
+    side.report("b", 0, report(5, 0));
+    assert!(!side.disconnected(0), "those of a");
+    side.report("a", 1, report(5, 0));
+    assert!(side.disconnected(1));
 }
 
 #[test]

@@ -95,7 +95,14 @@ impl Bench {
             in_flight,
             waiting,
             acked: self.last.as_ref().map(|set| set.generation).unwrap_or_default(),
-            draining: draining.to_vec(),
+            draining: draining
+                .iter()
+                .map(|(sandbox, in_flight)| manifests::exchange::Draining {
+                    sandbox: sandbox.clone(),
+                    in_flight: *in_flight,
+                    connections: *in_flight,
+                })
+                .collect(),
             ejected: Vec::new(),
         };
         let generation = Generation {

@@ -65,6 +65,7 @@ impl Scaler {
             rung,
             endpoints,
             trouble,
+            refuses: false,
         };
         cx.outputs.push_back(Output::Endpoints(self.published.clone()));
     }

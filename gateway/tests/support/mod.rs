@@ -142,6 +142,7 @@ impl World {
             rung,
             endpoints,
             trouble: None,
+            refuses: false,
         };
         assert!(self.pools.apply(&set));
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use manifests::exchange::{EndpointSet, LoadKind, RevisionLoad, RevisionStatus, Rung};
+use manifests::exchange::{Draining, EndpointSet, LoadKind, RevisionLoad, RevisionStatus, Rung};
 use manifests::ids::GatewayId;
 use manifests::units::{Bytes, Concurrency, Rps};
 use sandbox::driver::{Capacity, Limits, Phases};
@@ -592,7 +592,11 @@ impl Pool {
             .running
             .iter()
             .filter(|(id, _)| !serving.contains(*id))
-            .map(|(i, n)| (i.clone(), *n))
+            .map(|(sandbox, n)| Draining {
+                sandbox: sandbox.clone(),
+                in_flight: *n,
+                connections: *n,
+            })
             .collect();
         self.running.retain(|id, n| *n > 0 || serving.contains(id));
         RevisionLoad {
