@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 
+use crate::exec::{Exec, ExecError, ExecSpec};
+
 /// A boxed future: the trait is used as `Arc<dyn Driver>`, and every call does far more work than one allocation.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -36,6 +38,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// - `freeze` and `thaw` are idempotent; the later call of the two wins. A frozen sandbox uses no CPU, keeps its memory and
 ///   its connections, answers nothing, and stays in `list`; its kernel goes on accepting connections. `stop` works on it as
 ///   on any other: the app hears the signal. Killed from outside or out of memory, it ends like any other.
+/// - `exec` runs a command in a sandbox under the same lockdown as its app; it ends with the sandbox at the latest, and
+///   with the [`Exec`] that holds it.
 /// - No method waits for another sandbox's start; `dial` in particular never does.
 pub trait Driver: Send + Sync + 'static {
     /// Starts an instance and waits until it is ready or `spec.deadline` has passed.
@@ -63,6 +67,10 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Opens a connection to the app's port inside the sandbox. Fails at once when the sandbox is gone.
     fn dial(&self, id: &SandboxId) -> BoxFuture<'_, std::io::Result<TcpStream>>;
+
+    /// Runs a command inside a running sandbox, as its app runs: same namespaces, root, user, rights, limits, variables.
+    /// Resolves when its program runs. Dropping the future, or the [`Exec`], kills it.
+    fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, ExecError>>;
 
     /// What happens to sandboxes from now on. A receiver that lags gets `Lagged` and must look again with [`Self::list`].
     fn events(&self) -> broadcast::Receiver<Event>;

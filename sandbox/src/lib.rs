@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod conformance;
 pub mod driver;
+pub mod exec;
 pub mod fake;
 mod local;
 pub mod logs;

@@ -62,7 +62,7 @@ pub(crate) fn base(mountpoint: &Path) -> Vec<FsStep> {
     }
     steps.link("/run", "/var/run");
     steps.link("/tmp", "/var/tmp");
-    for device in ["null", "zero", "full", "random", "urandom"] {
+    for device in ["null", "zero", "full", "random", "urandom", "tty"] {
         let path = PathBuf::from("/dev").join(device);
         steps.file(&path, "");
         steps.bind(&path, &path, Access::Device);
@@ -72,6 +72,9 @@ pub(crate) fn base(mountpoint: &Path) -> Vec<FsStep> {
     steps.link("/proc/self/fd/1", "/dev/stdout");
     steps.link("/proc/self/fd/2", "/dev/stderr");
     steps.mount("tmpfs", "/dev/shm", "mode=1777,size=64m");
+    // Terminals of the sandbox's own.
+    steps.mount("devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620");
+    steps.link("pts/ptmx", "/dev/ptmx");
     steps.mount("proc", "/proc", "");
     for masked in MASKED.map(Path::new).into_iter().filter(|p| p.exists()) {
         if masked.is_dir() {

@@ -15,6 +15,7 @@ use manifests::ids::SandboxId;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sandbox::driver::{Driver, Event, ExitStatus};
+use sandbox::exec::ExecSpec;
 use sandbox::test_support::HostSnapshot;
 use sandbox::{LocalDriver, SetupError};
 use support::{TESTAPP, get, kill, serve, spawners};
@@ -38,6 +39,7 @@ async fn the_host_is_as_before_whoever_dies() {
     );
     an_app_is_killed(&driver).await;
     the_spawner_is_killed(&driver).await;
+    no_command_is_left(&driver).await;
     random_cycles(&driver, 500).await;
     driver.shutdown(Duration::from_secs(1)).await;
     drop(driver);
@@ -49,6 +51,33 @@ async fn the_host_is_as_before_whoever_dies() {
     before.assert_same_within(BOUND);
     knarr_and_its_spawner_are_killed_at_once(dir.path()).await;
     before.assert_same_within(BOUND);
+}
+
+/// The spawner dies, the sandbox is stopped, the app is killed: while commands run, which have started others.
+async fn no_command_is_left(driver: &Arc<LocalDriver>) {
+    let app = SandboxId::new("commanded");
+    for how in 0..3 {
+        let mut events = driver.events();
+        driver.start(serve(app.as_str())).await.unwrap();
+        let mut running = Vec::new();
+        for _ in 0..3 {
+            let command = ExecSpec::new(["sh", "-c", "sleep 86397 & sleep 86396"]);
+            running.push(driver.exec(&app, command).await.unwrap());
+        }
+        match how {
+            0 => kill(spawners(std::process::id())[0]),
+            1 => drop(driver.stop(&app, Duration::ZERO).await.unwrap()),
+            _ => {
+                let pid = driver.stats(&app).await.unwrap().main_pid.unwrap();
+                kill(i32::try_from(pid).unwrap());
+            }
+        }
+        for exec in running {
+            let status = timeout(BOUND, exec.process.wait()).await.expect("its end is told");
+            assert_eq!(status, ExitStatus::Signal(9));
+        }
+        assert_eq!(exited(&mut events).await.0, app);
+    }
 }
 
 /// In a process of its own time: a lock that is waited for.

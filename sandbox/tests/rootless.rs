@@ -20,7 +20,7 @@ use sandbox::conformance;
 use sandbox::driver::Driver;
 use sandbox::{LocalConfig, LocalDriver};
 use support::contract::fixture;
-use support::shut_in::{assert_shut_in, findings};
+use support::shut_in::{assert_commands_are_hidden, assert_shut_in, findings};
 use support::{TESTAPP, spec, workload};
 
 const NOBODY: u32 = 65_534;
@@ -91,6 +91,7 @@ fn an_ordinary_users_sandbox_reaches_nothing_either() {
         let found = findings(&*driver, &app(), dir.path(), host.local_addr().unwrap().port()).await;
         assert_shut_in(&found, &app());
         assert!(found["Uid"].starts_with("65532"), "{}", found["Uid"]);
+        assert_commands_are_hidden(&*driver).await;
         driver.shutdown(Duration::from_secs(5)).await;
     });
 }

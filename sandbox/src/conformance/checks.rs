@@ -41,6 +41,12 @@ pub(super) const ALL: &[(&str, Check)] = &[
         Box::pin(super::frozen::ends(b))
     }),
     ("stats are plausible", |b| Box::pin(stats(b))),
+    ("commands run inside, with their streams and codes", |b| {
+        Box::pin(super::commands::commands(b))
+    }),
+    ("commands end with who holds them and with the sandbox", |b| {
+        Box::pin(super::commands::ends(b))
+    }),
     ("output is kept, also after the end", |b| Box::pin(logs(b))),
     ("a receiver that lags is told so, and can look again", |b| {
         Box::pin(lag(b))

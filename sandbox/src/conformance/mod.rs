@@ -5,6 +5,7 @@
 
 mod checks;
 mod churn;
+mod commands;
 mod frozen;
 mod random;
 
@@ -29,6 +30,8 @@ pub struct Fixture {
     pub driver: Arc<dyn Driver>,
     /// What to run for each app. The id of the sandbox is added as the last argument, so that [`Self::kill`] can find it.
     pub workload: Box<dyn Fn(App) -> Workload + Send + Sync>,
+    /// What to run for each command.
+    pub command: Box<dyn Fn(Command) -> Vec<String> + Send + Sync>,
     /// Kills the app of a sandbox with SIGKILL, behind the driver's back.
     pub kill: Box<dyn Fn(&SandboxId) + Send + Sync>,
     /// What is left on the host of sandboxes that are gone, in words; empty when nothing is.
@@ -59,6 +62,17 @@ pub enum App {
     Chatty,
     /// Serves for about 300 ms, then exits with code 7.
     Mayfly,
+    /// A program that does not exist.
+    Missing,
+}
+
+/// The commands the checks run in sandboxes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Copies its input to its output, then says `done` on standard error and exits with code 3.
+    Copy,
+    /// Says `here` and its `HOSTNAME` in one line, then runs for ever.
+    Forever,
     /// A program that does not exist.
     Missing,
 }

@@ -17,6 +17,7 @@
 //! driver.set_default(Behaviour { starts: starts.into(), ..Behaviour::default() });
 //! ```
 
+mod command;
 mod life;
 mod plan;
 mod serve;
@@ -36,6 +37,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
+pub use command::{Commands, Streams};
 pub use plan::{Behaviour, Call, Start, Starts, What};
 pub use serve::{Handler, Serve};
 
@@ -43,6 +45,7 @@ use crate::driver::{
     BoxFuture, Capacity, Driver, DriverError, Event, Exit, ExitStatus, Limits, Reclaimed, SandboxSpec, StartError,
     Started, Stats,
 };
+use crate::exec::{Exec, ExecError, ExecSpec};
 use life::wait_for_end;
 use serve::Server;
 
@@ -333,6 +336,11 @@ impl Driver for FakeDriver {
                 )),
             }
         })
+    }
+
+    fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, ExecError>> {
+        let begun = self.begin_command(id, command);
+        Box::pin(async move { begun })
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

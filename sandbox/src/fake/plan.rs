@@ -7,7 +7,7 @@ use std::time::Duration;
 use manifests::ids::{RevisionId, SandboxId};
 use manifests::units::Bytes;
 
-use super::Serve;
+use super::{Commands, Serve};
 use crate::driver::{ExitStatus, Limits};
 
 /// How the instances of a revision act.
@@ -25,6 +25,8 @@ pub struct Behaviour {
     pub unhealthy_after: Option<Duration>,
     /// Who answers a connection.
     pub serve: Serve,
+    /// What commands inside it do.
+    pub commands: Commands,
     /// What it has said: the content of its log and of `Exit::last_output`, by line.
     pub output: Vec<String>,
     /// What `stats` says it uses.
@@ -47,6 +49,7 @@ impl Default for Behaviour {
             unready_after: None,
             unhealthy_after: None,
             serve: Serve::Nothing,
+            commands: Commands::default(),
             output: Vec::new(),
             memory: Bytes(16 << 20),
             freezes_after: Some(Duration::ZERO),
@@ -181,4 +184,9 @@ pub enum What {
     Freeze,
     /// `thaw`.
     Thaw,
+    /// `exec`.
+    Exec {
+        /// Of this command.
+        command: Vec<String>,
+    },
 }

@@ -229,12 +229,30 @@ async fn say_name(id: SandboxId, mut stream: TcpStream) {
     }
 }
 
+fn obey(id: SandboxId, command: &[String], mut streams: Streams) -> Option<BoxFuture<'static, ExitStatus>> {
+    match command[0].as_str() {
+        "Copy" => Some(Box::pin(async move {
+            tokio::io::copy(&mut streams.stdin, &mut streams.stdout).await.unwrap();
+            streams.stderr.write_all(b"done\n").await.unwrap();
+            ExitStatus::Code(3)
+        })),
+        "Forever" => Some(Box::pin(async move {
+            let line = format!("here {id}\n");
+            streams.stdout.write_all(line.as_bytes()).await.unwrap();
+            let _streams = streams;
+            std::future::pending().await
+        })),
+        _ => None,
+    }
+}
+
 fn fixture() -> Fixture {
     const CAPACITY: usize = 16;
     let driver = FakeDriver::with_event_capacity(CAPACITY);
     let base = Behaviour {
         starts: Start::ready_after(Duration::from_millis(3)).into(),
         serve: Serve::Handler(Arc::new(|id, stream| Box::pin(say_name(id, stream)))),
+        commands: Commands::by(|id, spec, streams| obey(id.clone(), &spec.command, streams)),
         cpu: 0.1,
         ..Behaviour::default()
     };
@@ -303,6 +321,7 @@ fn fixture() -> Fixture {
     Fixture {
         driver: Arc::new(driver),
         workload: Box::new(|_| crate::testing::workload()),
+        command: Box::new(|command| vec![format!("{command:?}")]),
         kill: Box::new(move |id| _ = killer.kill(id, ExitStatus::Signal(9))),
         leftovers: Box::new(move || holder.state().sandboxes.keys().map(ToString::to_string).collect()),
         event_capacity: Some(CAPACITY),

@@ -9,6 +9,7 @@
 //! so the end of a sandbox does not depend on any caller's future or runtime. `start` and `stop` run in their callers.
 
 mod capacity;
+mod command;
 mod config;
 mod dial;
 mod end;
@@ -42,6 +43,7 @@ use state::Inner;
 use crate::driver::{
     BoxFuture, Capacity, Driver, DriverError, Event, Exit, Limits, SandboxSpec, StartError, Started, Stats,
 };
+use crate::exec::{Exec, ExecError, ExecSpec};
 
 /// Runs sandboxes on this machine.
 pub struct LocalDriver {
@@ -125,6 +127,11 @@ impl Driver for LocalDriver {
         let sandbox = self.inner.sandbox(id);
         let missing = std::io::Error::new(std::io::ErrorKind::NotFound, format!("no sandbox {id}"));
         Box::pin(async move { dial::dial(&self.inner, sandbox.ok_or(missing)?).await })
+    }
+
+    fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, ExecError>> {
+        let sandbox = self.inner.find(id);
+        Box::pin(async move { command::run(&self.inner, &sandbox?, command).await })
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -19,6 +19,7 @@ use super::ready;
 use super::shell::{Failure, Shell, Stage};
 use super::state::{Inner, Sandbox, Slot};
 use crate::driver::{DriverError, Exit, Phases, SandboxSpec, StartError, Started};
+use crate::exec::ExecSpec;
 use crate::program::{self, Program};
 use crate::rootfs;
 use crate::spawner::protocol::{Isolation, Plan, Request, Step};
@@ -157,7 +158,7 @@ impl<'a> Running<'a> {
             _ => spec.workload.port,
         };
         let shell = take_shell(inner, spec)?;
-        let sandbox = Arc::new(Sandbox::new(spec.id.clone(), spec.revision.clone(), shell, port));
+        let sandbox = Arc::new(Sandbox::new(spec.clone(), shell, port));
         reservation.fill(&sandbox);
         let running = Self {
             inner,
@@ -356,23 +357,55 @@ fn exhausted(what: &str, error: io::Error) -> StartError {
 }
 
 fn plan(inner: &Inner, spec: &SandboxSpec, app: &App, sandbox: &Sandbox) -> Plan {
-    let workload = &spec.workload;
-    let uid = inner.uid(sandbox.shell.id);
     let memory = spec.limits.memory.map(|m| m.0);
-    let unlimited = inner.hierarchy.missing().iter().any(|m| m.starts_with("memory"));
+    let common = common_plan(inner, sandbox);
     Plan {
-        root: rootfs::of_app(&app.program, spec.id.as_str(), uid, memory),
+        root: rootfs::of_app(&app.program, spec.id.as_str(), common.uid, memory),
         program: app.program.path.as_os_str().as_encoded_bytes().to_vec(),
         argv: app.argv.clone(),
-        env: environment(spec, sandbox.port)
-            .into_iter()
-            .map(|(k, v)| format!("{k}={v}").into_bytes())
-            .collect(),
-        cwd: workload.serving.working_dir.clone().unwrap_or_else(|| "/".into()),
-        hostname: spec.id.as_str().to_owned(),
-        uid,
-        data_limit: memory.filter(|_| unlimited),
+        env: variables(environment(spec, sandbox.port)),
+        ..common
     }
+}
+
+/// What the app and commands in its sandbox have in common: everything but what they run.
+fn common_plan(inner: &Inner, sandbox: &Sandbox) -> Plan {
+    let spec = &sandbox.spec;
+    let unlimited = inner.hierarchy.missing().iter().any(|m| m.starts_with("memory"));
+    Plan {
+        root: Vec::new(),
+        program: Vec::new(),
+        argv: Vec::new(),
+        env: Vec::new(),
+        cwd: spec.workload.serving.working_dir.clone().unwrap_or_else(|| "/".into()),
+        hostname: spec.id.as_str().to_owned(),
+        uid: inner.uid(sandbox.shell.id),
+        data_limit: spec.limits.memory.map(|m| m.0).filter(|_| unlimited),
+    }
+}
+
+/// The plan of a command in a running sandbox, and the places where its program may be.
+pub(super) fn command_plan(inner: &Inner, sandbox: &Sandbox, command: &ExecSpec) -> (Plan, Vec<Vec<u8>>) {
+    let mut env = environment(&sandbox.spec, sandbox.port);
+    env.extend(command.env.iter().cloned());
+    let program = command.command.first().map_or("", String::as_str);
+    let programs = if program.contains('/') {
+        vec![program.as_bytes().to_vec()]
+    } else {
+        let path = env.get("PATH").map_or(PATH, String::as_str);
+        let dirs = path.split(':').map(|dir| if dir.is_empty() { "." } else { dir });
+        dirs.map(|dir| format!("{dir}/{program}").into_bytes()).collect()
+    };
+    let plan = Plan {
+        argv: command.command.iter().map(|a| a.clone().into_bytes()).collect(),
+        env: variables(env),
+        ..common_plan(inner, sandbox)
+    };
+    (plan, programs)
+}
+
+fn variables(env: BTreeMap<String, String>) -> Vec<Vec<u8>> {
+    env.into_iter().map(|(k, v)| format!("{k}={v}").into_bytes()).collect()
 }
 
 /// The user's variables over the defaults, and Knative's own over all (Knative: container runtime contract).

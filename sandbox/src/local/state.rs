@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
 
+use super::command::Commands;
 use super::config::LocalConfig;
 use super::dial::Dialer;
 use super::freeze::{Freezing, Ice};
@@ -22,7 +23,7 @@ use super::probe::Prober;
 use super::proc;
 use super::shell::Shell;
 use crate::cgroup::Hierarchy;
-use crate::driver::{DriverError, Event, Exit, Limits, Stats};
+use crate::driver::{DriverError, Event, Exit, Limits, SandboxSpec, Stats};
 use crate::logs::LogDir;
 use crate::rootfs::ORDINARY_UID;
 use crate::spawner::protocol::{Abilities, Isolation, Request, Setup, ShellId};
@@ -66,6 +67,7 @@ pub(super) struct Inner {
     /// True once the driver's thread has nothing left to do.
     pub finished: watch::Sender<bool>,
     pub state: Mutex<State>,
+    pub commands: Commands,
 }
 
 /// What is missing, in words for the user.
@@ -110,6 +112,8 @@ pub(super) enum Slot {
 pub(super) struct Sandbox {
     pub id: SandboxId,
     pub revision: RevisionId,
+    /// What it was started as.
+    pub spec: SandboxSpec,
     pub shell: Arc<Shell>,
     /// Where the app listens: inside, or on the host without isolation.
     pub port: u16,
@@ -263,10 +267,11 @@ impl State {
 }
 
 impl Sandbox {
-    pub(super) fn new(id: SandboxId, revision: RevisionId, shell: Arc<Shell>, port: u16) -> Self {
+    pub(super) fn new(spec: SandboxSpec, shell: Arc<Shell>, port: u16) -> Self {
         Self {
-            id,
-            revision,
+            id: spec.id.clone(),
+            revision: spec.revision.clone(),
+            spec,
             shell,
             port,
             requested: AtomicBool::new(false),

@@ -17,6 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 
 use super::capacity;
+use super::command::{self, Commands};
 use super::config::{LocalConfig, SetupError};
 use super::dial::{Dialer, Remote};
 use super::end::bury;
@@ -143,6 +144,7 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
         link: watch::Sender::new(Some(Arc::new(link))),
         finished: watch::Sender::new(false),
         state: Mutex::default(),
+        commands: Commands::default(),
     };
     Ok((Arc::new(inner), child))
 }
@@ -191,6 +193,7 @@ async fn supervise(inner: &Arc<Inner>, child: Child) {
             dialing.abort();
             inner.link.send_replace(None);
             link.close();
+            command::bury_all(inner).await;
             bury_all(inner).await;
             reap(child.take()).await;
             proc::reap_inherited(spawner::NAME);
@@ -281,6 +284,10 @@ fn handle(inner: &Arc<Inner>, event: Event, fds: Vec<OwnedFd>) -> io::Result<()>
             }
             Ok(())
         }
+        Event::CommandMade { .. }
+        | Event::CommandExecuted { .. }
+        | Event::CommandFailed { .. }
+        | Event::CommandExited { .. } => command::told(inner, event, fds),
         Event::Ready { .. } | Event::Refused { .. } => Err(io::ErrorKind::InvalidData.into()),
     }
 }

@@ -128,8 +128,12 @@ pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn mount_flags(fstype: &str) -> libc::c_ulong {
-    let all = libc::MS_NOSUID | libc::MS_NODEV;
-    if fstype == "proc" { all | libc::MS_NOEXEC } else { all }
+    match fstype {
+        "proc" => libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+        // Devices are what it is for.
+        "devpts" => libc::MS_NOSUID | libc::MS_NOEXEC,
+        _ => libc::MS_NOSUID | libc::MS_NODEV,
+    }
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {

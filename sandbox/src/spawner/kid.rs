@@ -4,12 +4,13 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use libc::{c_int, c_void, sock_filter};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -155,6 +156,51 @@ impl Nursery {
         })
     }
 
+    /// What a command has in common with a sandbox's first process.
+    pub(super) fn birth(&self, sandbox: &Kid, join: &[OwnedFd], report: RawFd) -> Birth {
+        let (null, spawner) = (self.null.as_raw_fd(), self.spawner.as_raw_fd());
+        Birth {
+            isolation: self.isolation,
+            join: join.iter().map(AsRawFd::as_raw_fd).collect(),
+            mountpoint: self.mountpoint.clone(),
+            base: Arc::clone(&self.base),
+            go: -1,
+            report,
+            output: [-1; 2],
+            null,
+            spawner,
+            users: sandbox.identity.as_ref().map(|own| (own.userns.as_raw_fd(), own.base)),
+            keep: [-1; 7],
+            filter: Arc::clone(&self.filter),
+        }
+    }
+
+    /// Has a child do something in our memory while we wait, and waits until it has ended.
+    ///
+    /// # Safety
+    /// `entry` keeps to what [`super::child`] says of children, may read and write what `argument` points to, and ends.
+    pub(super) unsafe fn send_out(
+        &mut self,
+        entry: extern "C" fn(*mut c_void) -> c_int,
+        argument: *mut c_void,
+    ) -> io::Result<()> {
+        let stack = match self.stacks.pop() {
+            Some(stack) => stack,
+            None => Stack::new()?,
+        };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: nobody else uses the stack; we go on when the child has ended.
+        let pid = unsafe { libc::clone(entry, stack.top(), flags, argument) };
+        let cloned = io::Error::last_os_error();
+        self.stacks.push(stack);
+        let pid = Pid::from_raw(pid).filter(|_| pid > 0).ok_or(cloned)?;
+        while matches!(
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()),
+            Err(Errno::INTR)
+        ) {}
+        Ok(())
+    }
+
     /// Takes back what the child no longer reads.
     fn reuse(&mut self, shared: Shared) {
         self.stacks.push(shared.stack);
@@ -181,15 +227,7 @@ impl Kid {
 
     /// Looks how its start went. After `Left` and `Failed` there is nothing more to look at.
     pub(super) fn outcome(&mut self) -> Outcome {
-        let Some(report) = &self.report else {
-            return Outcome::Pending;
-        };
-        let mut bytes = [0; Report::SIZE];
-        match rustix::io::read(report, &mut bytes) {
-            Ok(Report::SIZE) => Outcome::Failed(Report::from_bytes(bytes)),
-            Err(Errno::AGAIN | Errno::INTR) => Outcome::Pending,
-            Ok(_) | Err(_) => Outcome::Left,
-        }
+        outcome(self.report.as_ref())
     }
 
     /// Its start is over: it has executed, which is the moment it left our memory, or it has ended.
@@ -210,23 +248,47 @@ impl Kid {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
+    /// Whether its first process is gone, waited for or not.
+    pub(super) fn has_ended(&self) -> bool {
+        let mut ended = [PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)];
+        !matches!(poll(&mut ended, Some(&Timespec::default())), Ok(0))
+    }
+
     /// Waits for it; `None` while it lives and `block` is false.
     pub(super) fn reap(&self, block: bool) -> Option<ExitStatus> {
-        let mut options = WaitIdOptions::EXITED;
-        if !block {
-            options |= WaitIdOptions::NOHANG;
-        }
-        loop {
-            match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
-                Err(Errno::INTR) => {}
-                Err(_) => return Some(ExitStatus::Signal(libc::SIGKILL)),
-                Ok(None) => return None,
-                Ok(Some(status)) => {
-                    return Some(match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => ExitStatus::Code(code),
-                        (None, signal) => ExitStatus::Signal(signal.unwrap_or(libc::SIGKILL)),
-                    });
-                }
+        reap(self.pidfd.as_fd(), block)
+    }
+}
+
+/// Reads a child's report, if there is one.
+pub(super) fn outcome(report: Option<&OwnedFd>) -> Outcome {
+    let Some(report) = report else {
+        return Outcome::Pending;
+    };
+    let mut bytes = [0; Report::SIZE];
+    match rustix::io::read(report, &mut bytes) {
+        Ok(Report::SIZE) => Outcome::Failed(Report::from_bytes(bytes)),
+        Err(Errno::AGAIN | Errno::INTR) => Outcome::Pending,
+        Ok(_) | Err(_) => Outcome::Left,
+    }
+}
+
+/// Waits for a child; `None` while it lives and `block` is false.
+pub(super) fn reap(pidfd: BorrowedFd<'_>, block: bool) -> Option<ExitStatus> {
+    let mut options = WaitIdOptions::EXITED;
+    if !block {
+        options |= WaitIdOptions::NOHANG;
+    }
+    loop {
+        match waitid(WaitId::PidFd(pidfd), options) {
+            Err(Errno::INTR) => {}
+            Err(_) => return Some(ExitStatus::Signal(libc::SIGKILL)),
+            Ok(None) => return None,
+            Ok(Some(status)) => {
+                return Some(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => ExitStatus::Code(code),
+                    (None, signal) => ExitStatus::Signal(signal.unwrap_or(libc::SIGKILL)),
+                });
             }
         }
     }

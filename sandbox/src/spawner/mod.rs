@@ -5,7 +5,7 @@
 //! It must know nothing of revisions, requests or manifests.
 //!
 //! ```text
-//! Knarr ──Setup, Prepare, Go, Kill──▶ spawner ──clone──▶ shell ──plan──▶ sandbox
+//! Knarr ──Setup, Prepare, Go, Kill──▶ spawner ──clone──▶ shell ──plan──▶ sandbox ◀──command (forked, enters it)
 //!       ◀──Prepared (pidfd, output, netns), Executed, Exited──┘
 //!       ──netns──▶ dialer (ordinary user only) ──sockets made in there──▶ Knarr
 //! ```
@@ -14,6 +14,7 @@
 //! ends. When the spawner dies, the kernel kills every sandbox (`PR_SET_PDEATHSIG`).
 
 mod child;
+pub(crate) mod command;
 mod compile;
 mod dialer;
 mod identities;

@@ -14,6 +14,10 @@ pub(crate) const VERSION: u32 = 2;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) struct ShellId(pub u64);
 
+/// Counts the commands run in sandboxes of one driver; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct CommandId(pub u64);
+
 /// Knarr to spawner.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
@@ -36,6 +40,28 @@ pub(crate) enum Request {
     Kill {
         /// Which one.
         shell: ShellId,
+    },
+    /// Run a command in a sandbox. Descriptors: its standard input, output and error, or a socket that its terminal is
+    /// sent over, in place of the three; then the `cgroup.procs` files it joins.
+    Command {
+        /// Its name from now on.
+        command: CommandId,
+        /// In which sandbox.
+        shell: ShellId,
+        /// What to run; the root is the sandbox's own, so there are no steps in it, and the program is the first of these
+        /// that can be executed.
+        plan: Box<Plan>,
+        /// Where to look for the program.
+        programs: Vec<Vec<u8>>,
+        /// Rows and columns of its terminal; `None` for three streams.
+        terminal: Option<(u16, u16)>,
+    },
+    /// Send a signal to a command and its process group.
+    Signal {
+        /// Which one.
+        command: CommandId,
+        /// Its number.
+        signal: i32,
     },
 }
 
@@ -79,6 +105,32 @@ pub(crate) enum Event {
         errno: i32,
         /// Whether `Exited` follows.
         had_process: bool,
+    },
+    /// The command has a process. Descriptor: its pidfd.
+    CommandMade {
+        /// Which one.
+        command: CommandId,
+    },
+    /// The command runs.
+    CommandExecuted {
+        /// Which one.
+        command: CommandId,
+    },
+    /// A step failed; nothing of the command has run, and nothing more is said of it.
+    CommandFailed {
+        /// Which one.
+        command: CommandId,
+        /// What was tried.
+        step: Step,
+        /// What the kernel said.
+        errno: i32,
+    },
+    /// The command has ended.
+    CommandExited {
+        /// Which one.
+        command: CommandId,
+        /// How.
+        status: ExitStatus,
     },
     /// Every process of it is gone, and its namespaces with them.
     Exited {
@@ -222,12 +274,14 @@ pub(crate) enum Step {
     NoNewPrivileges,
     Seccomp,
     Execute,
+    Enter,
+    Terminal,
 }
 
 impl Step {
     /// The step that a child has reported.
     pub(crate) fn from_raw(raw: u8) -> Option<Self> {
-        const ALL: [Step; 21] = [
+        const ALL: [Step; 23] = [
             Step::Clone,
             Step::DeathSignal,
             Step::JoinCgroup,
@@ -249,6 +303,8 @@ impl Step {
             Step::NoNewPrivileges,
             Step::Seccomp,
             Step::Execute,
+            Step::Enter,
+            Step::Terminal,
         ];
         ALL.into_iter().find(|s| *s as u8 == raw)
     }
@@ -277,6 +333,8 @@ impl Step {
             Self::NoNewPrivileges => "forbid new privileges",
             Self::Seccomp => "load the system call filter",
             Self::Execute => "execute",
+            Self::Enter => "enter the sandbox's namespaces",
+            Self::Terminal => "open a terminal",
         }
     }
 }

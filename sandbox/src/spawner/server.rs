@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+mod commands;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,10 +12,12 @@ use std::time::Duration;
 
 use rustix::event::epoll;
 use rustix::io::Errno;
+use rustix::process::Signal;
 
+use super::command::Command;
 use super::compile::{Compiled, real};
 use super::kid::{Kid, Nursery, Outcome};
-use super::protocol::{Abilities, Event, FsStep, Isolation, Plan, Request, Setup, ShellId, Step, VERSION};
+use super::protocol::{Abilities, CommandId, Event, FsStep, Isolation, Plan, Request, Setup, ShellId, Step, VERSION};
 use super::{dialer, setup};
 use crate::cgroup::Hierarchy;
 use crate::wire;
@@ -21,7 +25,9 @@ use crate::wire;
 /// The socket to Knarr is standard input; the dialer's is standard output.
 const CONTROL: BorrowedFd<'static> = rustix::stdio::stdin();
 
-/// Epoll data of the two descriptors that belong to no child. A child's are `number * 2` (pidfd) and `+ 1` (report).
+/// Epoll data of the two descriptors that belong to no child. A child's are `number * 2` (pidfd) and `+ 1` (report); a
+/// command's the same with this bit set.
+const COMMAND: u64 = 1 << 62;
 const FROM_KNARR: u64 = u64::MAX;
 const FROM_DIALER: u64 = u64::MAX - 1;
 
@@ -62,6 +68,7 @@ fn begin(setup: Setup) -> Result<Spawner, String> {
         base: setup.base,
         cgroup_group: setup.cgroup_group,
         kids: HashMap::new(),
+        commands: HashMap::new(),
         epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| broken(e.into()))?,
         dialer: None,
     };
@@ -80,6 +87,7 @@ struct Spawner {
     base: Vec<FsStep>,
     cgroup_group: Option<String>,
     kids: HashMap<ShellId, Kid>,
+    commands: HashMap<CommandId, Command>,
     epoll: OwnedFd,
     dialer: Option<OwnedFd>,
 }
@@ -97,12 +105,20 @@ impl Spawner {
             for event in &events {
                 match event.data.u64() {
                     FROM_KNARR => match wire::receive(CONTROL) {
-                        Ok((request, fds)) => self.handle(request, &fds)?,
+                        Ok((request, fds)) => self.handle(request, fds)?,
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                         Err(error) => return Err(error),
                     },
                     FROM_DIALER => self.start_dialer()?,
+                    data if data & COMMAND != 0 => {
+                        let command = CommandId((data & !COMMAND) / 2);
+                        if data % 2 == 0 {
+                            self.command_ended(command)?;
+                        } else {
+                            self.command_reported(command)?;
+                        }
+                    }
                     data if data % 2 == 0 => self.ended(ShellId(data / 2))?,
                     data => self.reported(ShellId(data / 2))?,
                 }
@@ -110,14 +126,35 @@ impl Spawner {
         }
     }
 
-    fn handle(&mut self, request: Request, fds: &[OwnedFd]) -> io::Result<()> {
+    fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> io::Result<()> {
         match request {
             Request::Setup(_) => Err(io::ErrorKind::InvalidData.into()),
-            Request::Prepare { shell } => self.prepare(shell, fds),
+            Request::Prepare { shell } => self.prepare(shell, &fds),
             Request::Go { shell, plan } => self.go(shell, *plan),
             Request::Kill { shell } => {
                 if let Some(kid) = self.kids.get(&shell) {
                     kid.kill();
+                }
+                Ok(())
+            }
+            Request::Command {
+                command,
+                shell,
+                plan,
+                programs,
+                terminal,
+            } => {
+                let order = commands::Request {
+                    plan: *plan,
+                    programs,
+                    terminal,
+                    fds,
+                };
+                self.run(command, shell, order)
+            }
+            Request::Signal { command, signal } => {
+                if let (Some(command), Some(signal)) = (self.commands.get(&command), Signal::from_named_raw(signal)) {
+                    command.signal(signal);
                 }
                 Ok(())
             }
@@ -199,6 +236,9 @@ impl Spawner {
         };
         // Without a PID namespace its children are still there.
         kid.kill();
+        for command in self.commands.values().filter(|command| command.sandbox == shell) {
+            command.signal(Signal::KILL);
+        }
         let Some(status) = kid.reap(false) else { return Ok(()) };
         if let Some(mut kid) = self.kids.remove(&shell) {
             unwatch(&self.epoll, kid.pidfd.as_fd());
@@ -251,12 +291,19 @@ impl Spawner {
 
     /// Knarr is gone: so is everything that ran for it.
     fn clean_up(&mut self) {
+        for command in self.commands.values() {
+            command.signal(Signal::KILL);
+        }
         for kid in self.kids.values() {
             kid.kill();
         }
         let hierarchy = Hierarchy::detect();
         if let Some(group) = &self.cgroup_group {
             hierarchy.thaw_group(group);
+        }
+        // First: a PID namespace ends only when everybody in it was waited for.
+        for command in self.commands.values() {
+            command.reap(true);
         }
         for kid in self.kids.values() {
             kid.reap(true);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use manifests::workload::Workload;
-use sandbox::conformance::{App, Fixture};
+use sandbox::conformance::{App, Command, Fixture};
 use sandbox::{LocalConfig, LocalDriver};
 
 use super::{kill, workload};
@@ -22,6 +22,7 @@ pub fn fixture(config: &LocalConfig, testapp: &str, limits: bool) -> impl Fn() -
                 workload.serving.args.push(mark.clone());
                 workload
             }),
+            command: Box::new(|command| command_of(command).map(str::to_owned).to_vec()),
             // It may just have been stopped, and then there is none.
             kill: Box::new(move |id| {
                 let victims = processes_with(&[id.as_str(), &victims]);
@@ -31,6 +32,14 @@ pub fn fixture(config: &LocalConfig, testapp: &str, limits: bool) -> impl Fn() -
             event_capacity: None,
             limits,
         }
+    }
+}
+
+fn command_of(command: Command) -> [&'static str; 3] {
+    match command {
+        Command::Copy => ["sh", "-c", "cat; echo done >&2; exit 3"],
+        Command::Forever => ["/bin/sh", "-c", "echo here $HOSTNAME; while :; do sleep 1; done"],
+        Command::Missing => ["no-such-program", "", ""],
     }
 }
 

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use manifests::ids::SandboxId;
 use manifests::workload::{Check, Probe};
 use sandbox::driver::Driver;
+use sandbox::exec::ExecSpec;
 
 use super::{get, spec, workload};
 
@@ -37,6 +39,11 @@ pub async fn findings(driver: &dyn Driver, testapp: &str, dir: &Path, host_port:
     driver.start(spec("check", check)).await.unwrap();
     let found = get(driver, "check", "/").await.unwrap();
     println!("{found}");
+    by_name(&found)
+}
+
+/// What an app has found out, by name.
+pub fn by_name(found: &str) -> BTreeMap<String, String> {
     found
         .lines()
         .map(|line| {
@@ -102,4 +109,27 @@ pub fn assert_shut_in(found: &BTreeMap<String, String>, testapp: &str) {
         };
         assert!(target.starts_with(expected), "{fd} of {}", found["fds"]);
     }
+}
+
+/// An app that looks for processes that are not its own yet, and into them: until they execute they are the spawner's.
+pub async fn assert_commands_are_hidden(driver: &dyn Driver) {
+    let id = SandboxId::new("watcher");
+    // Still of that name after the look, it was so during it: then it was no program of its own yet.
+    let watcher = "mine() { read name < $1/comm && [ \"$name\" = knarr-spawner ]; }; \
+                   while :; do for p in /proc/[2-9]*; do mine $p || continue; echo seen; \
+                   ls $p/fd > /dev/null && mine $p && echo REACHED fd; \
+                   read -r x < $p/environ && mine $p && echo REACHED environ; \
+                   true < $p/mem && mine $p && echo REACHED mem; done; done 2> /dev/null";
+    let mut app = workload("/bin/sh", &["-c", watcher]);
+    app.serving.probes.readiness = None;
+    driver.start(spec("watcher", app)).await.unwrap();
+    let said = || std::fs::read_to_string(&driver.logs(&id)[0]).unwrap_or_default();
+    let mut tries = 0;
+    while said().matches("seen").count() < 5 && tries < 3000 {
+        let exec = driver.exec(&id, ExecSpec::new(["/bin/true"])).await.unwrap();
+        assert_eq!(exec.ran(0).await.status.code(), 0);
+        tries += 1;
+    }
+    assert!(said().contains("seen"), "not once in {tries} commands");
+    assert!(!said().contains("REACHED"), "after {tries} commands:\n{}", said());
 }

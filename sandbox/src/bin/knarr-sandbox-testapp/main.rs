@@ -1,7 +1,7 @@
 //! The app of this crate's own tests, and their spawner: a test binary's `main` belongs to the test harness.
 //!
 //! `knarr-sandbox-testapp serve [--after MS] [--for MS CODE] [--say N] [--stubborn] [ID]`, `never`, `crash`, or
-//! `check`, which tries what a sandbox must not be able to do and serves what it found. `drive DIR N` is a driver of its
+//! `check`, which tries what a sandbox must not be able to do and serves what it found; `findings` says it. `drive DIR N` is a driver of its
 //! own with N sandboxes, for tests that kill it. `escape`, `fork-bomb`, `memory-bomb` and `disk-bomb` are attacks; what
 //! can be told of them is served.
 
@@ -29,6 +29,7 @@ fn main() {
             exit(3);
         }
         Some("drive") => drive(&args[1], args[2].parse().unwrap()),
+        Some("findings") => print!("{}", findings()),
         Some("check") => answer_all(listen(), &findings()),
         Some("escape") => answer_all(listen(), &escape::attempts()),
         Some("fork-bomb") => answer_at(listen(), escape::fork_bomb),

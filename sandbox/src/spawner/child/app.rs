@@ -38,7 +38,7 @@ pub(super) fn become_sandbox(birth: &Birth, plan: &Compiled) -> Result<Never, Re
     }
 }
 
-fn set_limits(plan: &Compiled) -> Result<(), Report> {
+pub(in crate::spawner) fn set_limits(plan: &Compiled) -> Result<(), Report> {
     limit(libc::RLIMIT_CORE as usize, 0, 0)?;
     let mut files = libc::rlimit {
         rlim_cur: 0,
@@ -94,7 +94,7 @@ fn connect_output(birth: &Birth, plan: &Compiled) -> Result<(), Report> {
     }
 }
 
-fn drop_capabilities_and_user(birth: &Birth, plan: &Compiled) -> Result<(), Report> {
+pub(in crate::spawner) fn drop_capabilities_and_user(birth: &Birth, plan: &Compiled) -> Result<(), Report> {
     // SAFETY: no memory in the calls before `capset`.
     unsafe {
         if let Some((userns, _)) = birth.users {
@@ -133,7 +133,7 @@ fn drop_capabilities_and_user(birth: &Birth, plan: &Compiled) -> Result<(), Repo
     }
 }
 
-fn load_filter(birth: &Birth) -> Result<(), Report> {
+pub(in crate::spawner) fn load_filter(birth: &Birth) -> Result<(), Report> {
     let program = libc::sock_fprog {
         len: birth.filter.len() as u16,
         filter: birth.filter.as_ptr().cast_mut(),

@@ -15,7 +15,7 @@
     reason = "a register holds every argument: 64-bit machines only"
 )]
 
-mod app;
+pub(super) mod app;
 mod root;
 mod shell;
 
@@ -56,7 +56,7 @@ pub(super) struct Birth {
 
 impl Birth {
     /// Who a user inside is to the host.
-    const fn on_host(&self, inside: u32) -> u32 {
+    pub(super) const fn on_host(&self, inside: u32) -> u32 {
         match self.users {
             Some((_, base)) => base + inside,
             None => inside,
@@ -78,6 +78,20 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) const SIZE: usize = size_of::<Self>();
+
+    pub(super) const fn new(step: Step, errno: i32) -> Self {
+        Self {
+            step: step as u8,
+            of_plan: 0,
+            index: 0,
+            errno,
+        }
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; Self::SIZE] {
+        let ([i0, i1], [e0, e1, e2, e3]) = (self.index.to_ne_bytes(), self.errno.to_ne_bytes());
+        [self.step, self.of_plan, i0, i1, e0, e1, e2, e3]
+    }
 
     pub(super) fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
         let [step, of_plan, i0, i1, e0, e1, e2, e3] = bytes;
@@ -134,7 +148,7 @@ fn wait_for_plan(birth: &Birth) -> Result<&'static Compiled, Report> {
 }
 
 /// Dies when the spawner does; called again after the user has changed, for that clears the signal.
-fn die_with_spawner(birth: &Birth) -> Result<(), Report> {
+pub(super) fn die_with_spawner(birth: &Birth) -> Result<(), Report> {
     let mut poll = libc::pollfd {
         fd: birth.spawner,
         events: libc::POLLIN,
@@ -176,12 +190,7 @@ fn value(step: Step, answer: Answer) -> Result<usize, Report> {
 }
 
 const fn failed(step: Step, errno: i32) -> Report {
-    Report {
-        step: step as u8,
-        of_plan: 0,
-        index: 0,
-        errno,
-    }
+    Report::new(step, errno)
 }
 
 /// As a system call argument.

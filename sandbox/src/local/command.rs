@@ -1,0 +1,385 @@
+//! Commands in running sandboxes, as Knarr sees them: asked for, followed by what the spawner tells, ended.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use super::shell::{Failure, Stage};
+use super::start;
+use super::state::{Inner, Sandbox};
+use super::watched;
+use crate::driver::{BoxFuture, DriverError, ExitStatus};
+use crate::exec::{Exec, ExecError, ExecSpec, Input, Output, Process, WindowSize};
+use crate::spawner::command::window;
+use crate::spawner::protocol::{CommandId, Event, Request, Step};
+use crate::wire;
+
+/// The commands that run, by number.
+#[derive(Default)]
+pub(super) struct Commands(Mutex<Running>);
+
+#[derive(Default)]
+struct Running {
+    next: u64,
+    all: HashMap<CommandId, Arc<Command>>,
+}
+
+/// One command, from the request to its end.
+struct Command {
+    id: CommandId,
+    progress: watch::Sender<Progress>,
+    pidfd: OnceLock<OwnedFd>,
+}
+
+/// How far it has come.
+#[derive(Clone, Debug)]
+enum Progress {
+    Asked,
+    Executed,
+    Failed(Failure),
+    Exited(ExitStatus),
+}
+
+impl Commands {
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self) -> Arc<Command> {
+        let mut running = self.lock();
+        running.next += 1;
+        let command = Arc::new(Command {
+            id: CommandId(running.next),
+            progress: watch::Sender::new(Progress::Asked),
+            pidfd: OnceLock::new(),
+        });
+        running.all.insert(command.id, Arc::clone(&command));
+        command
+    }
+
+    fn get(&self, id: CommandId) -> Option<Arc<Command>> {
+        self.lock().all.get(&id).cloned()
+    }
+
+    fn remove(&self, id: CommandId) -> Option<Arc<Command>> {
+        self.lock().all.remove(&id)
+    }
+}
+
+/// Runs a command in a sandbox whose program runs, ready or not; returns when the command's own program does.
+pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSpec) -> Result<Exec, ExecError> {
+    let serving = &sandbox.spec.workload.serving.name;
+    if let Some(container) = spec.container.as_ref().filter(|it| *it != serving) {
+        let text = format!("{} has no container \"{container}\"; it has \"{serving}\"", sandbox.id);
+        return Err(ExecError::Refused(text));
+    }
+    let gone = || ExecError::Driver(DriverError::NotFound(sandbox.id.clone()));
+    if !matches!(*sandbox.shell.stage.borrow(), Stage::Executed) {
+        return Err(gone());
+    }
+    if sandbox.is_frozen() {
+        let text = format!("{} is frozen: no command can run in it until a request wakes it", sandbox.id);
+        return Err(ExecError::Refused(text));
+    }
+    // The kernel refuses a fork past the limit, but lets anybody join.
+    if let Ok(usage) = sandbox.shell.cgroup.usage()
+        && usage.limits.pids.is_some_and(|most| usage.pids >= Some(most))
+    {
+        return Err(full(sandbox));
+    }
+    let (plan, programs) = start::command_plan(inner, sandbox, &spec);
+    let strings = plan.argv.iter().chain(&plan.env);
+    if plan.argv.is_empty() || strings.into_iter().any(|s| s.contains(&0)) {
+        return Err(ExecError::Refused(
+            "the command is empty, or has a NUL character in it".to_owned(),
+        ));
+    }
+    let begin = |error: io::Error| DriverError::Io {
+        context: format!("run a command in {}", sandbox.id),
+        source: error,
+    };
+    let (ends, theirs) = Ends::new(&spec).map_err(begin)?;
+    let join = sandbox.shell.cgroup.open_join().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => gone(),
+        _ => begin(error).into(),
+    })?;
+    // From here on it is ended when this future is dropped.
+    let process = LocalProcess {
+        inner: Arc::clone(inner),
+        command: inner.commands.add(),
+        terminal: OnceLock::new(),
+    };
+    let request = Request::Command {
+        command: process.command.id,
+        shell: sandbox.shell.id,
+        plan: Box::new(plan),
+        programs,
+        terminal: spec.terminal.map(|size| (size.rows, size.columns)),
+    };
+    let fds: Vec<OwnedFd> = theirs.into_iter().chain(join).collect();
+    match inner.spawner().map(|link| link.send(&request, &fds)) {
+        Some(Ok(())) => {}
+        // The spawner died, and the sandbox with it.
+        None => return Err(gone()),
+        Some(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Err(gone()),
+        Some(Err(error)) => return Err(begin(error).into()),
+    }
+    drop(fds);
+    let begun = process.command.until(|it| !matches!(it, Progress::Asked)).await;
+    if let Progress::Failed(failure) = begun {
+        return Err(blame(&failure, &spec, sandbox));
+    }
+    ends.exec(process).map_err(|error| begin(error).into())
+}
+
+/// Our ends of a command's streams.
+enum Ends {
+    Streams {
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    /// The terminal comes over this socket.
+    Terminal(OwnedFd),
+}
+
+impl Ends {
+    /// Ours and the command's.
+    fn new(spec: &ExecSpec) -> io::Result<(Self, Vec<OwnedFd>)> {
+        if spec.terminal.is_some() {
+            let (ours, theirs) = wire::pair()?;
+            return Ok((Self::Terminal(ours), vec![theirs]));
+        }
+        let (their_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        let ours = Self::Streams {
+            // Closed at once it is an empty input.
+            stdin: spec.stdin.then_some(stdin),
+            stdout,
+            stderr,
+        };
+        Ok((ours, vec![their_stdin, their_stdout, their_stderr]))
+    }
+
+    fn exec(self, process: LocalProcess) -> io::Result<Exec> {
+        let read = |fd| pipe::Receiver::from_owned_fd_unchecked(nonblocking(fd)?);
+        let write = |fd| pipe::Sender::from_owned_fd_unchecked(nonblocking(fd)?);
+        match self {
+            Self::Streams { stdin, stdout, stderr } => Ok(Exec {
+                stdin: stdin.map(write).transpose()?.map(|it| Box::new(it) as Input),
+                stdout: Box::new(read(stdout)?),
+                stderr: Some(Box::new(read(stderr)?)),
+                process: Box::new(process),
+            }),
+            Self::Terminal(socket) => {
+                let (_, fds) = wire::receive::<()>(socket.as_fd())?;
+                let master = fds.into_iter().next().ok_or(io::ErrorKind::UnexpectedEof)?;
+                let (reader, writer) = (read(master.try_clone()?)?, write(master.try_clone()?)?);
+                let _ = process.terminal.set(master);
+                Ok(Exec {
+                    stdin: Some(Box::new(writer)),
+                    stdout: Box::new(Master(reader)) as Output,
+                    stderr: None,
+                    process: Box::new(process),
+                })
+            }
+        }
+    }
+}
+
+fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let flags = rustix::fs::fcntl_getfl(&fd)?;
+    rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?;
+    Ok(fd)
+}
+
+/// What a terminal says. Its end is an error to the kernel: nobody has the other side open any more.
+struct Master(pipe::Receiver);
+
+impl AsyncRead for Master {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.0).poll_read(context, buffer) {
+            Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::EIO) => Poll::Ready(Ok(())),
+            other => other,
+        }
+    }
+}
+
+/// Whose fault a failed step is.
+fn blame(failure: &Failure, spec: &ExecSpec, sandbox: &Sandbox) -> ExecError {
+    let program = spec.command.first().map_or("", String::as_str);
+    match failure.step {
+        Some(Step::Execute) if failure.errno == libc::ENOENT || failure.errno == libc::ENOTDIR => {
+            ExecError::NotFound(format!("there is no program \"{program}\" in {}", sandbox.id))
+        }
+        Some(Step::Execute) => ExecError::Refused(format!("cannot execute {program}: {}", failure.error())),
+        Some(Step::Enter) if failure.errno == libc::ESRCH => DriverError::NotFound(sandbox.id.clone()).into(),
+        Some(Step::Clone) if failure.errno == libc::EAGAIN => full(sandbox),
+        None => DriverError::NotFound(sandbox.id.clone()).into(),
+        Some(_) => DriverError::Io {
+            context: format!("run a command in {}: cannot {}", sandbox.id, failure.context()),
+            source: failure.error(),
+        }
+        .into(),
+    }
+}
+
+fn full(sandbox: &Sandbox) -> ExecError {
+    let id = &sandbox.id;
+    ExecError::Refused(format!(
+        "{id} has as many processes as it may have: no command can be started in it"
+    ))
+}
+
+/// A running command's handle.
+struct LocalProcess {
+    inner: Arc<Inner>,
+    command: Arc<Command>,
+    terminal: OnceLock<OwnedFd>,
+}
+
+impl Process for LocalProcess {
+    fn wait(&self) -> BoxFuture<'_, ExitStatus> {
+        Box::pin(async move {
+            match self.command.until(|it| matches!(it, Progress::Exited(_))).await {
+                Progress::Exited(status) => status,
+                _ => ExitStatus::Signal(libc::SIGKILL),
+            }
+        })
+    }
+
+    fn signal(&self, signal: i32) {
+        if matches!(
+            *self.command.progress.borrow(),
+            Progress::Exited(_) | Progress::Failed(_)
+        ) {
+            return;
+        }
+        if let Some(link) = self.inner.spawner() {
+            let command = self.command.id;
+            // A spawner that is gone has taken it along.
+            let _ = link.send(&Request::Signal { command, signal }, &[]);
+        }
+    }
+
+    fn resize(&self, size: WindowSize) -> io::Result<()> {
+        let terminal = self
+            .terminal
+            .get()
+            .ok_or_else(|| io::Error::other("the command has no terminal"))?;
+        Ok(rustix::termios::tcsetwinsize(
+            terminal,
+            window(size.rows, size.columns),
+        )?)
+    }
+}
+
+impl Drop for LocalProcess {
+    fn drop(&mut self) {
+        self.signal(libc::SIGKILL);
+    }
+}
+
+impl Command {
+    fn is_over(&self, progress: Progress) {
+        self.progress.send_if_modified(|now| {
+            let first = !matches!(now, Progress::Exited(_) | Progress::Failed(_));
+            if first {
+                *now = progress;
+            }
+            first
+        });
+    }
+
+    async fn until(&self, wanted: impl Fn(&Progress) -> bool) -> Progress {
+        let mut progress = self.progress.subscribe();
+        // The sender is `self`, so it is there.
+        match progress
+            .wait_for(|it| wanted(it) || matches!(it, Progress::Failed(_)))
+            .await
+        {
+            Ok(progress) => progress.clone(),
+            Err(_) => Progress::Failed(Failure::spawner_died()),
+        }
+    }
+}
+
+/// The spawner has said something about a command.
+pub(super) fn told(inner: &Inner, event: Event, fds: Vec<OwnedFd>) -> io::Result<()> {
+    let commands = &inner.commands;
+    match event {
+        Event::CommandMade { command } => {
+            let pidfd = fds.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
+            if let Some(command) = commands.get(command) {
+                let _ = command.pidfd.set(pidfd);
+            }
+        }
+        Event::CommandExecuted { command } => {
+            if let Some(command) = commands.get(command) {
+                command.progress.send_replace(Progress::Executed);
+            }
+        }
+        Event::CommandFailed { command, step, errno } => {
+            if let Some(command) = commands.get(command) {
+                command.is_over(Progress::Failed(Failure {
+                    step: Some(step),
+                    detail: String::new(),
+                    errno,
+                }));
+                // Otherwise its end is still told.
+                if command.pidfd.get().is_none() {
+                    commands.remove(command.id);
+                }
+            }
+        }
+        Event::CommandExited { command, status } => {
+            if let Some(command) = commands.remove(command) {
+                command.is_over(Progress::Exited(status));
+            }
+        }
+        _ => return Err(io::ErrorKind::InvalidData.into()),
+    }
+    Ok(())
+}
+
+/// The spawner is dead. Its sandboxes die with it, and a PID namespace ends only when everybody in it was waited for:
+/// where this process is init, that is our turn.
+pub(super) async fn bury_all(inner: &Inner) {
+    let all = std::mem::take(&mut inner.commands.lock().all);
+    for command in all.into_values() {
+        if let Some(pidfd) = command.pidfd.get() {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+            if let Ok(watched) = pidfd.try_clone().and_then(|fd| watched::watch(Arc::new(fd))) {
+                let _ = watched.readable().await;
+            }
+            while matches!(
+                waitid(
+                    WaitId::PidFd(pidfd.as_fd()),
+                    WaitIdOptions::EXITED | WaitIdOptions::NOHANG
+                ),
+                Err(Errno::INTR)
+            ) {}
+        }
+        let killed = Progress::Exited(ExitStatus::Signal(libc::SIGKILL));
+        command.is_over(if matches!(*command.progress.borrow(), Progress::Asked) {
+            Progress::Failed(Failure::spawner_died())
+        } else {
+            killed
+        });
+    }
+}
