@@ -7,8 +7,9 @@ use manifests::ids::SandboxId;
 use manifests::units::{Bytes, Timestamp};
 use sandbox::driver::{Limits, SandboxSpec, StartError};
 
+use super::Scaler;
 use super::decide::{DOWNGRADE_AFTER, Decided};
-use super::{Context, Level, Output, Sandbox, Scaler, State};
+use super::types::{Context, Level, Output, Sandbox, State};
 use crate::admission::Refused;
 use crate::catalogue::Catalogue;
 use crate::conditions::Trouble;

@@ -8,8 +8,9 @@ use manifests::ids::Generation;
 use manifests::revision::Metric;
 use manifests::units::{Concurrency, PricePerHour, Replicas, Rps};
 
+use super::Scaler;
 use super::decide::Decided;
-use super::{Context, Level, Output, Scaler, State};
+use super::types::{Context, Level, Output, State};
 use crate::decider::Observed;
 use crate::explain::{Cause, Inputs, Record};
 use crate::metrics::{self, Gauges};

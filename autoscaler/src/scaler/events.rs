@@ -1,0 +1,251 @@
+//! What happens to a revision: reports, ends of starts and stops, probes, exits; each ends in a new look.
+
+use std::sync::Arc;
+
+use manifests::exchange::{LoadKind, RevisionLoad};
+use manifests::ids::{GatewayId, Generation, SandboxId};
+use manifests::units::Timestamp;
+use sandbox::driver::{DriverError, Exit, ExitStatus, StartError, Started};
+
+use super::types::{Context, Level, Sandbox, State};
+use super::{Scaler, execute};
+use crate::backoff::WELL;
+use crate::conditions::Trouble;
+use crate::decider::TICK;
+use crate::explain::Cause;
+use crate::metrics;
+
+impl Scaler {
+    /// One entry of an accepted report.
+    pub(crate) fn load(&mut self, gateway: &GatewayId, generation: Generation, load: &RevisionLoad, cx: &mut Context) {
+        self.loads.update(gateway, generation, load);
+        let ejected = self.eject(&load.ejected, cx.now);
+        let counts = load.kind != LoadKind::Sandboxes && !self.removed;
+        let busy = load.concurrency.0 > 0.0 || load.rps.0 > 0.0 || load.waiting > 0 || load.in_flight > 0;
+        if counts {
+            self.absorbed = 0;
+            if busy && self.hot.is_none() {
+                self.heat(cx, cx.now.plus(TICK));
+            }
+            if let Some(hot) = &mut self.hot {
+                hot.collector.record(cx.now, load.concurrency.0, load.rps.0);
+            }
+        }
+        let wake = load.kind == LoadKind::Wake;
+        if wake {
+            self.woken.get_or_insert(cx.now);
+        }
+        // Knative: a statistic with load triggers an evaluation at once while the last decision is zero.
+        if counts && busy && self.desired.unwrap_or_default().0 == 0 {
+            self.tick(cx);
+            self.look(cx, Cause::Wake);
+        } else if ejected {
+            self.look(cx, Cause::Ejected);
+        } else if counts && (wake || load.waiting > 0) {
+            self.look(cx, Cause::Wake);
+        } else {
+            self.advance(cx);
+        }
+    }
+
+    /// A start ended.
+    pub(crate) fn started(&mut self, id: &SandboxId, result: Result<Started, StartError>, cx: &mut Context) {
+        cx.admission.release(id);
+        let found = self
+            .sandboxes
+            .iter_mut()
+            .find(|sandbox| sandbox.id == *id && sandbox.state == State::Starting);
+        let Some(sandbox) = found else {
+            if result.is_ok() {
+                // It was cancelled an instant too late.
+                self.sandboxes.push(Sandbox::surplus(id.clone(), cx.now));
+                self.stop(id, cx);
+            }
+            return;
+        };
+        let ordered = sandbox.ordered;
+        let took = cx.now.since(ordered);
+        let cause = match result {
+            Ok(started) => {
+                for warning in &started.warnings {
+                    tracing::debug!(sandbox = %id, %warning, "isolation is degraded");
+                }
+                let (since, start) = (cx.now, took);
+                let ready = sandbox.unready.is_none();
+                sandbox.state = State::of(ready, since, start);
+                self.starts.add(took);
+                if ready {
+                    self.absorbed = self.absorbed.saturating_add(self.slots());
+                }
+                self.trouble = None;
+                self.start_fails = false;
+                metrics::start_ended(&self.revision.id, Ok(took));
+                Cause::Started(took)
+            }
+            Err(error) => {
+                self.sandboxes.retain(|sandbox| sandbox.id != *id);
+                tracing::warn!(sandbox = %id, %error, "start failed");
+                metrics::start_ended(&self.revision.id, Err(execute::outcome(&error)));
+                match error {
+                    StartError::Exhausted(_) => self.memory_at = Some(cx.now.plus(execute::MEMORY_RETRY)),
+                    StartError::Refused(_) => self.backoff.refused(cx.now),
+                    _ => self.backoff.failed(ordered, cx.now),
+                }
+                self.start_fails = true;
+                self.trouble = Some(Trouble::start(&error));
+                Cause::StartFailed(error.to_string())
+            }
+        };
+        self.look(cx, cause);
+    }
+
+    /// The readiness of a running sandbox changed; `unready` says why it is not.
+    pub(crate) fn readiness(&mut self, id: &SandboxId, unready: Option<Arc<str>>, cx: &mut Context) {
+        let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.id == *id) else {
+            return;
+        };
+        let ready = unready.is_none();
+        sandbox.unready.clone_from(&unready);
+        match sandbox.state {
+            State::Ready { since, start } if !ready => sandbox.state = State::of(false, since, start),
+            State::Unready { since, start } if ready => sandbox.state = State::of(true, since, start),
+            // A start's result is on its way behind this; the others are out of the endpoint set for good.
+            _ => return,
+        }
+        if ready {
+            self.absorbed = self.absorbed.saturating_add(self.slots());
+        }
+        match unready {
+            Some(why) => {
+                tracing::warn!(sandbox = %id, %why, "sandbox is not ready");
+                self.look(cx, Cause::Unready(why.as_ref().into()));
+            }
+            None => {
+                tracing::info!(sandbox = %id, "sandbox is ready again");
+                self.look(cx, Cause::ReadyAgain);
+            }
+        }
+    }
+
+    /// Its liveness probe failed for good: the driver ends it, and it is replaced.
+    pub(crate) fn unhealthy(&mut self, id: &SandboxId, why: &Arc<str>, cx: &mut Context) {
+        let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.id == *id) else {
+            return;
+        };
+        let (State::Ready { since, .. } | State::Unready { since, .. }) = sandbox.state else {
+            return;
+        };
+        tracing::warn!(sandbox = %id, %why, "sandbox is not alive any more");
+        sandbox.state = State::Stopping { retry: None };
+        let ordered = sandbox.ordered;
+        self.ran(ordered, since, false, cx);
+        self.trouble = Some(Trouble::unhealthy(why));
+        self.look(cx, Cause::Unhealthy(why.as_ref().into()));
+    }
+
+    /// A sandbox is gone.
+    pub(crate) fn exited(&mut self, id: &SandboxId, exit: &Exit, cx: &mut Context) {
+        let Some(index) = self.sandboxes.iter().position(|sandbox| sandbox.id == *id) else {
+            return;
+        };
+        let sandbox = self.sandboxes.remove(index);
+        cx.admission.release(id);
+        if !exit.requested {
+            metrics::exited(&self.revision.id);
+            tracing::warn!(sandbox = %id, how = %exit.status, oom = exit.oom_killed, "sandbox ended by itself");
+        }
+        let since = match sandbox.state {
+            State::Ready { since, .. } | State::Unready { since, .. } => since,
+            // It ended in the instant in which it became ready, and this came first.
+            State::Starting => cx.now,
+            State::Draining { .. } | State::Stopping { .. } => {
+                let told = exit.unhealthy.as_deref().map(Trouble::unhealthy);
+                if told.is_some() && self.trouble == told {
+                    self.trouble = Some(Trouble::exited(exit));
+                }
+                return self.look(cx, Cause::Due);
+            }
+        };
+        let killed = exit.status == ExitStatus::Signal(9) && !exit.oom_killed;
+        self.ran(sandbox.ordered, since, killed && exit.unhealthy.is_none(), cx);
+        self.trouble = Some(Trouble::exited(exit));
+        let memory = if exit.oom_killed { ", out of memory" } else { "" };
+        self.look(cx, Cause::Exited(format!("{}{memory}", exit.status)));
+    }
+
+    /// A sandbox that was ready since `since` ended or fails for good: when the next one may start.
+    fn ran(&mut self, ordered: Timestamp, since: Timestamp, killed: bool, cx: &Context) {
+        if cx.now.since(since) >= WELL {
+            self.backoff.recovered();
+        } else if !killed {
+            self.backoff.failed(ordered, cx.now);
+        }
+    }
+
+    /// A stop ended. Its exit event may have come before.
+    pub(crate) fn stopped(&mut self, id: &SandboxId, result: Result<(), DriverError>, cx: &mut Context) {
+        match result {
+            Ok(()) => self.sandboxes.retain(|sandbox| sandbox.id != *id),
+            Err(error) => {
+                tracing::error!(sandbox = %id, %error, "stop failed, will be tried again");
+                if let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.id == *id) {
+                    sandbox.state = State::Stopping {
+                        retry: Some(cx.now.plus(execute::STOP_RETRY)),
+                    };
+                }
+            }
+        }
+        self.look(cx, Cause::Due);
+    }
+
+    /// Limits were changed, or not.
+    pub(crate) fn limits_set(&mut self, id: &SandboxId, result: Result<(), DriverError>, cx: &mut Context) {
+        let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.id == *id) else {
+            return;
+        };
+        sandbox.changing = false;
+        let asked = sandbox.limits.other();
+        match result {
+            Ok(()) => {
+                sandbox.limits = asked;
+                if asked == Level::Full
+                    && let Some(woken) = self.woken.take()
+                {
+                    self.upgrades.add(cx.now.since(woken));
+                }
+            }
+            Err(DriverError::NotFound(_)) => return,
+            Err(error) if asked == Level::Throttled => {
+                tracing::warn!(sandbox = %id, %error, "limits cannot be changed here, the throttled rung is not used");
+                self.throttle_fails = true;
+            }
+            Err(error) => {
+                tracing::error!(sandbox = %id, %error, "limits could not be raised, the sandbox is replaced");
+                self.eject(std::slice::from_ref(id), cx.now);
+            }
+        }
+        self.look(cx, Cause::Due);
+    }
+
+    /// Its turn to start one of the replicas it wants.
+    pub(crate) fn turn(&mut self, cx: &mut Context) {
+        self.in_line = false;
+        self.look(cx, Cause::Due);
+    }
+
+    /// Something that was to be looked at again is due.
+    pub(crate) fn timeout(&mut self, cx: &mut Context) {
+        let ticks = self.hot.as_ref().is_some_and(|hot| hot.next_tick <= cx.now);
+        if ticks && !self.removed {
+            self.tick(cx);
+            if let Some(hot) = &mut self.hot {
+                // As Go's tickers: those that were missed are not made up for.
+                let next = hot.next_tick.plus(TICK);
+                hot.next_tick = if next > cx.now { next } else { cx.now.plus(TICK) };
+            }
+            self.look(cx, Cause::Tick);
+        } else {
+            self.look(cx, Cause::Due);
+        }
+    }
+}

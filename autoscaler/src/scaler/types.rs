@@ -1,0 +1,147 @@
+//! What a revision's scaling is made of: orders to the shell, what all revisions share, the states of a sandbox.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifests::exchange::{EndpointSet, RevisionStatus};
+use manifests::ids::{Generation, RevisionId, SandboxId};
+use manifests::units::Timestamp;
+use sandbox::driver::{Limits, SandboxSpec};
+
+use crate::admission::Admission;
+use crate::catalogue::Catalogue;
+use crate::collect::{Collector, Gateways};
+use crate::decider::Decider;
+use crate::explain::Explain;
+use crate::names::Names;
+
+/// What the shell shall do. The order matters: limits before endpoints, endpoints before stops.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Start a sandbox; its end comes back as [`crate::fleet::Event::Started`].
+    Start(SandboxSpec),
+    /// Drop the future of that start; nothing comes back unless it was ready already.
+    Cancel(SandboxId),
+    /// Stop a sandbox; comes back as [`crate::fleet::Event::Stopped`].
+    Stop {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which one.
+        id: SandboxId,
+        /// How long it may take to end by itself.
+        grace: Duration,
+    },
+    /// Change limits in place; comes back as [`crate::fleet::Event::LimitsSet`].
+    SetLimits {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which one.
+        id: SandboxId,
+        /// To what.
+        limits: Limits,
+    },
+    /// For every gateway.
+    Endpoints(EndpointSet),
+    /// For control.
+    Status(RevisionStatus),
+}
+
+/// What all revisions share, and where they put what they want done.
+pub(crate) struct Context {
+    pub(crate) now: Timestamp,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) gateways: Gateways,
+    pub(crate) admission: Admission,
+    pub(crate) names: Names,
+    pub(crate) explain: Explain,
+    /// The last one given out. One count for all revisions, so that it also grows for one that was deleted and made anew.
+    pub(crate) generation: Generation,
+    pub(crate) outputs: VecDeque<Output>,
+}
+
+impl Context {
+    pub(super) fn next_generation(&mut self) -> Generation {
+        self.generation = self.generation.next();
+        self.generation
+    }
+}
+
+/// What only a revision with recent load has; the rest of 100,000 idle ones is small.
+pub(super) struct Hot {
+    pub(super) collector: Collector,
+    pub(super) decider: Decider,
+    pub(super) next_tick: Timestamp,
+}
+
+pub(super) struct Sandbox {
+    pub(super) id: SandboxId,
+    pub(super) ordered: Timestamp,
+    pub(super) state: State,
+    /// The limits in force, and whether the other ones were asked for and are not confirmed yet.
+    pub(super) limits: Level,
+    pub(super) changing: bool,
+    /// Why its readiness probe fails, while it does.
+    pub(super) unready: Option<Arc<str>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Starting,
+    Ready {
+        since: Timestamp,
+        start: Duration,
+    },
+    /// `since` and `start` as they were when it was ready first.
+    Unready {
+        since: Timestamp,
+        start: Duration,
+    },
+    /// `set` is the first endpoint set without it; `None` until that is published.
+    Draining {
+        set: Option<Generation>,
+        since: Timestamp,
+    },
+    Stopping {
+        retry: Option<Timestamp>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Full,
+    Throttled,
+}
+
+impl Sandbox {
+    /// One that nobody wants any more.
+    pub(super) fn surplus(id: SandboxId, now: Timestamp) -> Self {
+        Self {
+            id,
+            ordered: now,
+            state: State::Draining { set: None, since: now },
+            limits: Level::Full,
+            changing: false,
+            unready: None,
+        }
+    }
+}
+
+impl State {
+    pub(super) const fn of(ready: bool, since: Timestamp, start: Duration) -> Self {
+        if ready {
+            Self::Ready { since, start }
+        } else {
+            Self::Unready { since, start }
+        }
+    }
+}
+
+impl Level {
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::Full => Self::Throttled,
+            Self::Throttled => Self::Full,
+        }
+    }
+}
