@@ -16,8 +16,10 @@ use clap::{CommandFactory as _, Parser as _};
 use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
-    // Two roles start before anything else is set up: the spawner must be single-threaded, the workload must be quick.
+    // Three roles start before anything else is set up: the spawner and the unpack worker must be single-threaded, the
+    // workload must be quick.
     sandbox::spawner::main_if_asked();
+    images::worker::main_if_asked();
     let mut raw = std::env::args_os();
     if raw.nth(1).is_some_and(|first| first == "workload") {
         return workload::main(raw);

@@ -49,3 +49,51 @@ pub enum ImageError {
         source: io::Error,
     },
 }
+
+impl ImageError {
+    /// The image breaks a rule.
+    pub(crate) fn invalid(image: impl ToString, reason: impl ToString) -> Self {
+        Self::Invalid {
+            image: image.to_string(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A system call failed; `context` says what was tried.
+    pub(crate) fn io(context: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            context: context.into(),
+            source: source.into(),
+        }
+    }
+
+    /// The same once more, for everybody who waited for the same work.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::NotFound(reason) => Self::NotFound(reason.clone()),
+            Self::Unauthorized {
+                registry,
+                image,
+                reason,
+            } => Self::Unauthorized {
+                registry: registry.clone(),
+                image: image.clone(),
+                reason: reason.clone(),
+            },
+            Self::Invalid { image, reason } => Self::invalid(image, reason),
+            Self::Unreachable(reason) => Self::Unreachable(reason.clone()),
+            Self::Full { what, store, reason } => Self::Full {
+                what: what.clone(),
+                store: store.clone(),
+                reason: reason.clone(),
+            },
+            Self::Io { context, source } => Self::Io {
+                context: context.clone(),
+                source: match source.raw_os_error() {
+                    Some(number) => io::Error::from_raw_os_error(number),
+                    None => io::Error::new(source.kind(), source.to_string()),
+                },
+            },
+        }
+    }
+}

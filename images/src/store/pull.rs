@@ -1,0 +1,311 @@
+//! From a name to a root: what is there is used, what is missing is fetched, in the order in which it can be verified.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use manifests::units::Bytes;
+use manifests::workload::{Image, PullPolicy, RegistryAuth};
+use rustix::fs::FlockOperation;
+
+use super::flight;
+use super::layer::Wanted;
+use super::record::Record;
+use super::{Inner, Root, collect};
+use crate::config::ConfigFile;
+use crate::digest::Digest;
+use crate::error::ImageError;
+use crate::manifest::{CONFIG_LIMIT, Descriptor, Document, Manifest};
+use crate::progress::Progress;
+use crate::source::archive::{self, Local};
+use crate::source::{Blob, Source};
+use crate::tasks::blocking;
+
+/// How deep indexes may lie in each other.
+const INDEX_DEPTH: usize = 3;
+
+/// See [`super::Store::resolve`].
+pub(super) async fn resolve(inner: &Arc<Inner>, image: &Image, auth: &[RegistryAuth]) -> Result<Digest, ImageError> {
+    match open(inner, image, auth).await? {
+        Local::Plain(path) => Ok(Root::plain(path).digest),
+        Local::Source(source) => {
+            let name = image.to_string();
+            let top = source.peek().await?;
+            if let Some(record) =
+                top.and_then(|top| Record::read(&inner.disk, &name).filter(|record| record.top == top))
+            {
+                return Ok(record.manifest);
+            }
+            Ok(find_manifest(inner, source.as_ref(), &name).await?.digest)
+        }
+    }
+}
+
+/// See [`super::Store::ensure`].
+pub(super) async fn ensure(
+    inner: &Arc<Inner>,
+    image: &Image,
+    policy: PullPolicy,
+    auth: &[RegistryAuth],
+    progress: &dyn Progress,
+) -> Result<Arc<Root>, ImageError> {
+    let name = image.to_string();
+    // A file of this machine may have changed, and looking is cheap; a registry is asked when the policy says so.
+    let remote = matches!(image, Image::Registry(_) | Image::DockerDaemon(_));
+    if policy == PullPolicy::Never || (policy == PullPolicy::IfNotPresent && remote) {
+        if let Some(root) = recorded(inner, image, None).await? {
+            return Ok(root);
+        }
+        if policy == PullPolicy::Never && !matches!(image, Image::Dir(_)) {
+            return Err(ImageError::NotFound(format!(
+                "{name} is not in the store, and imagePullPolicy is Never"
+            )));
+        }
+    }
+    let source = match open(inner, image, auth).await {
+        Ok(Local::Plain(path)) => return Ok(inner.set_ready(image, Root::plain(path))),
+        Ok(Local::Source(source)) => source,
+        Err(ImageError::NotFound(reason)) if policy == PullPolicy::IfNotPresent => {
+            return recorded(inner, image, None).await?.ok_or(ImageError::NotFound(reason));
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(top) = source.peek().await?
+        && let Some(root) = recorded(inner, image, Some(top)).await?
+    {
+        return Ok(root);
+    }
+    fetch(inner, image, Arc::from(source), progress).await
+}
+
+/// Opens the image where its reference says that it is.
+async fn open(inner: &Arc<Inner>, image: &Image, auth: &[RegistryAuth]) -> Result<Local, ImageError> {
+    if let Some(local) = archive::open(image).await? {
+        return Ok(local);
+    }
+    // A registry's or a daemon's source is made here.
+    let _ = (inner, auth);
+    Err(ImageError::NotFound(format!(
+        "{image}: not an image that can be fetched"
+    )))
+}
+
+/// The root from what is on disk: `None` when something is missing, or when the name stands for something else than `top`.
+async fn recorded(inner: &Arc<Inner>, image: &Image, top: Option<Digest>) -> Result<Option<Arc<Root>>, ImageError> {
+    let (name, inner, image) = (image.to_string(), inner.clone(), image.clone());
+    blocking(move || {
+        let Some(record) = Record::read(&inner.disk, &name) else {
+            return Ok(None);
+        };
+        if top.is_some_and(|top| top != record.top) {
+            return Ok(None);
+        }
+        let Some(config) = inner
+            .disk
+            .read_blob(&record.config)
+            .and_then(|bytes| ConfigFile::parse(&bytes).ok())
+        else {
+            return Ok(None);
+        };
+        let mut layers = Vec::new();
+        for diff_id in &record.diff_ids {
+            match inner.find_layer(diff_id)? {
+                Some(layer) => layers.push(layer),
+                None => return Ok(None),
+            }
+        }
+        Record::touch(&inner.disk, &name);
+        Ok(Some(
+            inner.set_ready(&image, Root::new(record.manifest, config.image, layers)),
+        ))
+    })
+    .await
+}
+
+/// The manifest for this platform, with what the name itself stood for.
+struct Found {
+    top: Digest,
+    digest: Digest,
+    bytes: Vec<u8>,
+    manifest: Box<Manifest>,
+    /// It was chosen by its platform, or the user chose it by digest.
+    by_platform: bool,
+}
+
+async fn find_manifest(inner: &Inner, source: &dyn Source, name: &str) -> Result<Found, ImageError> {
+    let mut raw = source.document(None).await?;
+    let top = Digest::of(&raw.bytes);
+    let mut digest = top;
+    let mut by_platform = false;
+    for _ in 0..INDEX_DEPTH {
+        let document = Document::parse(&raw.bytes, raw.media_type.as_deref());
+        let index = match document.map_err(|reason| ImageError::invalid(name, reason))? {
+            Document::Manifest(manifest) => {
+                return Ok(Found {
+                    top,
+                    digest,
+                    bytes: raw.bytes,
+                    manifest,
+                    by_platform,
+                });
+            }
+            Document::Index(index) => index,
+        };
+        let entry = index.choose(&inner.config.platform);
+        let entry = entry.map_err(|reason| ImageError::NotFound(format!("{name}: {reason}")))?;
+        by_platform |= entry.platform.is_some();
+        raw = source.document(Some(entry)).await?;
+        digest = Digest::of(&raw.bytes);
+        if digest != entry.digest || raw.bytes.len() as u64 != entry.size {
+            let reason = format!("manifest {} is not what its digest and size say", entry.digest);
+            return Err(ImageError::invalid(name, reason));
+        }
+    }
+    Err(ImageError::invalid(
+        name,
+        format!("more than {INDEX_DEPTH} indexes lie in each other"),
+    ))
+}
+
+/// Fetches what is missing and records the image.
+async fn fetch(
+    inner: &Arc<Inner>,
+    image: &Image,
+    source: Arc<dyn Source>,
+    progress: &dyn Progress,
+) -> Result<Arc<Root>, ImageError> {
+    let name = image.to_string();
+    let found = find_manifest(inner, source.as_ref(), &name).await?;
+    let config_bytes = small_blob(inner, source.as_ref(), &found.manifest.config, &name).await?;
+    let config = ConfigFile::parse(&config_bytes).map_err(|reason| ImageError::invalid(&name, reason))?;
+    check(inner, &found, &config, &name)?;
+
+    let sizes: Vec<(Digest, Bytes)> = found
+        .manifest
+        .layers
+        .iter()
+        .map(|layer| (layer.digest, Bytes(layer.size)))
+        .collect();
+    progress.layers(&sizes);
+    let wanted: Vec<Wanted> = found
+        .manifest
+        .layers
+        .iter()
+        .zip(&config.diff_ids)
+        .map(|(descriptor, diff_id)| Wanted {
+            source: source.clone(),
+            descriptor: descriptor.clone(),
+            diff_id: *diff_id,
+            image: name.clone(),
+        })
+        .collect();
+
+    let compressed: u64 = sizes.iter().map(|(_, size)| size.0).fold(0, u64::saturating_add);
+    let mut room = collect::Room::for_image(inner, compressed);
+    let layers = loop {
+        room.make(inner).await?;
+        let all = wanted.iter().map(|wanted| flight::get(inner, wanted.clone(), progress));
+        // More at once would only wait for their turns.
+        let all = futures_util::stream::iter(all)
+            .buffered(inner.config.unpackers.max(1) * 2)
+            .try_collect::<Vec<_>>();
+        match all.await {
+            Ok(layers) => break layers,
+            // Nobody knew how large it gets.
+            Err(full @ ImageError::Full { .. }) => match room.more(inner).await? {
+                true => {}
+                false => return Err(full),
+            },
+            Err(error) => return Err(error),
+        }
+    };
+
+    let record = Record {
+        name,
+        top: found.top,
+        manifest: found.digest,
+        config: found.manifest.config.digest,
+        diff_ids: config.diff_ids.clone(),
+    };
+    let (store, image) = (inner.clone(), image.clone());
+    let root = blocking(move || {
+        let inner = store;
+        let lock = inner.disk.lock(FlockOperation::LockShared)?;
+        inner.disk.write_blob(&record.manifest, &found.bytes)?;
+        inner.disk.write_blob(&record.config, &config_bytes)?;
+        record.write(&inner.disk)?;
+        drop(lock);
+        Ok(inner.set_ready(&image, Root::new(record.manifest, config.image, layers)))
+    })
+    .await?;
+    room.settle(inner).await?;
+    Ok(root)
+}
+
+/// What a manifest and its configuration must agree on.
+fn check(inner: &Inner, found: &Found, config: &ConfigFile, name: &str) -> Result<(), ImageError> {
+    let (layers, digests) = (found.manifest.layers.len(), config.diff_ids.len());
+    if layers != digests {
+        let reason = format!("its manifest has {layers} layers, its configuration {digests}");
+        return Err(ImageError::invalid(name, reason));
+    }
+    let ours = &inner.config.platform;
+    let unknown = config.platform.os.is_empty() || config.platform.architecture.is_empty();
+    if !found.by_platform && !unknown && !ours.runs(&config.platform) {
+        return Err(ImageError::NotFound(format!(
+            "{name} is for {}, this machine is {ours}",
+            config.platform
+        )));
+    }
+    Ok(())
+}
+
+/// A configuration: from the store, or from the source.
+async fn small_blob(
+    inner: &Arc<Inner>,
+    source: &dyn Source,
+    descriptor: &Descriptor,
+    name: &str,
+) -> Result<Vec<u8>, ImageError> {
+    if descriptor.size > CONFIG_LIMIT {
+        let reason = format!(
+            "its configuration has {} bytes, at most {CONFIG_LIMIT} are read",
+            descriptor.size
+        );
+        return Err(ImageError::invalid(name, reason));
+    }
+    let digest = descriptor.digest;
+    let store = inner.clone();
+    if let Some(bytes) = blocking(move || Ok(store.disk.read_blob(&digest))).await? {
+        return Ok(bytes);
+    }
+    let limit = descriptor.size + 1;
+    let bytes = match source.blob(descriptor).await? {
+        Blob::File(reader) => {
+            blocking(move || {
+                let mut bytes = Vec::new();
+                let read = reader.take(limit).read_to_end(&mut bytes);
+                read.map_err(|error| ImageError::io("cannot read the image's configuration", error))?;
+                Ok(bytes)
+            })
+            .await?
+        }
+        Blob::Stream(mut stream) => {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = stream.next().await {
+                bytes.extend_from_slice(&chunk?);
+                if bytes.len() as u64 > limit {
+                    break;
+                }
+            }
+            bytes
+        }
+    };
+    if bytes.len() as u64 != descriptor.size || Digest::of(&bytes) != digest {
+        return Err(ImageError::invalid(
+            name,
+            format!("its configuration is not what {digest} and its size say"),
+        ));
+    }
+    Ok(bytes)
+}
