@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use manifests::bundle::Bundle;
 use manifests::config::{ClusterConfig, DomainConfig};
-use manifests::convert::{EnvSources, Surroundings, revision_of};
+use manifests::convert::{Sources, Surroundings, revision_of};
 use manifests::domains;
 use manifests::exchange::{RevisionStatus, Snapshot};
 use manifests::ids::{Generation, ObjectId, RevisionId};
@@ -26,7 +26,7 @@ pub struct Desired {
     statuses: BTreeMap<RevisionId, RevisionStatus>,
     cluster: ClusterConfig,
     domains: DomainConfig,
-    sources: EnvSources,
+    sources: Sources,
     /// Objects that manifests asked for by name, as against those that reconcilers made.
     asked: BTreeSet<Key>,
     /// Checked revisions, shared with every snapshot that has them unchanged.
@@ -51,7 +51,7 @@ impl Desired {
             statuses: BTreeMap::new(),
             cluster: ClusterConfig::default(),
             domains: on_this_machine(),
-            sources: EnvSources::default(),
+            sources: Sources::default(),
             asked: BTreeSet::new(),
             checked: BTreeMap::new(),
             generation: Generation { epoch, counter: 0 },
@@ -75,7 +75,11 @@ impl Desired {
                 Resource::Service(it) => ask(&mut self.store, &mut asked, it.as_ref(), now),
                 Resource::Configuration(it) => ask(&mut self.store, &mut asked, it.as_ref(), now),
                 Resource::Route(it) => ask(&mut self.store, &mut asked, it.as_ref(), now),
-                Resource::Revision(_) | Resource::DomainMapping(_) | Resource::ConfigMap(_) | Resource::Secret(_) => {}
+                Resource::Revision(_)
+                | Resource::DomainMapping(_)
+                | Resource::ConfigMap(_)
+                | Resource::Secret(_)
+                | Resource::PersistentVolumeClaim(_) => {}
             }
         }
         for key in self.asked.difference(&asked) {
@@ -255,7 +259,7 @@ fn check(
     object: &Arc<Revision>,
     known: Option<Checked>,
     cluster: &ClusterConfig,
-    sources: &EnvSources,
+    sources: &Sources,
 ) -> Result<Checked, String> {
     let reachability = match object.metadata.labels.get(ROUTING_STATE).map(String::as_str) {
         Some("active") => Reachability::Reachable,

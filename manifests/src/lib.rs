@@ -23,6 +23,7 @@ pub mod resources;
 pub mod revision;
 pub mod support;
 pub mod template;
+pub mod text;
 pub mod units;
 pub mod workload;
 

@@ -81,6 +81,39 @@ fn prefix(text: &str, length: usize) -> &str {
     &text[..text.floor_char_boundary(length)]
 }
 
+/// A UUID made of names, the same for the same names (RFC 9562 section 5.3).
+pub fn uuid(names: &[&str]) -> String {
+    let mut bytes: [u8; 16] = Md5::digest(names.join("/")).into();
+    bytes[6] = bytes[6] & 0x0f | 0x30;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
+
 fn md5_hex(text: &str) -> String {
     Md5::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_of_names() {
+        // md5sum of "a/b", with version 3 and variant 10.
+        let want = Md5::digest("a/b");
+        let uuid = uuid(&["a", "b"]);
+        assert_eq!(uuid.len(), 36);
+        assert!(uuid.starts_with(&format!("{:02x}{:02x}", want[0], want[1])), "{uuid}");
+        assert_eq!(&uuid[14..15], "3");
+        assert!("89ab".contains(&uuid[19..20]), "{uuid}");
+        assert_ne!(uuid, super::uuid(&["a", "c"]));
+    }
 }

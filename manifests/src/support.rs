@@ -8,7 +8,7 @@ use crate::domains::{StringMap, VISIBILITY_LABEL};
 use crate::golang;
 use crate::resources::{
     Container, ObjectMeta, PodSecurityContext, Probe, Resource, RevisionSpec, RevisionTemplate, SeccompProfile,
-    SecurityContext,
+    SecurityContext, Volume,
 };
 
 /// One field that is not built yet.
@@ -38,7 +38,7 @@ pub fn unsupported(resource: &Resource) -> Vec<Unsupported> {
         Resource::Configuration(configuration) => found.template(&configuration.spec.template),
         Resource::Revision(_) => found.refuse("kind", "write a Configuration or a Service, which makes its Revisions"),
         Resource::DomainMapping(_) => found.warn("kind", "the DomainMapping is checked, but not served"),
-        Resource::Route(_) | Resource::ConfigMap(_) | Resource::Secret(_) => {}
+        Resource::Route(_) | Resource::ConfigMap(_) | Resource::Secret(_) | Resource::PersistentVolumeClaim(_) => {}
     }
     found.0
 }
@@ -125,11 +125,17 @@ impl Found {
     fn revision(&mut self, path: &str, spec: &RevisionSpec) {
         let built = [
             "containers",
+            "initContainers",
+            "volumes",
             "containerConcurrency",
             "timeoutSeconds",
             "responseStartTimeoutSeconds",
             "idleTimeoutSeconds",
             "securityContext",
+            "imagePullSecrets",
+            "runtimeClassName",
+            "hostAliases",
+            "serviceAccountName",
             // Knative takes `false` only, and there is no service account to mount.
             "automountServiceAccountToken",
             "enableServiceLinks",
@@ -141,22 +147,45 @@ impl Found {
             format!("{path}.enableServiceLinks"),
             "leave it out: there are no service variables",
         );
-        if let Some(context) = &spec.security_context {
-            self.pod_security(&format!("{path}.securityContext"), context);
+        let account = spec.service_account_name.as_str();
+        self.refuse_when(
+            !matches!(account, "" | "default"),
+            format!("{path}.serviceAccountName"),
+            "leave it out: there are no service accounts",
+        );
+        for (nth, volume) in spec.volumes.iter().enumerate() {
+            self.volume(&format!("{path}.volumes[{nth}]"), volume);
         }
-        // With several containers, the one with ports serves; the others are what is not built.
-        let serving = spec
-            .containers()
-            .iter()
-            .position(|it| !it.ports.is_empty())
-            .unwrap_or(0);
-        for (nth, container) in spec.containers().iter().enumerate() {
-            let path = format!("{path}.containers[{nth}]");
-            if nth == serving {
-                self.container(&path, container);
-            } else {
-                self.refuse(path, "one container per revision");
+        let lists = [
+            ("containers", spec.containers()),
+            ("initContainers", &spec.init_containers),
+        ];
+        for (field, list) in lists {
+            for (nth, container) in list.iter().enumerate() {
+                self.container(&format!("{path}.{field}[{nth}]"), container);
             }
+        }
+        if let Some(context) = &spec.security_context {
+            let has_host = lists.iter().flat_map(|(_, list)| *list).any(is_host);
+            self.pod_security(&format!("{path}.securityContext"), context, has_host);
+        }
+    }
+
+    fn volume(&mut self, path: &str, volume: &Volume) {
+        let built = [
+            "name",
+            "emptyDir",
+            "configMap",
+            "secret",
+            "projected",
+            "persistentVolumeClaim",
+            "hostPath",
+        ];
+        self.fields(path, volume.set_fields(), &built);
+        let sources = volume.projected.iter().flat_map(|it| it.sources.iter().flatten());
+        for (nth, source) in sources.enumerate() {
+            let path = format!("{path}.projected.sources[{nth}]");
+            self.fields(&path, source.set_fields(), &["configMap", "secret", "downwardAPI"]);
         }
     }
 
@@ -171,61 +200,72 @@ impl Found {
             "env",
             "envFrom",
             "resources",
+            "volumeMounts",
+            "startupProbe",
             "readinessProbe",
+            "livenessProbe",
             "securityContext",
-            // A host: program is never pulled.
             "imagePullPolicy",
             "terminationMessagePath",
             "terminationMessagePolicy",
         ];
         self.fields(path, container.set_fields(), &built);
-        let host = container.image.starts_with("host:") || container.image.is_empty();
-        self.refuse_when(!host, format!("{path}.image"), "write image: host:/path/to/program");
-
-        // The end of the log is reported, which is what these two come to when nobody writes the file.
-        let message = &container.termination_message_path;
-        let standard = message.is_empty() || message == "/dev/termination-log";
-        self.refuse_when(
-            !standard,
-            format!("{path}.terminationMessagePath"),
-            "the end of the log is reported",
-        );
-        let from_file = container.termination_message_policy == "File";
-        self.refuse_when(
-            from_file,
-            format!("{path}.terminationMessagePolicy"),
-            "the end of the log is reported",
-        );
-
         for (nth, variable) in container.env.iter().enumerate() {
             if let Some(source) = &variable.value_from {
-                let path = format!("{path}.env[{nth}].valueFrom");
-                self.fields(&path, source.set_fields(), &["configMapKeyRef", "secretKeyRef"]);
+                let built = ["configMapKeyRef", "secretKeyRef", "fieldRef", "resourceFieldRef"];
+                self.fields(&format!("{path}.env[{nth}].valueFrom"), source.set_fields(), &built);
             }
         }
-        let resources = &container.resources;
-        self.fields(
-            &format!("{path}.resources"),
-            resources.set_fields(),
-            &["limits", "requests"],
-        );
-        for (kind, quantities) in [("limits", &resources.limits), ("requests", &resources.requests)] {
-            for name in quantities.keys().filter(|name| *name != "cpu" && *name != "memory") {
-                self.refuse(format!("{path}.resources.{kind}.{name}"), "cpu and memory are");
-            }
+        for (nth, mount) in container.volume_mounts.iter().enumerate() {
+            let path = format!("{path}.volumeMounts[{nth}]");
+            let built = ["name", "readOnly", "mountPath", "subPath", "mountPropagation"];
+            self.fields(&path, mount.set_fields(), &built);
+            let follows = mount.mount_propagation.as_ref().is_some_and(|it| it != "None");
+            self.refuse_when(follows, format!("{path}.mountPropagation"), "None is");
         }
-        if let Some(probe) = &container.readiness_probe {
-            self.readiness(&format!("{path}.readinessProbe"), probe);
+        self.resources(&format!("{path}.resources"), container);
+        let probes = [
+            ("startupProbe", &container.startup_probe),
+            ("readinessProbe", &container.readiness_probe),
+            ("livenessProbe", &container.liveness_probe),
+        ];
+        for (field, probe) in probes {
+            if let Some(probe) = probe {
+                self.probe(&format!("{path}.{field}"), probe);
+            }
         }
         if let Some(context) = &container.security_context {
-            self.security(&format!("{path}.securityContext"), context);
+            let path = format!("{path}.securityContext");
+            self.security(&path, context);
+            if is_host(container) {
+                self.host_security(&path, context);
+            }
         }
     }
 
-    fn readiness(&mut self, path: &str, probe: &Probe) {
+    fn resources(&mut self, path: &str, container: &Container) {
+        let resources = &container.resources;
+        self.fields(path, resources.set_fields(), &["limits", "requests"]);
+        for (kind, quantities) in [("limits", &resources.limits), ("requests", &resources.requests)] {
+            let built = |name: &&String| matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
+            for name in quantities.keys().filter(|name| !built(name)) {
+                self.refuse(format!("{path}.{kind}.{name}"), "cpu, memory and ephemeral-storage are");
+            }
+        }
+        if resources.requests.contains_key("ephemeral-storage") {
+            self.warn(
+                format!("{path}.requests.ephemeral-storage"),
+                "nothing is set aside; a limit is kept",
+            );
+        }
+    }
+
+    fn probe(&mut self, path: &str, probe: &Probe) {
         let built = [
             "httpGet",
             "tcpSocket",
+            "exec",
+            "grpc",
             "initialDelaySeconds",
             "timeoutSeconds",
             "periodSeconds",
@@ -251,11 +291,13 @@ impl Found {
         }
     }
 
-    /// What a `host:` sandbox always does may be asked for; anything else would be a promise that is not kept.
+    /// What a sandbox does always may be asked for; anything else would be a promise that is not kept.
     fn security(&mut self, path: &str, context: &SecurityContext) {
         let built = [
             "capabilities",
             "privileged",
+            "runAsUser",
+            "runAsGroup",
             "runAsNonRoot",
             "readOnlyRootFilesystem",
             "allowPrivilegeEscalation",
@@ -263,46 +305,75 @@ impl Found {
             "seccompProfile",
         ];
         self.fields(path, context.set_fields(), &built);
-        let always = "a host: program always runs without root, privileges and capabilities, on a read-only root";
         let differs = [
-            ("privileged", context.privileged == Some(true)),
+            (
+                "privileged",
+                context.privileged == Some(true),
+                "no sandbox is privileged",
+            ),
+            (
+                "allowPrivilegeEscalation",
+                context.allow_privilege_escalation == Some(true),
+                "leave it out: no process of a sandbox can gain privileges",
+            ),
+            (
+                "procMount",
+                context.proc_mount.as_ref().is_some_and(|mount| mount != "Default"),
+                "Default is",
+            ),
+        ];
+        for (field, differs, hint) in differs {
+            self.refuse_when(differs, format!("{path}.{field}"), hint);
+        }
+    }
+
+    /// A program of this machine has no file system and no users of its own.
+    fn host_security(&mut self, path: &str, context: &SecurityContext) {
+        let differs = [
+            ("runAsUser", context.run_as_user.is_some()),
+            ("runAsGroup", context.run_as_group.is_some()),
             ("runAsNonRoot", context.run_as_non_root == Some(false)),
             (
                 "readOnlyRootFilesystem",
                 context.read_only_root_filesystem == Some(false),
             ),
-            (
-                "allowPrivilegeEscalation",
-                context.allow_privilege_escalation == Some(true),
-            ),
-            (
-                "procMount",
-                context.proc_mount.as_ref().is_some_and(|mount| mount != "Default"),
-            ),
         ];
         for (field, differs) in differs {
-            self.refuse_when(differs, format!("{path}.{field}"), always);
+            self.refuse_when(differs, format!("{path}.{field}"), HOST_ALWAYS);
         }
         let added = context.capabilities.iter().flat_map(|capabilities| &capabilities.add);
         // Ports below 1024 are open to every sandbox: this one capability changes nothing.
         if added.into_iter().any(|capability| capability != "NET_BIND_SERVICE") {
-            self.refuse(format!("{path}.capabilities.add"), always);
+            self.refuse(format!("{path}.capabilities.add"), HOST_ALWAYS);
         }
-        self.seccomp(path, context.seccomp_profile.as_ref());
+        self.host_seccomp(path, context.seccomp_profile.as_ref());
     }
 
-    fn pod_security(&mut self, path: &str, context: &PodSecurityContext) {
-        self.fields(path, context.set_fields(), &["runAsNonRoot", "seccompProfile"]);
-        let root = context.run_as_non_root == Some(false);
-        self.refuse_when(
-            root,
-            format!("{path}.runAsNonRoot"),
-            "a host: program always runs without root",
-        );
-        self.seccomp(path, context.seccomp_profile.as_ref());
+    fn pod_security(&mut self, path: &str, context: &PodSecurityContext, has_host: bool) {
+        let built = [
+            "runAsUser",
+            "runAsGroup",
+            "runAsNonRoot",
+            "fsGroup",
+            "supplementalGroups",
+            "seccompProfile",
+        ];
+        self.fields(path, context.set_fields(), &built);
+        if !has_host {
+            return;
+        }
+        let differs = [
+            ("runAsUser", context.run_as_user.is_some()),
+            ("runAsGroup", context.run_as_group.is_some()),
+            ("runAsNonRoot", context.run_as_non_root == Some(false)),
+        ];
+        for (field, differs) in differs {
+            self.refuse_when(differs, format!("{path}.{field}"), HOST_ALWAYS);
+        }
+        self.host_seccomp(path, context.seccomp_profile.as_ref());
     }
 
-    fn seccomp(&mut self, path: &str, profile: Option<&SeccompProfile>) {
+    fn host_seccomp(&mut self, path: &str, profile: Option<&SeccompProfile>) {
         let other = profile.is_some_and(|profile| profile.kind != "RuntimeDefault");
         self.refuse_when(
             other,
@@ -312,19 +383,25 @@ impl Found {
     }
 }
 
+const HOST_ALWAYS: &str =
+    "a host: program always runs as a user of its own, without root, privileges and capabilities, on a read-only root";
+
+fn is_host(container: &Container) -> bool {
+    container.image.starts_with("host:")
+}
+
 fn annotation(metadata: &str, key: &str) -> String {
     format!("{metadata}.annotations.{key}")
 }
 
 fn hint_for(field: &str) -> &'static str {
     match field {
-        "volumes" | "volumeMounts" => "a host: program sees /usr, its own directory and a private /tmp",
-        "initContainers" => "one container per revision",
-        "livenessProbe" | "startupProbe" => "a program that ends is started again; readinessProbe is supported",
-        "exec" | "grpc" => "httpGet and tcpSocket are",
-        "serviceAccountName" | "imagePullSecrets" => "a host: program has no use for it",
-        "runAsUser" | "runAsGroup" => "a host: program runs as a user of its own",
-        "fieldRef" | "resourceFieldRef" => "configMapKeyRef and secretKeyRef are",
+        "csi" | "ephemeral" => "emptyDir, configMap, secret, projected, persistentVolumeClaim and hostPath are",
+        "image" => "copy the files into the container's image",
+        "serviceAccountToken" => "there are no service accounts",
+        "fileKeyRef" => "configMapKeyRef, secretKeyRef, fieldRef and resourceFieldRef are",
+        "nodeSelector" | "affinity" | "tolerations" | "topologySpreadConstraints" => "there is one machine",
+        "shareProcessNamespace" | "hostPID" | "hostIPC" | "hostNetwork" => "every container's processes are its own",
         _ => "",
     }
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ids::ObjectId;
 use crate::reference::Reference;
+use crate::text::Text;
 use crate::units::{Bytes, Millicores};
 
 /// Containers that start and end together, in one network namespace (Kubernetes: a pod).
@@ -34,8 +36,10 @@ pub struct Workload {
     pub runtime: Option<Arc<str>>,
     /// Where processes may connect to; `None` is the server's setting.
     pub egress: Option<Egress>,
-    /// `imagePullSecrets`, resolved.
+    /// `imagePullSecrets`, resolved; the first that fits a registry is used.
     pub registry_auth: Vec<RegistryAuth>,
+    /// `hostAliases`: further lines of `/etc/hosts`.
+    pub host_aliases: Vec<HostAlias>,
 }
 
 impl Workload {
@@ -65,6 +69,7 @@ impl Workload {
             runtime: None,
             egress: None,
             registry_auth: Vec::new(),
+            host_aliases: Vec::new(),
         }
     }
 
@@ -76,6 +81,17 @@ impl Workload {
     /// Every container: init containers in their order, then the running ones.
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
         self.init.iter().chain(self.running())
+    }
+
+    /// Claims that one sandbox may have at a time, of all sandboxes on this machine (`ReadWriteOnce`). A revision with one
+    /// has max-scale 1, and its sandbox starts only when the one of any other revision with the same claim is gone.
+    pub fn exclusive_claims(&self) -> impl Iterator<Item = &ObjectId> {
+        self.volumes.iter().filter_map(|volume| match &volume.source {
+            VolumeSource::Claim {
+                claim, shared: false, ..
+            } => Some(claim),
+            _ => None,
+        })
     }
 
     /// The CPU limit of one sandbox: of its running containers together; `None` when one of them has none.
@@ -101,11 +117,11 @@ pub struct Container {
     /// When the image is looked for again at its registry.
     pub pull: PullPolicy,
     /// Replaces the image's entry point when not empty.
-    pub command: Vec<String>,
+    pub command: Vec<Text>,
     /// Arguments; the image's own when this and `command` are empty.
-    pub args: Vec<String>,
+    pub args: Vec<Text>,
     /// The user's variables, resolved, over the image's; Knative's own (`PORT`, `K_*`) are added at start and win.
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Text>,
     /// Working directory; the image's own, or `/`, when `None`.
     pub working_dir: Option<PathBuf>,
     /// What it may use.
@@ -221,6 +237,15 @@ impl fmt::Debug for RegistryAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RegistryAuth({} at {})", self.username, self.registry)
     }
+}
+
+/// Names for an address in `/etc/hosts`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostAlias {
+    /// The address.
+    pub address: std::net::IpAddr,
+    /// Its names; at least one.
+    pub names: Vec<String>,
 }
 
 /// What a container speaks on its port.
@@ -383,12 +408,37 @@ pub enum VolumeSource {
     /// A directory under Knarr's data directory that outlives the sandbox (`persistentVolumeClaim`).
     Claim {
         /// The claim's name, with its namespace.
-        claim: crate::ids::ObjectId,
+        claim: ObjectId,
         /// Mounted read-only.
         read_only: bool,
+        /// Several sandboxes may have it at once: its access mode is `ReadWriteMany` or `ReadOnlyMany`.
+        shared: bool,
     },
     /// A path of the host; for manifests from files only.
-    HostPath(PathBuf),
+    HostPath {
+        /// Where; absolute.
+        path: PathBuf,
+        /// What must be there.
+        kind: HostPathKind,
+    },
+}
+
+/// `type` of a `hostPath` volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HostPathKind {
+    /// Anything that is there.
+    #[default]
+    Any,
+    /// A directory.
+    Directory,
+    /// A directory; made (0755) when nothing is there.
+    DirectoryOrCreate,
+    /// A file.
+    File,
+    /// A file; made (0644) when nothing is there.
+    FileOrCreate,
+    /// A unix socket.
+    Socket,
 }
 
 /// Without the content of files, which may be secret.
@@ -401,12 +451,17 @@ impl fmt::Debug for VolumeSource {
                 .field("size", size)
                 .finish(),
             Self::Files(files) => write!(f, "Files({} files)", files.len()),
-            Self::Claim { claim, read_only } => f
+            Self::Claim {
+                claim,
+                read_only,
+                shared,
+            } => f
                 .debug_struct("Claim")
                 .field("claim", claim)
                 .field("read_only", read_only)
+                .field("shared", shared)
                 .finish(),
-            Self::HostPath(path) => write!(f, "HostPath({})", path.display()),
+            Self::HostPath { path, kind } => write!(f, "HostPath({}, {kind:?})", path.display()),
         }
     }
 }
@@ -417,9 +472,18 @@ pub struct VolumeFile {
     /// Below the volume's root; relative, without `..`.
     pub path: PathBuf,
     /// What is in it.
-    pub content: Arc<[u8]>,
+    pub content: FileContent,
     /// Permission bits; 0o644 by default.
     pub mode: u32,
+}
+
+/// What a file of a volume holds.
+#[derive(Clone, PartialEq, Eq)]
+pub enum FileContent {
+    /// A value of a ConfigMap or Secret.
+    Bytes(Arc<[u8]>),
+    /// A fact about the sandbox (`downwardAPI`).
+    Text(Text),
 }
 
 /// Where a container sees a volume.

@@ -96,13 +96,7 @@ fn revision(text: &mut String, meta: &ObjectMeta, template: &RevisionTemplate, i
         service: in_service.then_some(id),
         created: Timestamp::EPOCH,
     };
-    let made = convert::revision_from(
-        identity,
-        &template.metadata.annotations,
-        &template.spec,
-        bundle.around(),
-    )
-    .unwrap();
+    let made = convert::revision_from(identity, &template.metadata, &template.spec, bundle.around()).unwrap();
     writeln!(text, "  revision {}", made.id).unwrap();
     writeln!(text, "    workload: {:?}", made.workload).unwrap();
     writeln!(text, "    scaling: {:?}", made.scaling).unwrap();

@@ -93,9 +93,12 @@ async fn no_attempt_reaches_anything() {
     attacker
         .serving
         .env
-        .insert("VICTIM".into(), std::process::id().to_string());
-    attacker.serving.env.insert("ABSTRACT".into(), name);
-    attacker.serving.env.insert("SHM_KEY".into(), memory.key.to_string());
+        .insert("VICTIM".into(), std::process::id().to_string().into());
+    attacker.serving.env.insert("ABSTRACT".into(), name.into());
+    attacker
+        .serving
+        .env
+        .insert("SHM_KEY".into(), memory.key.to_string().into());
     driver.start(spec("attacker", attacker)).await.unwrap();
     let told = get(&*driver, "attacker", "/").await.unwrap();
     println!("{told}");

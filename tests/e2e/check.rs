@@ -34,52 +34,66 @@ fn check_tells_every_mistake_in_one_run() {
         (":16:", "knarr.dev/server-timing", "write enabled, disabled"),
         (
             ":18:",
+            "knarr.dev/egress-allow",
+            "10.0.0.1/8: has bits behind its prefix; the network is 10.0.0.0/8",
+        ),
+        (
+            ":20:",
             "spec.template.spec.containerConcurency",
             "did you mean `containerConcurrency`?",
         ),
         (
-            ":19:",
+            ":21:",
             "spec.template.spec.timeoutSeconds",
             "must be a whole number, found the text \"soon\"",
         ),
-        (":20:", "not supported yet: spec.template.spec.volumes", "private /tmp"),
         (
-            ":24:",
-            "not supported yet: spec.template.spec.containers[0].image",
-            "host:/path/to/program",
+            ":23:",
+            "spec.template.spec.imagePullSecrets[0]",
+            "there is no Secret default/missing",
         ),
-        (":25:", "spec.template.spec.containers[0].arg", "did you mean `args`?"),
         (
             ":26:",
+            "spec.template.spec.volumes[0].configMap",
+            "there is no ConfigMap default/missing",
+        ),
+        (
+            ":29:",
+            "spec.template.spec.containers[0].image",
+            "write an absolute path: oci:/path/to/image",
+        ),
+        (":30:", "spec.template.spec.containers[0].arg", "did you mean `args`?"),
+        (
+            ":31:",
             "spec.template.spec.containers[0].ports.containerPort",
             "8012 is a reserved port",
         ),
         (
-            ":29:",
+            ":34:",
             "spec.template.spec.containers[0].env[0].name",
             "\"PORT\" is a reserved environment variable",
         ),
         (
-            ":33:",
+            ":38:",
             "spec.template.spec.containers[0].env[1].valueFrom.secretKeyRef",
             "there is no Secret default/missing",
         ),
         (
-            ":36:",
-            "not supported yet: spec.template.spec.containers[0].volumeMounts",
-            "private /tmp",
+            ":45:",
+            "spec.template.spec.containers[0].livenessProbe.exec.command",
+            "write a program and its arguments",
         ),
         (
-            ":39:",
-            "not supported yet: spec.template.spec.containers[0].livenessProbe",
-            "readinessProbe is supported",
+            ":46:",
+            "spec.template.spec.containers[0].lifecycle",
+            "must not set the field(s)",
         ),
-        (":42:", "spec.traffic", "Traffic targets sum to 90, want 100"),
-        (":49 (document 2):", "kind", "did you mean `Service`?"),
-        (":59 (document 3):", "data.stable-window", "quote it: \"60\""),
-        (":60 (document 3):", "data.max-scale-up-rate", "must be more than 1"),
+        (":50:", "spec.traffic", "Traffic targets sum to 90, want 100"),
+        (":57 (document 2):", "kind", "did you mean `Service`?"),
+        (":67 (document 3):", "data.stable-window", "quote it: \"60\""),
+        (":68 (document 3):", "data.max-scale-up-rate", "must be more than 1"),
         (
-            ":61 (document 3):",
+            ":69 (document 3):",
             "data.scale-to-zero-grace",
             "did you mean \"scale-to-zero-grace-period\"?",
         ),
@@ -92,7 +106,7 @@ fn check_tells_every_mistake_in_one_run() {
         let said = |it: &str| it.contains(&format!("{file}{line}")) && it.contains(field) && it.contains(what);
         assert!(broken.out.lines().any(said), "{line} {field}: {what}\n{}", broken.out);
     }
-    assert_eq!(broken.err, "20 problems in 1 file\n");
+    assert_eq!(broken.err, "22 problems in 1 file\n");
     let quiet = knarr(&["check", "--quiet", "manifests/examples/broken"]);
     assert!(
         broken.out.contains("warning: ") && !quiet.out.contains("warning: "),

@@ -1,6 +1,6 @@
 //! What the table alone can judge: unknown keys, wrong places, and the values of `knarr.dev/*`.
 
-use super::{ALL, Annotation, COLD_START_SLA, FREEZE_DELAY, IDLE, Place, find, knarr_settings};
+use super::{ALL, Annotation, COLD_START_SLA, EGRESS, EGRESS_ALLOW, FREEZE_DELAY, IDLE, Place, find, knarr_settings};
 use crate::domains::StringMap;
 
 /// Something to say about one annotation.
@@ -105,6 +105,14 @@ fn check_values(annotations: &StringMap, findings: &mut Vec<Finding>) {
             message,
             hint: find(key).map_or_else(String::new, |known| format!("write {}", known.range)),
         }));
+    }
+    if EGRESS_ALLOW.value(annotations).is_some() && EGRESS.value(annotations) != Some("allow-list") {
+        findings.push(Finding {
+            key: EGRESS_ALLOW.key.to_owned(),
+            refused: true,
+            message: "has no effect without knarr.dev/egress: allow-list".to_owned(),
+            hint: "write knarr.dev/egress: \"allow-list\", or remove it".to_owned(),
+        });
     }
     // (what has no effect, unless `idle` is this)
     for (annotation, needs) in [(&COLD_START_SLA, "auto"), (&FREEZE_DELAY, "frozen")] {

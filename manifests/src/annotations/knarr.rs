@@ -4,10 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Annotation, COLD_START_SLA, FREEZE_DELAY, IDLE, SERVER_TIMING, UPSTREAM_KEEPALIVE};
+use super::egress::parse_egress_rules;
+use super::{Annotation, COLD_START_SLA, EGRESS, EGRESS_ALLOW, FREEZE_DELAY, IDLE, SERVER_TIMING, UPSTREAM_KEEPALIVE};
 use crate::domains::StringMap;
 use crate::golang;
 use crate::revision::{ColdStartSla, IdlePolicy};
+use crate::workload::Egress;
 
 /// What the `knarr.dev/*` annotations of a template say; without any, exactly what Knative does.
 #[derive(Clone, PartialEq, Debug)]
@@ -18,6 +20,8 @@ pub struct KnarrSettings {
     pub server_timing: bool,
     /// `knarr.dev/upstream-keepalive`.
     pub upstream_keepalive: bool,
+    /// `knarr.dev/egress` with `knarr.dev/egress-allow`; `None` is the server's setting.
+    pub egress: Option<Egress>,
 }
 
 /// Reads all `knarr.dev/*` annotations; each error is the annotation's key with what is wrong.
@@ -34,6 +38,9 @@ pub fn knarr_settings(annotations: &StringMap) -> Result<KnarrSettings, Vec<(&'s
     let server_timing = word(&SERVER_TIMING, &["enabled", "disabled"], "disabled") == "enabled";
     let upstream_keepalive = word(&UPSTREAM_KEEPALIVE, &["enabled", "disabled"], "enabled") == "enabled";
 
+    let egress = EGRESS.value(annotations);
+    let egress = egress.map(|_| word(&EGRESS, &["none", "full", "allow-list"], "none"));
+
     let sla = COLD_START_SLA
         .value(annotations)
         .map(str::parse::<ColdStartSla>)
@@ -47,6 +54,20 @@ pub fn knarr_settings(annotations: &StringMap) -> Result<KnarrSettings, Vec<(&'s
         errors.push((FREEZE_DELAY.key, error));
         None
     });
+    let rules = EGRESS_ALLOW.value(annotations).map(parse_egress_rules).transpose();
+    let rules = rules.unwrap_or_else(|error| {
+        errors.push((EGRESS_ALLOW.key, error));
+        None
+    });
+    let egress = match (egress, rules) {
+        (Some("allow-list"), Some(rules)) => Some(Egress::AllowList(rules)),
+        (Some("allow-list"), None) if EGRESS_ALLOW.value(annotations).is_none() => {
+            errors.push((EGRESS.key, "allow-list without knarr.dev/egress-allow".to_owned()));
+            None
+        }
+        (Some("full"), _) => Some(Egress::Full),
+        (word, _) => word.map(|_| Egress::None),
+    };
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -59,6 +80,7 @@ pub fn knarr_settings(annotations: &StringMap) -> Result<KnarrSettings, Vec<(&'s
         idle,
         server_timing,
         upstream_keepalive,
+        egress,
     })
 }
 

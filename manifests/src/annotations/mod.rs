@@ -7,10 +7,12 @@
 //! Values of Knative's own annotations are validated in Knative's words by [`crate::knative`].
 
 mod check;
+mod egress;
 mod knarr;
 mod table;
 
 pub use check::{Finding, check};
+pub use egress::{NotARule, parse_egress_rules};
 pub use knarr::{KnarrSettings, NotAnSla, knarr_settings};
 pub use table::*;
 

@@ -165,6 +165,12 @@ table! {
     COLD_START_SLA: "knarr.dev/cold-start-sla", Template,
         default "p99<1s, where knarr.dev/idle is auto", range "pNN<DURATION or pNN.N<DURATION with us, ms or s, up to 1h: p99<500ms",
         "The added latency of a request that meets an idle revision.";
+    EGRESS: "knarr.dev/egress", Template,
+        default "the server's setting", range "none, full, allow-list",
+        "Where the app may connect to: nowhere, everywhere but this host, or only where knarr.dev/egress-allow says.";
+    EGRESS_ALLOW: "knarr.dev/egress-allow", Template,
+        default "absent", range "names, *.names, addresses and networks, each with a :port or without, separated by commas: api.example.com:443, *.example.org, 10.0.0.0/8",
+        "Where the app may connect to, where knarr.dev/egress is allow-list.";
     FREEZE_DELAY: "knarr.dev/freeze-delay", Template,
         default "when Knative would go to zero", range "0s to 1h",
         "How long nothing was asked for before an idle revision is frozen, where knarr.dev/idle is frozen.";

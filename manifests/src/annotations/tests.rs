@@ -98,7 +98,8 @@ fn knarr_settings_default_to_knative() {
         KnarrSettings {
             idle: IdlePolicy::Knative,
             server_timing: false,
-            upstream_keepalive: true
+            upstream_keepalive: true,
+            egress: None
         }
     );
 
@@ -225,4 +226,44 @@ proptest! {
             prop_assert!(!sla.limit.is_zero() && sla.limit <= Duration::from_secs(3600));
         }
     }
+}
+
+#[test]
+fn where_an_app_may_connect_to() {
+    use crate::workload::Egress;
+    let read = |pairs: &[(&str, &str)]| knarr_settings(&annotations(pairs)).map(|settings| settings.egress);
+    let list = "api.example.com:443, 10.0.0.0/8";
+    assert_eq!(read(&[]), Ok(None));
+    assert_eq!(read(&[("knarr.dev/egress", "none")]), Ok(Some(Egress::None)));
+    assert_eq!(read(&[("knarr.dev/egress", "full")]), Ok(Some(Egress::Full)));
+    let rules = parse_egress_rules(list).unwrap();
+    assert_eq!(rules.len(), 2);
+    assert_eq!(
+        read(&[("knarr.dev/egress", "allow-list"), ("knarr.dev/egress-allow", list)]),
+        Ok(Some(Egress::AllowList(rules)))
+    );
+    for (pairs, key, said) in [
+        (
+            vec![("knarr.dev/egress", "some")],
+            "knarr.dev/egress",
+            "invalid value: some",
+        ),
+        (
+            vec![("knarr.dev/egress", "allow-list")],
+            "knarr.dev/egress",
+            "allow-list without knarr.dev/egress-allow",
+        ),
+        (
+            vec![
+                ("knarr.dev/egress", "allow-list"),
+                ("knarr.dev/egress-allow", "10.0.0.1/8"),
+            ],
+            "knarr.dev/egress-allow",
+            "invalid value: 10.0.0.1/8: has bits behind its prefix; the network is 10.0.0.0/8",
+        ),
+    ] {
+        assert_eq!(read(&pairs), Err(vec![(key, said.to_owned())]));
+    }
+    let alone = check(&annotations(&[("knarr.dev/egress-allow", list)]), Place::Template);
+    assert!(alone[0].refused && alone[0].message.contains("without knarr.dev/egress: allow-list"));
 }

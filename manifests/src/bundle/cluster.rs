@@ -1,11 +1,13 @@
-//! ConfigMaps and Secrets, which come before everything else: Knative's settings, and where variables come from.
+//! ConfigMaps, Secrets and claims, which come before everything else: Knative's settings, and what templates refer to.
 
 use super::Checked;
 use crate::config::{ClusterConfig, SYSTEM_NAMESPACE};
+use crate::knative::syntax::{dns1123_label, dns1123_subdomain};
+use crate::problem::Problem;
 use crate::read::Document;
-use crate::resources::Resource;
+use crate::resources::{PersistentVolumeClaim, Resource};
 
-/// Takes all ConfigMaps and Secrets in.
+/// Takes all ConfigMaps, Secrets and claims in.
 pub(super) fn gather(documents: &[Document], checked: &mut Checked) {
     for document in documents {
         match &document.resource {
@@ -29,6 +31,13 @@ pub(super) fn gather(documents: &[Document], checked: &mut Checked) {
                 checked.bundle.sources.add_config_map(map);
             }
             Resource::Secret(secret) => checked.bundle.sources.add_secret(secret),
+            Resource::PersistentVolumeClaim(claim) => {
+                let wrong = claim_problems(claim, document, &mut checked.warnings);
+                if wrong.is_empty() && document.is_sound() {
+                    checked.bundle.sources.add_claim(claim);
+                }
+                checked.problems.extend(wrong);
+            }
             _ => {}
         }
     }
@@ -38,4 +47,67 @@ fn nameless(document: &Document, checked: &mut Checked) {
     checked
         .problems
         .push(document.problem("metadata.name", "missing").hint("give it a name"));
+}
+
+/// A claim is a directory under the data directory: what only a storage system could give is refused.
+fn claim_problems(claim: &PersistentVolumeClaim, document: &Document, warnings: &mut Vec<Problem>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut wrong = |path: &str, message: String, hint: &str| {
+        if !document.is_damaged(path) {
+            found.push(document.problem(path, message).hint(hint));
+        }
+    };
+    let metadata = &claim.metadata;
+    if metadata.name.is_empty() {
+        wrong("metadata.name", "missing".to_owned(), "give it a name");
+    } else if !dns1123_subdomain(&metadata.name).is_empty() {
+        let message = format!("invalid value: {}", metadata.name);
+        wrong("metadata.name", message, "write lower case letters, digits, - and .");
+    }
+    if !dns1123_label(&metadata.namespace).is_empty() {
+        let message = format!("invalid value: {}", metadata.namespace);
+        wrong("metadata.namespace", message, "write lower case letters, digits and -");
+    }
+    let spec = &claim.spec;
+    const MODES: [&str; 4] = ["ReadWriteOnce", "ReadWriteOncePod", "ReadOnlyMany", "ReadWriteMany"];
+    if spec.access_modes.is_empty() {
+        wrong(
+            "spec.accessModes",
+            "missing".to_owned(),
+            "write [ReadWriteOnce] or [ReadWriteMany]",
+        );
+    }
+    for (nth, mode) in spec.access_modes.iter().enumerate() {
+        if !MODES.contains(&mode.as_str()) {
+            let hint = format!("there are {}", MODES.join(", "));
+            wrong(
+                &format!("spec.accessModes[{nth}]"),
+                format!("invalid value: {mode}"),
+                &hint,
+            );
+        }
+    }
+    if let Some(mode) = spec.volume_mode.as_deref().filter(|mode| *mode != "Filesystem") {
+        wrong("spec.volumeMode", format!("not supported: {mode}"), "write Filesystem");
+    }
+    const BUILT: [&str; 5] = [
+        "accessModes",
+        "resources",
+        "volumeMode",
+        "storageClassName",
+        "volumeAttributesClassName",
+    ];
+    for field in spec.set_fields().into_iter().filter(|field| !BUILT.contains(field)) {
+        let hint = "a claim is a new directory under the data directory";
+        wrong(
+            &format!("spec.{field}"),
+            format!("not supported yet: spec.{field}"),
+            hint,
+        );
+    }
+    if spec.storage_class_name.as_deref().is_some_and(|name| !name.is_empty()) {
+        let problem = document.problem("spec.storageClassName", "has no effect");
+        warnings.push(problem.hint("a claim is a directory under the data directory"));
+    }
+    found
 }

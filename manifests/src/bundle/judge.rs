@@ -15,7 +15,12 @@ use crate::{domains, names};
 
 /// Puts the object of `document` into the bundle, or says why not.
 pub(super) fn judge(document: &Document, previous: Option<&Bundle>, checked: &mut Checked) {
-    if matches!(document.resource, Resource::ConfigMap(_) | Resource::Secret(_)) {
+    // Taken in before.
+    let early = matches!(
+        document.resource,
+        Resource::ConfigMap(_) | Resource::Secret(_) | Resource::PersistentVolumeClaim(_)
+    );
+    if early {
         return;
     }
     let key = ObjectKey::of(&document.resource);
@@ -46,7 +51,7 @@ pub(super) fn judge(document: &Document, previous: Option<&Bundle>, checked: &mu
         problems: knative::problems(&errors.errors(), document),
         warnings: Vec::new(),
     };
-    // A host: program runs without root, privileges and capabilities whether the manifest says so or not.
+    // No sandbox has privileges on this machine, whether the manifest says so or not.
     let insecure = |warning: &Problem| warning.message.starts_with("Kubernetes default value is insecure");
     let warnings = knative::problems(&errors.warnings(), document);
     findings
@@ -119,7 +124,7 @@ fn trial(resource: &Resource, template: &RevisionTemplate, around: convert::Surr
         configuration: id,
         created: Timestamp::EPOCH,
     };
-    let revision = convert::revision_from(identity, &template.metadata.annotations, &template.spec, around);
+    let revision = convert::revision_from(identity, &template.metadata, &template.spec, around);
     revision.err().unwrap_or_default()
 }
 

@@ -13,7 +13,7 @@ mod merge;
 use std::collections::BTreeMap;
 
 use crate::config::ClusterConfig;
-use crate::convert::{self, EnvSources, Surroundings};
+use crate::convert::{self, Sources, Surroundings};
 use crate::ids::ObjectId;
 use crate::problem::Problem;
 use crate::read::{self, Document, Origin};
@@ -33,8 +33,8 @@ pub struct Input {
 pub struct Bundle {
     /// Knative's ConfigMaps.
     pub cluster: ClusterConfig,
-    /// ConfigMaps and Secrets that variables come from.
-    pub sources: EnvSources,
+    /// ConfigMaps, Secrets and claims that templates refer to.
+    pub sources: Sources,
     /// Every other object, defaulted.
     pub objects: BTreeMap<ObjectKey, Object>,
 }
@@ -136,14 +136,17 @@ impl Bundle {
 }
 
 impl ObjectKey {
-    /// The key of a resource; `None` for ConfigMaps, Secrets and Revisions.
+    /// The key of a resource; `None` for ConfigMaps, Secrets, claims and Revisions.
     pub fn of(resource: &Resource) -> Option<Self> {
         let kind = match resource {
             Resource::Service(_) => ObjectKind::Service,
             Resource::Configuration(_) => ObjectKind::Configuration,
             Resource::Route(_) => ObjectKind::Route,
             Resource::DomainMapping(_) => ObjectKind::DomainMapping,
-            Resource::Revision(_) | Resource::ConfigMap(_) | Resource::Secret(_) => return None,
+            Resource::Revision(_)
+            | Resource::ConfigMap(_)
+            | Resource::Secret(_)
+            | Resource::PersistentVolumeClaim(_) => return None,
         };
         Some(Self {
             kind,

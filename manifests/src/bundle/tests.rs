@@ -78,12 +78,7 @@ fn a_template_converts_with_what_the_bundle_says() {
         service: Some(id.clone()),
         created: crate::units::Timestamp::EPOCH,
     };
-    let revision = convert::revision_from(
-        identity,
-        &template.metadata.annotations,
-        &template.spec,
-        checked.bundle.around(),
-    );
+    let revision = convert::revision_from(identity, &template.metadata, &template.spec, checked.bundle.around());
     assert_eq!(revision.unwrap().workload.serving.image, Image::Host("/bin/app".into()));
 }
 
@@ -138,10 +133,10 @@ fn targets_that_are_not_there_are_warnings() {
 fn what_is_not_built_is_refused_and_a_domain_mapping_only_warned_of() {
     let mapping = "---\napiVersion: serving.knative.dev/v1beta1\nkind: DomainMapping\nmetadata: {name: a.example.com}\nspec: {ref: {kind: \
                    Service, apiVersion: serving.knative.dev/v1, name: a}}\n";
-    let text = service("a", "          livenessProbe: {tcpSocket: {port: 1}}\n") + mapping;
+    let text = service("a", "          securityContext: {allowPrivilegeEscalation: true}\n") + mapping;
     let checked = bundle(&[input("-", &text)], None);
-    let path = "spec.template.spec.containers[0].livenessProbe";
-    let hint = "a program that ends is started again; readinessProbe is supported";
+    let path = "spec.template.spec.containers[0].securityContext.allowPrivilegeEscalation";
+    let hint = "leave it out: no process of a sandbox can gain privileges";
     assert_eq!(
         lines(&checked.problems),
         [format!("-:11: not supported yet: {path}; {hint}")]
@@ -151,6 +146,61 @@ fn what_is_not_built_is_refused_and_a_domain_mapping_only_warned_of() {
         ["-:14 (document 2): not supported yet: kind; the DomainMapping is checked, but not served"]
     );
     assert_eq!(names(&checked.bundle), ["DomainMapping default/a.example.com"]);
+}
+
+#[test]
+fn claims_are_checked_and_found() {
+    let claim = |spec: &str| {
+        format!("---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: data}}\nspec: {{{spec}}}\n")
+    };
+    let features = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: config-features, namespace: knative-serving}\ndata: \
+                    {kubernetes.podspec-persistent-volume-claim: enabled, kubernetes.podspec-persistent-volume-write: enabled}\n";
+    let app = service(
+        "a",
+        "          volumeMounts: [{name: d, mountPath: /d}]\n      volumes: [{name: d, persistentVolumeClaim: {claimName: data}}]\n",
+    );
+    let run = |text: String| {
+        let checked = bundle(&[input("-", &text)], None);
+        (lines(&checked.problems), lines(&checked.warnings))
+    };
+    let size = "resources: {requests: {storage: 1Gi}}";
+    let right = claim(&format!("accessModes: [ReadWriteOnce], {size}"));
+    assert_eq!(run(format!("{features}{app}{right}")), (vec![], vec![]));
+    let missing = "-:17 (document 2): spec.template.spec.volumes[0].persistentVolumeClaim.claimName: there is no PersistentVolumeClaim \
+                   default/data; add it";
+    assert_eq!(run(format!("{features}{app}")).0, [missing]);
+    let table = [
+        (
+            size,
+            "spec.accessModes: missing; write [ReadWriteOnce] or [ReadWriteMany]",
+        ),
+        (
+            "accessModes: [Once]",
+            "spec.accessModes[0]: invalid value: Once; there are ReadWriteOnce, ReadWriteOncePod, ReadOnlyMany, ReadWriteMany",
+        ),
+        (
+            "accessModes: [ReadWriteOnce], volumeMode: Block",
+            "spec.volumeMode: not supported: Block; write Filesystem",
+        ),
+        (
+            "accessModes: [ReadWriteOnce], volumeName: disk",
+            "not supported yet: spec.volumeName; a claim is a new directory under the data directory",
+        ),
+    ];
+    for (spec, want) in table {
+        let (problems, _) = run(claim(spec));
+        assert!(problems.len() == 1 && problems[0].ends_with(want), "{problems:?}");
+    }
+    let (_, warnings) = run(claim("accessModes: [ReadWriteOnce], storageClassName: fast"));
+    assert!(
+        warnings[0].contains("spec.storageClassName: has no effect"),
+        "{warnings:?}"
+    );
+    let (problems, _) = run(right.replace("name: data", "name: ../data"));
+    assert!(
+        problems[0].contains("metadata.name: invalid value: ../data"),
+        "{problems:?}"
+    );
 }
 
 #[test]
@@ -233,7 +283,7 @@ fn only_revision(checked: &Checked) -> Option<crate::revision::Revision> {
         created: crate::units::Timestamp::EPOCH,
     };
     let around = checked.bundle.around();
-    Some(convert::revision_from(identity, &template.metadata.annotations, &template.spec, around).unwrap())
+    Some(convert::revision_from(identity, &template.metadata, &template.spec, around).unwrap())
 }
 
 proptest! {

@@ -4,19 +4,26 @@
 //! template (or Revision object) + ClusterConfig + ConfigMaps, Secrets ─▶ Workload, Scaling, Timeouts, ... ─▶ Revision
 //! ```
 
+mod downward;
 mod env;
+mod images;
+mod limits;
+mod probes;
 mod scaling;
+mod security;
+mod sources;
+mod volumes;
 mod workload;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::env::EnvSources;
+pub use self::sources::Sources;
 
+use self::downward::Pod;
 use crate::annotations::knarr_settings;
 use crate::config::ClusterConfig;
-use crate::domains::StringMap;
 use crate::ids::{ObjectId, RevisionId};
 use crate::resources::{self, ObjectMeta, RevisionSpec};
 use crate::revision::{Reachability, Revision, Timeouts};
@@ -26,6 +33,8 @@ use crate::units::{ContainerConcurrency, Timestamp};
 pub const DEFAULT_NAMESPACE: &str = "default";
 /// Label of a Revision: the Configuration that made it.
 pub const CONFIGURATION_LABEL: &str = "serving.knative.dev/configuration";
+/// Label of a pod: the Revision that it runs.
+pub const REVISION_LABEL: &str = "serving.knative.dev/revision";
 /// Label of a Revision: the Service above it.
 pub const SERVICE_LABEL: &str = "serving.knative.dev/service";
 
@@ -58,22 +67,26 @@ pub struct Identity {
 pub struct Surroundings<'a> {
     /// Knative's ConfigMaps.
     pub cluster: &'a ClusterConfig,
-    /// Where variables may come from.
-    pub sources: &'a EnvSources,
+    /// What variables, files and pull secrets may come from.
+    pub sources: &'a Sources,
 }
 
-/// The revision that a template makes under a name. `annotations` and `spec` are the template's, defaulted and validated.
+/// The revision that a template makes under a name. `template` and `spec` are the template's, defaulted and validated.
 ///
 /// # Errors
-/// All faults at once: a variable's source that is missing, an image that is not `host:`, a number that is not finite, ...
+/// All faults at once: a variable's source that is missing, a relative path, a number that is not finite, ...
 pub fn revision_from(
     identity: Identity,
-    annotations: &StringMap,
+    template: &ObjectMeta,
     spec: &RevisionSpec,
     around: Surroundings<'_>,
 ) -> Result<Revision, Vec<Fault>> {
     let mut faults = Faults::default();
-    let workload = workload::workload(&identity, spec, around.sources, &mut faults);
+    let annotations = &template.annotations;
+    let settings = knarr_settings(annotations);
+    let egress = settings.as_ref().ok().and_then(|settings| settings.egress.clone());
+    let pod = Pod::new(&identity, template, spec, around.sources);
+    let workload = workload::workload(&pod, egress, &mut faults);
     let container_concurrency = whole(spec.container_concurrency, "spec.containerConcurrency", &mut faults);
     let scaling = scaling::scaling(
         annotations,
@@ -81,7 +94,11 @@ pub fn revision_from(
         &around.cluster.settings.autoscaler,
         &mut faults,
     );
-    let settings = knarr_settings(annotations).map_err(|errors| {
+    let scaling = match (&workload, scaling) {
+        (Some(workload), Some(scaling)) => scaling::one_at_a_time(workload, scaling, annotations, &mut faults),
+        _ => None,
+    };
+    let settings = settings.map_err(|errors| {
         for (key, message) in errors {
             faults.push(Fault::new(format!("metadata.annotations.{key}"), message, ""));
         }
@@ -128,7 +145,7 @@ pub fn revision_of(
         service: labelled(SERVICE_LABEL),
         created,
     };
-    revision_from(identity, &meta.annotations, &object.spec, around)
+    revision_from(identity, meta, &object.spec, around)
 }
 
 /// Namespace and name of an object; without a namespace it is in `default`.
@@ -164,6 +181,16 @@ fn whole(value: Option<i64>, path: &str, faults: &mut Faults) -> u32 {
         ));
         0
     })
+}
+
+fn number(port: i32, path: &str, faults: &mut Faults) -> Option<u16> {
+    match u16::try_from(port) {
+        Ok(port) if port > 0 => Some(port),
+        _ => {
+            faults.push(Fault::new(path, format!("invalid value: {port}"), "must be 1 to 65535"));
+            None
+        }
+    }
 }
 
 /// Faults as they are found.

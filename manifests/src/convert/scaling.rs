@@ -10,6 +10,7 @@ use crate::domains::StringMap;
 use crate::golang;
 use crate::revision::{Aggregation, Metric, Scaling};
 use crate::units::{Concurrency, Replicas, Rps};
+use crate::workload::Workload;
 
 /// The share of a target that is aimed at, where no annotation says otherwise; for rps it cannot be configured.
 const RPS_UTILIZATION: f64 = 0.7;
@@ -66,6 +67,41 @@ pub(super) fn scaling(
         progress_deadline: read.duration(&table::PROGRESS_DEADLINE).unwrap_or(PROGRESS_DEADLINE),
     };
     (faults.0.len() == before).then_some(scaling)
+}
+
+/// What nobody can share is had by one sandbox at a time: max-scale is 1, and nothing may ask for more.
+pub(super) fn one_at_a_time(
+    workload: &Workload,
+    scaling: Scaling,
+    annotations: &StringMap,
+    faults: &mut Faults,
+) -> Option<Scaling> {
+    let Some(claim) = workload.exclusive_claims().next() else {
+        return Some(scaling);
+    };
+    let asked = [
+        (&table::MIN_SCALE, Some(scaling.min_scale)),
+        (&table::MAX_SCALE, scaling.max_scale),
+        (&table::INITIAL_SCALE, Some(scaling.initial_scale)),
+        (&table::ACTIVATION_SCALE, Some(scaling.activation_scale)),
+    ];
+    for (annotation, replicas) in asked {
+        if let (Some((key, _)), Some(Replicas(2..))) = (annotation.of(annotations), replicas) {
+            let message = format!("is more than 1 with PersistentVolumeClaim {claim}, which one sandbox may have");
+            let path = format!("metadata.annotations.{key}");
+            let hint = "write accessModes: [ReadWriteMany] in the claim if the app can share it";
+            faults.push(Fault::new(path, message, hint));
+            return None;
+        }
+    }
+    let one = |replicas: Replicas| Replicas(replicas.0.min(1));
+    Some(Scaling {
+        max_scale: Some(Replicas(1)),
+        min_scale: one(scaling.min_scale),
+        initial_scale: one(scaling.initial_scale),
+        activation_scale: one(scaling.activation_scale),
+        ..scaling
+    })
 }
 
 /// A share of the stable window, rounded to whole seconds, at least one.

@@ -4,7 +4,9 @@ use super::*;
 use crate::resources::Resource;
 use crate::revision::{Aggregation, IdlePolicy, Metric};
 use crate::units::{Bytes, Concurrency, Millicores, Replicas, Rps};
-use crate::workload::{Check, Image, Protocol};
+use crate::workload::{
+    Capabilities, Check, Image, Probes, Protocol, PullPolicy, Resources, Seccomp, Security, TerminationMessage,
+};
 
 /// The revision `shop-00001` of a Service `shop` with these annotations and this spec, not defaulted.
 fn convert(annotations: &str, spec: &str) -> Result<Revision, Vec<String>> {
@@ -12,6 +14,15 @@ fn convert(annotations: &str, spec: &str) -> Result<Revision, Vec<String>> {
 }
 
 fn convert_in(cluster: &ClusterConfig, annotations: &str, spec: &str) -> Result<Revision, Vec<String>> {
+    convert_with(cluster, &Sources::default(), annotations, spec)
+}
+
+fn convert_with(
+    cluster: &ClusterConfig,
+    sources: &Sources,
+    annotations: &str,
+    spec: &str,
+) -> Result<Revision, Vec<String>> {
     let text = format!(
         "apiVersion: serving.knative.dev/v1\nkind: Revision\nmetadata:\n  name: shop-00001\n  namespace: ns\n  labels: \
          {{serving.knative.dev/configuration: shop, serving.knative.dev/service: shop}}\n  annotations: {{{annotations}}}\nspec: {{{spec}}}\n"
@@ -21,10 +32,7 @@ fn convert_in(cluster: &ClusterConfig, annotations: &str, spec: &str) -> Result<
     let Resource::Revision(object) = documents.remove(0).resource else {
         panic!("{text}")
     };
-    let around = Surroundings {
-        cluster,
-        sources: &EnvSources::default(),
-    };
+    let around = Surroundings { cluster, sources };
     revision_of(&object, Timestamp::from_millis(7), around)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
@@ -218,8 +226,9 @@ fn the_whole_container() {
     let workload = &revision.workload;
     assert_eq!(workload.serving.image, Image::Host("python3".into()));
     assert_eq!(workload.serving.command, ["shop"]);
-    assert_eq!(workload.serving.args, ["--port", "9000", "a$(PORT)", "$(NO)", "$(A)"]);
-    assert_eq!(workload.serving.env.get("A").map(String::as_str), Some("a$(PORT)"));
+    let args: Vec<String> = workload.serving.args.iter().map(ToString::to_string).collect();
+    assert_eq!(args, ["--port", "{Port}", "a$(PORT)", "$(NO)", "$(A)"]);
+    assert_eq!(workload.serving.env["A"], "a$(PORT)");
     assert_eq!(
         (workload.serving.working_dir.as_deref(), &*workload.serving.name),
         (Some("/srv".as_ref()), "web")
@@ -294,17 +303,161 @@ fn says_all_faults_at_once() {
             "spec.containers[0].workingDir: invalid value: rel; write an absolute path",
             "spec.containers[0].readinessProbe.httpGet.path: invalid value: \"/a b\"; write spaces and the like as %20",
             "spec.containers[0].resources.requests.cpu: is more than its limit -1; raise the limit",
-            "spec.containers[0].resources.limits.cpu: invalid value: -1",
+            "spec.containers[0].resources.limits.cpu: invalid value: -1; must be above 0",
             "metadata.annotations.autoscaling.knative.dev/target: invalid value: NaN; must be a finite number",
             "metadata.annotations.autoscaling.knative.dev/window: invalid value: Inf; must be a duration such as 60s",
             "metadata.annotations.knarr.dev/idle: invalid value: maybe",
             "spec.timeoutSeconds: invalid value: -1; must be 0 to 4294967295",
         ]
     );
-    for image in ["host:", "host:a/b", "host:..", "host:/", "host:/a/", "nginx", "HOST:/a"] {
-        assert!(
-            convert("", &format!("containers: [{{image: '{image}'}}]")).is_err(),
-            "{image}"
+}
+
+#[test]
+fn a_pod_of_several_containers() {
+    let spec = "securityContext: {runAsUser: 1000, runAsGroup: 1001, fsGroup: 2000, supplementalGroups: [3000, 3001], seccompProfile: \
+                {type: Unconfined}}, hostAliases: [{ip: 10.0.0.1, hostnames: [db, db.local]}], runtimeClassName: runc, volumes: [{name: \
+                d, emptyDir: {}}], initContainers: [{name: prepare, image: tools:1, command: [make, $(K_REVISION), $(PORT)], volumeMounts: \
+                [{name: d, mountPath: /d}]}], containers: [{name: log, image: 'oci:/srv/log', args: [$(PORT)], livenessProbe: {exec: \
+                {command: [ok]}}, startupProbe: {grpc: {port: 9, service: s}, failureThreshold: 30}, securityContext: {runAsUser: 5, \
+                readOnlyRootFilesystem: true, capabilities: {drop: [all], add: [CAP_NET_RAW, kill]}, seccompProfile: {type: Localhost, \
+                localhostProfile: /p.json}}, terminationMessagePath: /log/last, terminationMessagePolicy: File}, {name: web, image: \
+                'app:v2', ports: [{containerPort: 80}], readinessProbe: {exec: {command: [ready, now]}}, resources: {requests: {cpu: 100m, \
+                memory: 1Mi}, limits: {ephemeral-storage: 1Gi}}, volumeMounts: [{name: d, mountPath: /d, readOnly: true}]}]";
+    let revision = convert("", spec).unwrap();
+    let workload = &revision.workload;
+    let names: Vec<&str> = workload.containers().map(|container| &*container.name).collect();
+    assert_eq!(names, ["prepare", "web", "log"]);
+    assert_eq!((workload.port, workload.runtime.as_deref()), (80, Some("runc")));
+    assert_eq!(
+        (workload.fs_group, &workload.supplemental_groups),
+        (Some(2000), &vec![3000, 3001])
+    );
+    assert_eq!(workload.host_aliases[0].names, ["db", "db.local"]);
+
+    let (init, web, log) = (&workload.init[0], &workload.serving, &workload.sidecars[0]);
+    assert_eq!(init.command, ["make", "shop-00001", "$(PORT)"]);
+    assert_eq!((&init.probes, init.mounts.len()), (&Probes::default(), 1));
+    assert_eq!((init.security.user, init.security.group), (Some(1000), Some(1001)));
+    assert_eq!(init.security.seccomp, Seccomp::Unconfined);
+
+    assert_eq!(web.pull, PullPolicy::IfNotPresent);
+    let ready = web.probes.readiness.as_ref().unwrap();
+    let command = vec!["ready".to_owned(), "now".to_owned()];
+    assert_eq!(
+        (&ready.check, ready.timeout),
+        (&Check::Exec { command }, Duration::from_secs(1))
+    );
+    assert_eq!(
+        web.resources,
+        Resources {
+            cpu_request: Some(Millicores(100)),
+            memory_request: Some(Bytes(1 << 20)),
+            ephemeral_limit: Some(Bytes(1 << 30)),
+            ..Resources::default()
+        }
+    );
+    assert!(web.mounts[0].read_only);
+
+    assert_eq!((log.pull, &log.args[0]), (PullPolicy::Always, &"$(PORT)".into()));
+    assert_eq!(log.probes.readiness, None);
+    let alive = log.probes.liveness.as_ref().unwrap();
+    assert_eq!(
+        (alive.period, alive.timeout),
+        (Some(Duration::from_secs(10)), Duration::from_secs(1))
+    );
+    assert_eq!((alive.failure_threshold, alive.success_threshold), (3, 1));
+    let startup = log.probes.startup.as_ref().unwrap();
+    let service = "s".to_owned();
+    assert_eq!(
+        (&startup.check, startup.failure_threshold),
+        (&Check::Grpc { port: 9, service }, 30)
+    );
+    assert_eq!(
+        log.security,
+        Security {
+            user: Some(5),
+            group: Some(1001),
+            non_root: false,
+            read_only_root: true,
+            capabilities: Capabilities {
+                drop: vec!["ALL".to_owned()],
+                add: vec!["NET_RAW".to_owned(), "KILL".to_owned()],
+            },
+            seccomp: Seccomp::Localhost("/p.json".into()),
+        }
+    );
+    let last = TerminationMessage {
+        path: "/log/last".into(),
+        fall_back_to_logs: false,
+    };
+    assert_eq!(log.termination, last);
+}
+
+#[test]
+fn what_is_wrong_in_a_pod() {
+    let spec = "imagePullSecrets: [{name: gone}], hostAliases: [{ip: home, hostnames: [x]}, {ip: '::1'}], securityContext: {runAsNonRoot: \
+                true, runAsUser: 0}, containers: [{image: ab, ports: [{containerPort: 80}], securityContext: {capabilities: {add: [NOPE]}, \
+                seccompProfile: {type: Localhost, localhostProfile: p.json}}, livenessProbe: {exec: {}}, startupProbe: {httpGet: {port: \
+                side}, successThreshold: 2}}, {image: ab, livenessProbe: {tcpSocket: {port: http1}}}]";
+    assert_eq!(
+        convert("", spec).unwrap_err(),
+        [
+            "spec.containers[0].startupProbe.httpGet.port: there is no port named \"side\"; write 0 for the container's port",
+            "spec.containers[0].livenessProbe.exec.command: has no program; write a program and its arguments",
+            "spec.containers[0].securityContext.capabilities.add[0]: invalid value: NOPE; write names such as NET_RAW, or ALL",
+            "spec.securityContext.runAsUser: is 0 while runAsNonRoot is true; change one of them",
+            "spec.containers[0].securityContext.seccompProfile.localhostProfile: invalid value: \"p.json\"; write the absolute path of a \
+             profile as container runtimes take it",
+            "spec.containers[1].livenessProbe.tcpSocket.port: there is no port named \"http1\"; write its number",
+            "spec.securityContext.runAsUser: is 0 while runAsNonRoot is true; change one of them",
+            "spec.imagePullSecrets[0]: there is no Secret ns/gone; add it",
+            "spec.hostAliases[0].ip: invalid value: \"home\"; write an IP address",
+            "spec.hostAliases[1].hostnames: is empty; write at least one",
+        ]
+    );
+}
+
+#[test]
+fn a_claim_that_nobody_shares_has_one_sandbox_at_a_time() {
+    let claim = |modes: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: data, namespace: ns}}\nspec: {{accessModes: [{modes}]}}\n"
         );
-    }
+        match crate::read::read("t", &text).0.remove(0).resource {
+            Resource::PersistentVolumeClaim(claim) => {
+                let mut sources = Sources::default();
+                sources.add_claim(&claim);
+                sources
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let spec = "volumes: [{name: d, persistentVolumeClaim: {claimName: data}}], containers: [{image: ab, volumeMounts: [{name: d, mountPath: \
+                /d}]}]";
+    let scale = |modes: &str, annotations: &str| {
+        let sources = claim(modes);
+        convert_with(&ClusterConfig::default(), &sources, annotations, spec).map(|revision| {
+            (
+                revision.scaling.min_scale.0,
+                revision.scaling.max_scale.map(|max| max.0),
+            )
+        })
+    };
+    assert_eq!(scale("ReadWriteOnce", ""), Ok((0, Some(1))));
+    assert_eq!(
+        scale("ReadWriteOncePod", "autoscaling.knative.dev/min-scale: '1'"),
+        Ok((1, Some(1)))
+    );
+    assert_eq!(
+        scale("ReadWriteMany", "autoscaling.knative.dev/min-scale: '3'"),
+        Ok((3, None))
+    );
+    assert_eq!(
+        scale("ReadWriteOnce", "autoscaling.knative.dev/maxScale: '3'"),
+        Err(vec![
+            "metadata.annotations.autoscaling.knative.dev/maxScale: is more than 1 with PersistentVolumeClaim ns/data, which one sandbox may \
+             have; write accessModes: [ReadWriteMany] in the claim if the app can share it"
+                .to_owned()
+        ])
+    );
 }

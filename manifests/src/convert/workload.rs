@@ -1,261 +1,240 @@
-//! What a sandbox runs: program, arguments, environment, port, probe and limits of the one container.
+//! What a sandbox runs: its containers, put together from their parts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{EnvSources, Fault, Faults, Identity, env};
-use crate::resources::{self, ContainerPort, HttpGetAction, IntOrString, Quantity, RevisionSpec};
-use crate::units::{Bytes, Millicores};
-use crate::workload::{Check, Container, Image, Probe, Probes, Protocol, Resources, Workload};
+use super::downward::Pod;
+use super::probes::OwnPort;
+use super::{Fault, Faults, env, images, limits, number, probes, security, volumes};
+use crate::resources::{self, HostAlias};
+use crate::text::{Fact, Text};
+use crate::workload::{self, Container, Egress, Probes, Protocol, TerminationMessage, Workload};
 
 /// `revision-timeout-seconds` of Knative; defaulting has filled it in before.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 const DEFAULT_PORT: u16 = 8080;
-/// Per try when `periodSeconds` is 0 (Knative: aggressive probing).
-const AGGRESSIVE_TIMEOUT: Duration = Duration::from_millis(100);
+/// `runtimeClassName` of Knarr's own sandboxes.
+const NATIVE: &str = "native";
 
 /// `None` after a fault.
-pub(super) fn workload(
-    identity: &Identity,
-    spec: &RevisionSpec,
-    sources: &EnvSources,
-    faults: &mut Faults,
-) -> Option<Workload> {
+pub(super) fn workload(pod: &Pod<'_>, egress: Option<Egress>, faults: &mut Faults) -> Option<Workload> {
+    let spec = pod.spec;
     let serving = spec
         .containers()
         .iter()
         .position(|it| !it.ports.is_empty())
         .unwrap_or(0);
-    let path = format!("spec.containers[{serving}]");
-    let Some(container) = spec.containers().get(serving) else {
+    let Some(declared) = spec.containers().get(serving) else {
         faults.push(Fault::new("spec.containers", "there is no container", ""));
         return None;
     };
-    let variables = env::resolve(container, &path, identity.id.namespace(), sources, faults);
-    let port = container.ports.first().map_or(0, |port| port.container_port);
-    let port = if port == 0 {
-        DEFAULT_PORT
-    } else {
-        number(port, &format!("{path}.ports[0].containerPort"), faults)?
+    let declared = declared.ports.first();
+    let port = match declared.map_or(0, |port| port.container_port) {
+        0 => DEFAULT_PORT,
+        port => number(
+            port,
+            &format!("spec.containers[{serving}].ports[0].containerPort"),
+            faults,
+        )?,
     };
+    let role = |nth: usize| {
+        if nth == serving {
+            Role::Serving(port)
+        } else {
+            Role::Sidecar
+        }
+    };
+    let running = spec
+        .containers()
+        .iter()
+        .enumerate()
+        .map(|(nth, it)| (it, role(nth), "containers", nth));
+    let init = spec
+        .init_containers
+        .iter()
+        .enumerate()
+        .map(|(nth, it)| (it, Role::Init, "initContainers", nth));
+    let mut made = Vec::new();
+    for (it, role, field, nth) in running.chain(init) {
+        let path = format!("spec.{field}[{nth}]");
+        made.push((role, container(pod, it, role, &path, faults)));
+    }
+    let volumes = volumes::volumes(pod, faults);
+    let registry_auth = images::registry_auth(pod, faults);
+    let host_aliases = host_aliases(&spec.host_aliases, faults);
+    let runtime = spec
+        .runtime_class_name
+        .as_deref()
+        .filter(|name| !matches!(*name, "" | NATIVE));
 
-    // Knative's own variables stand behind the user's: arguments may refer to them, the user's values may not.
-    let known = |name: &str| match name {
-        "PORT" => Some(port.to_string()),
-        "K_REVISION" => Some(identity.id.name().to_owned()),
-        "K_CONFIGURATION" => Some(identity.configuration.name().to_owned()),
-        "K_SERVICE" => Some(
-            identity
-                .service
-                .as_ref()
-                .map_or("", |service| service.name())
-                .to_owned(),
-        ),
-        name => variables.get(name).cloned(),
-    };
-    let expand = |texts: &[String]| -> Vec<String> { texts.iter().map(|text| env::expand(text, known)).collect() };
-    let (command, args) = (expand(&container.command), expand(&container.args));
+    let (mut front, mut sidecars, mut init) = (None, Vec::new(), Vec::new());
+    for (role, container) in made {
+        match role {
+            Role::Serving(_) => front = container,
+            Role::Sidecar => sidecars.extend(container),
+            Role::Init => init.extend(container),
+        }
+    }
+    let stop_grace = spec.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let security = spec.security_context.as_ref();
+    Some(Workload {
+        serving: front?,
+        sidecars,
+        init,
+        volumes,
+        port,
+        protocol: match declared.map(|port| port.name.as_str()) {
+            Some("h2c") => Protocol::H2c,
+            _ => Protocol::Http1,
+        },
+        stop_grace: stop_grace.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
+        fs_group: security.and_then(|it| it.fs_group).and_then(security::id),
+        supplemental_groups: security
+            .map(|it| {
+                it.supplemental_groups
+                    .iter()
+                    .copied()
+                    .filter_map(security::id)
+                    .collect()
+            })
+            .unwrap_or_default(),
+        runtime: runtime.map(Into::into),
+        egress,
+        registry_auth,
+        host_aliases,
+    })
+}
+
+/// What a container is for.
+#[derive(Clone, Copy)]
+enum Role {
+    /// Takes requests on this port.
+    Serving(u16),
+    Sidecar,
+    Init,
+}
+
+/// `None` after a fault in its image.
+fn container(
+    pod: &Pod<'_>,
+    container: &resources::Container,
+    role: Role,
+    path: &str,
+    faults: &mut Faults,
+) -> Option<Container> {
+    let variables = env::resolve(container, path, pod, faults);
+    let [command, args] = expanded(pod, container, role, &variables);
     for (field, texts) in [("command", &command), ("args", &args)] {
         if let Some(nth) = texts.iter().position(|text| text.contains('\0')) {
             faults.push(Fault::new(format!("{path}.{field}[{nth}]"), "has a zero byte", ""));
         }
     }
-    let image = image(&container.image, &format!("{path}.image"), faults);
-    let working_dir = working_dir(container, &path, faults);
-    let readiness = readiness(
-        container.readiness_probe.as_ref(),
-        container.ports.first(),
-        port,
-        &path,
-        faults,
-    );
-    let (cpu_limit, memory_limit) = limits(container, &path, faults);
-    let stop_grace = spec.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    let serving = Container {
+    let image = images::image(&container.image, &format!("{path}.image"), faults);
+    let working_dir = absolute(&container.working_dir, path, "workingDir", faults);
+    let own = match role {
+        Role::Serving(port) => OwnPort {
+            declared: container.ports.first(),
+            number: Some(port),
+        },
+        Role::Sidecar | Role::Init => OwnPort {
+            declared: None,
+            number: None,
+        },
+    };
+    let probes = match role {
+        Role::Init => Probes::default(),
+        Role::Serving(_) | Role::Sidecar => probes::probes(container, own, path, faults),
+    };
+    let resources = limits::resources(container, path, faults);
+    let security = security::security(pod.spec.security_context.as_ref(), container, path, faults);
+    let mounts = volumes::mounts(container, path, faults);
+    let termination = termination(container, path, faults);
+    let pull = images::pull_policy(container, image.as_ref()?, path, faults);
+    Some(Container {
+        pull,
         command,
         args,
         env: variables,
         working_dir,
-        resources: Resources {
-            cpu_limit,
-            memory_limit,
-            ..Resources::default()
-        },
-        probes: Probes {
-            readiness: Some(readiness?),
-            ..Probes::default()
-        },
+        resources,
+        probes,
+        security,
+        mounts,
+        termination,
         ..Container::new(container.name.as_str(), image?)
-    };
-    Some(Workload {
-        port,
-        protocol: match container.ports.first().map(|port| port.name.as_str()) {
-            Some("h2c") => Protocol::H2c,
-            _ => Protocol::Http1,
-        },
-        stop_grace: stop_grace.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
-        serving,
-        ..Workload::new(Image::Host(PathBuf::new()))
     })
 }
 
-/// `host:/path` or `host:NAME`; a name stays relative and is looked for when the sandbox starts.
-fn image(text: &str, path: &str, faults: &mut Faults) -> Option<Image> {
-    let hint = "write host:/path/to/program, or host:NAME for a program on the PATH";
-    let Some(program) = text.strip_prefix("host:") else {
-        faults.push(Fault::new(path, format!("not supported yet: {path}"), hint));
-        return None;
+/// Command and arguments. Knative's own variables stand behind the user's: arguments may refer to them, the user's values
+/// may not.
+fn expanded(
+    pod: &Pod<'_>,
+    container: &resources::Container,
+    role: Role,
+    variables: &BTreeMap<String, Text>,
+) -> [Vec<Text>; 2] {
+    let identity = pod.identity;
+    let service = identity.service.as_ref().map_or("", |service| service.name());
+    let known = |name: &str| match (name, role) {
+        ("PORT", Role::Serving(_)) => Some(Fact::Port.into()),
+        ("K_REVISION", _) => Some(identity.id.name().into()),
+        ("K_CONFIGURATION", _) => Some(identity.configuration.name().into()),
+        ("K_SERVICE", _) => Some(service.into()),
+        (name, _) => variables.get(name).cloned(),
     };
-    let is_path = program.starts_with('/') && !program.ends_with('/');
-    let is_name = !program.contains('/') && !matches!(program, "" | "." | "..");
-    if (is_path || is_name) && !program.contains('\0') {
-        return Some(Image::Host(PathBuf::from(program)));
-    }
-    faults.push(Fault::new(path, format!("invalid value: {text}"), hint));
-    None
+    [&container.command, &container.args].map(|texts| texts.iter().map(|text| env::expand(text, known)).collect())
 }
 
-fn working_dir(container: &resources::Container, path: &str, faults: &mut Faults) -> Option<PathBuf> {
-    let dir = &container.working_dir;
-    if dir.is_empty() {
+fn absolute(text: &str, path: &str, field: &str, faults: &mut Faults) -> Option<PathBuf> {
+    if text.is_empty() {
         return None;
     }
-    if !Path::new(dir).is_absolute() || dir.contains('\0') {
-        let message = format!("invalid value: {dir}");
-        faults.push(Fault::new(
-            format!("{path}.workingDir"),
-            message,
-            "write an absolute path",
-        ));
+    if !Path::new(text).is_absolute() || text.contains('\0') {
+        let message = format!("invalid value: {text}");
+        faults.push(Fault::new(format!("{path}.{field}"), message, "write an absolute path"));
     }
-    Some(PathBuf::from(dir))
+    Some(PathBuf::from(text))
 }
 
-fn readiness(
-    probe: Option<&resources::Probe>,
-    container_port: Option<&ContainerPort>,
-    port: u16,
-    path: &str,
-    faults: &mut Faults,
-) -> Option<Probe> {
-    let path = format!("{path}.readinessProbe");
-    let Some(probe) = probe else {
-        return Some(Probe::aggressive(Check::Tcp { port }));
-    };
-    let named = |name: &str| container_port.is_some_and(|port| port.name == name);
-    let mut resolve = |wanted: &IntOrString, field: &str| match wanted {
-        IntOrString::Int(0) => Some(port),
-        IntOrString::String(name) if name.is_empty() || named(name) => Some(port),
-        wanted => match wanted.int() {
-            Some(wanted) => number(wanted, &format!("{path}.{field}.port"), faults),
-            None => {
-                let message = format!("there is no port named {wanted:?}", wanted = wanted.to_string());
-                faults.push(Fault::new(
-                    format!("{path}.{field}.port"),
-                    message,
-                    "write 0 for the container's port",
-                ));
-                None
+fn termination(container: &resources::Container, path: &str, faults: &mut Faults) -> TerminationMessage {
+    let default = TerminationMessage::default();
+    let file = absolute(
+        &container.termination_message_path,
+        path,
+        "terminationMessagePath",
+        faults,
+    );
+    TerminationMessage {
+        path: file.unwrap_or(default.path),
+        fall_back_to_logs: container.termination_message_policy != "File",
+    }
+}
+
+fn host_aliases(aliases: &[HostAlias], faults: &mut Faults) -> Vec<workload::HostAlias> {
+    let mut read = Vec::new();
+    for (nth, alias) in aliases.iter().enumerate() {
+        let path = format!("spec.hostAliases[{nth}]");
+        let is_name = |name: &String| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+        if let Some(wrong) = alias.hostnames.iter().find(|name| !is_name(name)) {
+            let message = format!("invalid value: {wrong:?}");
+            faults.push(Fault::new(format!("{path}.hostnames"), message, "write host names"));
+        }
+        match alias.ip.parse() {
+            Ok(address) if !alias.hostnames.is_empty() => read.push(workload::HostAlias {
+                address,
+                names: alias.hostnames.clone(),
+            }),
+            Ok(_) => faults.push(Fault::new(
+                format!("{path}.hostnames"),
+                "is empty",
+                "write at least one",
+            )),
+            Err(_) => {
+                let message = format!("invalid value: {:?}", alias.ip);
+                faults.push(Fault::new(format!("{path}.ip"), message, "write an IP address"));
             }
-        },
-    };
-    let check = match (&probe.http_get, &probe.tcp_socket) {
-        (Some(get), _) => http(get, resolve(&get.port, "httpGet")?, &path, faults)?,
-        (None, Some(socket)) => Check::Tcp {
-            port: resolve(&socket.port, "tcpSocket")?,
-        },
-        (None, None) => Check::Tcp { port },
-    };
-    let seconds = |value: i32| Duration::from_secs(u64::try_from(value).unwrap_or_default());
-    let at_least_one = |value: i32| u32::try_from(value).unwrap_or_default().max(1);
-    let aggressive = probe.period_seconds <= 0;
-    Some(Probe {
-        check,
-        success_threshold: at_least_one(probe.success_threshold),
-        failure_threshold: if probe.failure_threshold > 0 {
-            at_least_one(probe.failure_threshold)
-        } else {
-            3
-        },
-        initial_delay: seconds(probe.initial_delay_seconds),
-        period: (!aggressive).then(|| seconds(probe.period_seconds)),
-        timeout: if aggressive {
-            AGGRESSIVE_TIMEOUT
-        } else {
-            seconds(probe.timeout_seconds.max(1))
-        },
-    })
-}
-
-fn http(get: &HttpGetAction, port: u16, path: &str, faults: &mut Faults) -> Option<Check> {
-    let slash = if get.path.starts_with('/') { "" } else { "/" };
-    let wanted = format!("{slash}{}", get.path);
-    if wanted.contains(|c: char| c.is_control() || c == ' ' || !c.is_ascii()) {
-        let message = format!("invalid value: {:?}", get.path);
-        faults.push(Fault::new(
-            format!("{path}.httpGet.path"),
-            message,
-            "write spaces and the like as %20",
-        ));
-        return None;
-    }
-    for (nth, header) in get.http_headers.iter().enumerate() {
-        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        let name_is_right = !header.name.is_empty() && header.name.chars().all(token);
-        if !name_is_right || header.value.contains(|c: char| c.is_control() && c != '\t') {
-            let message = format!("{:?} cannot be a header", header.name);
-            faults.push(Fault::new(format!("{path}.httpGet.httpHeaders[{nth}]"), message, ""));
-            return None;
         }
     }
-    let headers = get
-        .http_headers
-        .iter()
-        .map(|header| (header.name.clone(), header.value.clone()))
-        .collect();
-    Some(Check::Http {
-        port,
-        path: wanted,
-        headers,
-    })
-}
-
-/// Limits; a limit of 0 is none, as in Kubernetes. A request above its limit would be refused by a cluster.
-fn limits(container: &resources::Container, path: &str, faults: &mut Faults) -> (Option<Millicores>, Option<Bytes>) {
-    let resources = &container.resources;
-    for (name, limit) in &resources.limits {
-        if resources.requests.get(name).is_some_and(|request| request > limit) {
-            let message = format!("is more than its limit {limit}");
-            faults.push(Fault::new(
-                format!("{path}.resources.requests.{name}"),
-                message,
-                "raise the limit",
-            ));
-        }
-    }
-    let mut limit = |name: &str, value: fn(&Quantity) -> i128, most: i128| {
-        let quantity = resources.limits.get(name).filter(|quantity| !quantity.is_zero())?;
-        let amount = value(quantity);
-        if !(1..=most).contains(&amount) {
-            let message = format!("invalid value: {quantity}");
-            faults.push(Fault::new(format!("{path}.resources.limits.{name}"), message, ""));
-        }
-        Some(amount)
-    };
-    let cpu = limit("cpu", |quantity| quantity.milli_value(), u32::MAX.into());
-    let memory = limit("memory", |quantity| quantity.value(), u64::MAX.into());
-    (
-        cpu.and_then(|millis| u32::try_from(millis).ok()).map(Millicores),
-        memory.and_then(|bytes| u64::try_from(bytes).ok()).map(Bytes),
-    )
-}
-
-fn number(port: i32, path: &str, faults: &mut Faults) -> Option<u16> {
-    match u16::try_from(port) {
-        Ok(port) if port > 0 => Some(port),
-        _ => {
-            faults.push(Fault::new(path, format!("invalid value: {port}"), "must be 1 to 65535"));
-            None
-        }
-    }
+    read
 }

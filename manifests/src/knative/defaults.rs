@@ -92,7 +92,7 @@ fn fill(resource: &mut Resource, pass: &Pass<'_>, settings: &Settings) {
             let same_spec = matches!(pass.old, Some(Resource::DomainMapping(old)) if old.spec == new.spec);
             note_user(&mut new.metadata, pass, same_spec);
         }
-        Resource::Revision(_) | Resource::ConfigMap(_) | Resource::Secret(_) => {}
+        Resource::Revision(_) | Resource::ConfigMap(_) | Resource::Secret(_) | Resource::PersistentVolumeClaim(_) => {}
     }
 }
 

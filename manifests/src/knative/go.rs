@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// Go: `%q`.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {

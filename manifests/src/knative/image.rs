@@ -26,7 +26,7 @@ pub(super) fn validate(image: &str) -> FieldErrors {
 }
 
 /// Whether `image` begins with one of [`SCHEMES`] and goes on like one: `host:8080/app` and `dir:1` are registry references.
-fn names_no_registry(image: &str) -> bool {
+pub(crate) fn names_no_registry(image: &str) -> bool {
     let Some((scheme, rest)) = image.split_once(':') else {
         return false;
     };

@@ -17,15 +17,15 @@ mod defaults;
 mod diff;
 mod env;
 mod field_error;
-mod go;
-mod image;
+pub(crate) mod go;
+pub(crate) mod image;
 mod kinds;
 mod metadata;
 mod pod;
 mod port;
 mod probe;
 mod security;
-mod syntax;
+pub(crate) mod syntax;
 mod template;
 mod traffic;
 mod volume;
@@ -114,7 +114,7 @@ pub fn validate(resource: &Resource, context: &Context<'_>) -> FieldErrors {
             },
         ) => kinds::domain_mapping(new, Some(old)),
         (Resource::DomainMapping(new), _) => kinds::domain_mapping(new, None),
-        (Resource::ConfigMap(_) | Resource::Secret(_), _) => FieldErrors::none(),
+        (Resource::ConfigMap(_) | Resource::Secret(_) | Resource::PersistentVolumeClaim(_), _) => FieldErrors::none(),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn dns1035_prefix(prefix: &str) -> Vec<String> {
 }
 
 /// Why `name` is not a DNS-1123 label (Kubernetes: IsDNS1123Label).
-pub(super) fn dns1123_label(name: &str) -> Vec<String> {
+pub(crate) fn dns1123_label(name: &str) -> Vec<String> {
     let mut reasons = too_long(name, 63);
     if !is_label(name) {
         reasons.push(if is_subdomain(name) {
@@ -48,7 +48,7 @@ pub(super) fn dns1123_label(name: &str) -> Vec<String> {
 }
 
 /// Why `name` is not a DNS-1123 subdomain (Kubernetes: IsDNS1123Subdomain).
-pub(super) fn dns1123_subdomain(name: &str) -> Vec<String> {
+pub(crate) fn dns1123_subdomain(name: &str) -> Vec<String> {
     let mut reasons = too_long(name, 253);
     if !is_subdomain(name) {
         let message = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \

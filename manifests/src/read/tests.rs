@@ -53,7 +53,7 @@ fn a_document_needs_a_kind_that_is_known() {
         ),
         (
             "apiVersion: apps/v1\nkind: Deployment",
-            "f.yaml:2: kind: unknown kind \"Deployment\"; Knarr reads Service, Configuration, Revision, Route, DomainMapping, ConfigMap, Secret",
+            "f.yaml:2: kind: unknown kind \"Deployment\"; Knarr reads Service, Configuration, Revision, Route, DomainMapping, ConfigMap, Secret, PersistentVolumeClaim",
         ),
         (
             "apiVersion: v1\nkind: Service",

@@ -55,6 +55,8 @@ pub enum Resource {
     ConfigMap(Box<ConfigMap>),
     /// `v1` Secret.
     Secret(Box<Secret>),
+    /// `v1` PersistentVolumeClaim.
+    PersistentVolumeClaim(Box<PersistentVolumeClaim>),
 }
 
 /// A kind that Knarr reads.
@@ -91,6 +93,9 @@ pub const KINDS: &[Kind] = &[
     ),
     kind("v1", "ConfigMap", ConfigMap::SHAPE, |v| parse(v, Resource::ConfigMap)),
     kind("v1", "Secret", Secret::SHAPE, |v| parse(v, Resource::Secret)),
+    kind("v1", "PersistentVolumeClaim", PersistentVolumeClaim::SHAPE, |v| {
+        parse(v, Resource::PersistentVolumeClaim)
+    }),
 ];
 
 impl Resource {
@@ -121,6 +126,7 @@ impl Resource {
             Self::DomainMapping(it) => &it.metadata,
             Self::ConfigMap(it) => &it.metadata,
             Self::Secret(it) => &it.metadata,
+            Self::PersistentVolumeClaim(it) => &it.metadata,
         }
     }
 
@@ -134,6 +140,7 @@ impl Resource {
             Self::DomainMapping(it) => &mut it.metadata,
             Self::ConfigMap(it) => &mut it.metadata,
             Self::Secret(it) => &mut it.metadata,
+            Self::PersistentVolumeClaim(it) => &mut it.metadata,
         }
     }
 
@@ -147,6 +154,7 @@ impl Resource {
             Self::DomainMapping(_) => "DomainMapping",
             Self::ConfigMap(_) => "ConfigMap",
             Self::Secret(_) => "Secret",
+            Self::PersistentVolumeClaim(_) => "PersistentVolumeClaim",
         }
     }
 }

@@ -117,6 +117,15 @@ mirror! {
         spec: PersistentVolumeClaimSpec = "spec" always,
     }
 
+    /// Storage that outlives pods (Kubernetes: PersistentVolumeClaim).
+    pub struct PersistentVolumeClaim {
+        kind: String = "kind",
+        api_version: String = "apiVersion",
+        metadata: ObjectMeta = "metadata",
+        spec: PersistentVolumeClaimSpec = "spec",
+        status: Option<Value> = "status",
+    }
+
     /// What a claim asks for (Kubernetes: PersistentVolumeClaimSpec).
     pub struct PersistentVolumeClaimSpec {
         access_modes: Vec<String> = "accessModes",

@@ -43,7 +43,30 @@ fn accepts_what_is_built() {
         ("container", "envFrom: [{prefix: X_, configMapRef: {name: c}}]"),
         (
             "container",
-            "resources: {limits: {cpu: 1, memory: 1Gi}, requests: {cpu: 10m}}",
+            "resources: {limits: {cpu: 1, memory: 1Gi, ephemeral-storage: 1Gi}, requests: {cpu: 10m}}",
+        ),
+        (
+            "container",
+            "startupProbe: {grpc: {port: 1}}, livenessProbe: {exec: {command: [a]}}, volumeMounts: [{name: v, mountPath: /v, subPath: s, \
+             mountPropagation: None}]",
+        ),
+        (
+            "container",
+            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}, {name: B, valueFrom: {resourceFieldRef: {resource: \
+             limits.cpu}}}]",
+        ),
+        ("image", "docker.io/library/nginx"),
+        ("image", "oci:/dir"),
+        (
+            "more",
+            ", {image: ab, securityContext: {runAsUser: 0, runAsNonRoot: false, readOnlyRootFilesystem: false, capabilities: {add: \
+             [NET_ADMIN]}, seccompProfile: {type: Unconfined}}}",
+        ),
+        (
+            "pod",
+            "volumes: [{name: v, emptyDir: {}}, {name: w, hostPath: {path: /}}, {name: p, persistentVolumeClaim: {claimName: c}}]\n      \
+             initContainers: [{image: ab}]\n      imagePullSecrets: [{name: x}]\n      serviceAccountName: default\n      \
+             runtimeClassName: runc\n      hostAliases: [{ip: 1.2.3.4, hostnames: [a]}]",
         ),
         (
             "container",
@@ -60,7 +83,7 @@ fn accepts_what_is_built() {
         ),
         (
             "container",
-            "terminationMessagePath: /dev/termination-log, terminationMessagePolicy: FallbackToLogsOnError",
+            "terminationMessagePath: /x, terminationMessagePolicy: File",
         ),
         (
             "pod",
@@ -91,33 +114,15 @@ fn accepts_what_is_built() {
 #[test]
 fn refuses_by_name_what_is_not() {
     let table: &[(&str, &str, &[&str])] = &[
-        ("image", "docker.io/library/nginx", &["!S.containers[0].image"]),
-        ("image", "oci:dir", &["!S.containers[0].image"]),
-        ("more", ", {image: host:/b}", &["!S.containers[1]"]),
         (
             "more",
-            ", {image: host:/b, ports: [{containerPort: 1}]}",
-            &["!S.containers[0]"],
+            ", {image: ab, ports: [{containerPort: 1}], tty: true}",
+            &["!S.containers[1].tty"],
         ),
         (
             "container",
-            "livenessProbe: {tcpSocket: {port: 1}}",
-            &["!S.containers[0].livenessProbe"],
-        ),
-        (
-            "container",
-            "startupProbe: {tcpSocket: {port: 1}}",
-            &["!S.containers[0].startupProbe"],
-        ),
-        (
-            "container",
-            "readinessProbe: {exec: {command: [a]}}",
-            &["!S.containers[0].readinessProbe.exec"],
-        ),
-        (
-            "container",
-            "readinessProbe: {grpc: {port: 1}}",
-            &["!S.containers[0].readinessProbe.grpc"],
+            "livenessProbe: {tcpSocket: {port: 1}, terminationGracePeriodSeconds: 1}",
+            &["!S.containers[0].livenessProbe.terminationGracePeriodSeconds"],
         ),
         (
             "container",
@@ -129,13 +134,16 @@ fn refuses_by_name_what_is_not() {
         ),
         (
             "container",
-            "readinessProbe: {tcpSocket: {host: h}}",
-            &["!S.containers[0].readinessProbe.tcpSocket.host"],
+            "startupProbe: {tcpSocket: {host: h}}",
+            &["!S.containers[0].startupProbe.tcpSocket.host"],
         ),
         (
             "container",
-            "volumeMounts: [{name: v, mountPath: /v}]",
-            &["!S.containers[0].volumeMounts"],
+            "volumeMounts: [{name: v, mountPath: /v, mountPropagation: HostToContainer, subPathExpr: x}]",
+            &[
+                "!S.containers[0].volumeMounts[0].subPathExpr",
+                "!S.containers[0].volumeMounts[0].mountPropagation",
+            ],
         ),
         (
             "container",
@@ -144,26 +152,17 @@ fn refuses_by_name_what_is_not() {
         ),
         (
             "container",
-            "terminationMessagePath: /x",
-            &["!S.containers[0].terminationMessagePath"],
-        ),
-        (
-            "container",
-            "terminationMessagePolicy: File",
-            &["!S.containers[0].terminationMessagePolicy"],
-        ),
-        (
-            "container",
-            "resources: {limits: {ephemeral-storage: 1Gi}, requests: {nvidia.com/gpu: 1}}",
+            "resources: {limits: {hugepages-2Mi: 1Gi}, requests: {nvidia.com/gpu: 1, ephemeral-storage: 1}}",
             &[
-                "!S.containers[0].resources.limits.ephemeral-storage",
+                "!S.containers[0].resources.limits.hugepages-2Mi",
                 "!S.containers[0].resources.requests.nvidia.com/gpu",
+                "S.containers[0].resources.requests.ephemeral-storage",
             ],
         ),
         (
             "container",
-            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]",
-            &["!S.containers[0].env[0].valueFrom.fieldRef"],
+            "env: [{name: A, valueFrom: {fileKeyRef: {}}}]",
+            &["!S.containers[0].env[0].valueFrom.fileKeyRef"],
         ),
         (
             "container",
@@ -177,9 +176,9 @@ fn refuses_by_name_what_is_not() {
             "container",
             "securityContext: {runAsNonRoot: false, readOnlyRootFilesystem: false, allowPrivilegeEscalation: true}",
             &[
+                "!S.containers[0].securityContext.allowPrivilegeEscalation",
                 "!S.containers[0].securityContext.runAsNonRoot",
                 "!S.containers[0].securityContext.readOnlyRootFilesystem",
-                "!S.containers[0].securityContext.allowPrivilegeEscalation",
             ],
         ),
         (
@@ -190,13 +189,29 @@ fn refuses_by_name_what_is_not() {
                 "!S.containers[0].securityContext.seccompProfile",
             ],
         ),
-        ("pod", "volumes: [{name: v, emptyDir: {}}]", &["!S.volumes"]),
-        ("pod", "initContainers: [{image: host:/b}]", &["!S.initContainers"]),
+        (
+            "more",
+            ", {image: ab, securityContext: {runAsUser: 0, privileged: true, procMount: Unmasked, seLinuxOptions: {}}}",
+            &[
+                "!S.containers[1].securityContext.seLinuxOptions",
+                "!S.containers[1].securityContext.privileged",
+                "!S.containers[1].securityContext.procMount",
+            ],
+        ),
         (
             "pod",
-            "serviceAccountName: x\n      imagePullSecrets: [{name: x}]",
-            &["!S.serviceAccountName", "!S.imagePullSecrets"],
+            "volumes: [{name: v, csi: {driver: d}}, {name: w, projected: {sources: [{serviceAccountToken: {path: t}}]}}]",
+            &[
+                "!S.volumes[0].csi",
+                "!S.volumes[1].projected.sources[0].serviceAccountToken",
+            ],
         ),
+        (
+            "pod",
+            "initContainers: [{image: ab, restartPolicy: Always}]",
+            &["!S.initContainers[0].restartPolicy"],
+        ),
+        ("pod", "serviceAccountName: x", &["!S.serviceAccountName"]),
         (
             "pod",
             "nodeSelector: {a: b}\n      hostNetwork: true",
@@ -204,8 +219,8 @@ fn refuses_by_name_what_is_not() {
         ),
         (
             "pod",
-            "securityContext: {runAsUser: 5, fsGroup: 5}",
-            &["!S.securityContext.runAsUser", "!S.securityContext.fsGroup"],
+            "securityContext: {runAsUser: 5, fsGroup: 5, fsGroupChangePolicy: Always}",
+            &["!S.securityContext.fsGroupChangePolicy", "!S.securityContext.runAsUser"],
         ),
         ("metadata", "generateName: a-", &["!metadata.generateName"]),
         ("metadata", "finalizers: [x]", &["!metadata.finalizers"]),

@@ -161,7 +161,7 @@ impl Bench {
     fn spec(&self, app: App) -> SandboxSpec {
         let id = SandboxId::new(format!("{app}-{}", NEXT_ID.fetch_add(1, Ordering::Relaxed)));
         let mut workload = (self.fixture.workload)(app);
-        workload.serving.args.push(id.to_string());
+        workload.serving.args.push(id.to_string().into());
         SandboxSpec {
             id,
             revision: app.revision(),

@@ -88,7 +88,10 @@ pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSp
         return Err(gone());
     }
     if sandbox.is_frozen() {
-        let text = format!("{} is frozen: no command can run in it until a request wakes it", sandbox.id);
+        let text = format!(
+            "{} is frozen: no command can run in it until a request wakes it",
+            sandbox.id
+        );
         return Err(ExecError::Refused(text));
     }
     // The kernel refuses a fork past the limit, but lets anybody join.

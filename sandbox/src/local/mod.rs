@@ -24,6 +24,8 @@ mod signals;
 mod start;
 mod state;
 mod supervise;
+mod texts;
+mod unbuilt;
 mod watched;
 
 use std::path::PathBuf;

@@ -18,6 +18,8 @@ use super::output;
 use super::ready;
 use super::shell::{Failure, Shell, Stage};
 use super::state::{Inner, Sandbox, Slot};
+use super::texts::{self, PATH, environment};
+use super::unbuilt::unbuilt;
 use crate::driver::{DriverError, Exit, Phases, SandboxSpec, StartError, Started};
 use crate::exec::ExecSpec;
 use crate::program::{self, Program};
@@ -26,8 +28,6 @@ use crate::spawner::protocol::{Isolation, Plan, Request, Step};
 
 /// A start that loses its spawner is tried again with the next one, this often.
 const TRIES: u32 = 3;
-
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts one sandbox. Dropping the future ends what it has begun; the driver's thread cleans up.
 pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Started, StartError> {
@@ -108,7 +108,8 @@ enum Trouble {
 /// What is executed, found once per start.
 struct App {
     program: Program,
-    argv: Vec<Vec<u8>>,
+    /// The program's name for itself, where `command` does not say it.
+    name: Option<Vec<u8>>,
 }
 
 impl App {
@@ -118,27 +119,30 @@ impl App {
             return Err(format!("not supported yet: {}", workload.image));
         };
         let mut program = program::find(name, &inner.data_dir)?;
-        let mut argv = Vec::new();
+        if let Some(unbuilt) = unbuilt(&spec.workload) {
+            return Err(unbuilt);
+        }
+        let mut argv0 = None;
         if let Some(command) = workload.command.first() {
-            let other = program::find(Path::new(command), &inner.data_dir)?;
+            let command = command.fill(&texts::facts(spec, spec.workload.port));
+            let other = program::find(Path::new(&command), &inner.data_dir)?;
             program = Program {
                 path: other.path,
                 show: program.show.into_iter().chain(other.show).collect(),
             };
             program.show.dedup();
-            argv.extend(workload.command.iter().map(|a| a.clone().into_bytes()));
         } else {
-            argv.push(program.path.as_os_str().as_encoded_bytes().to_vec());
+            argv0 = Some(program.path.as_os_str().as_encoded_bytes().to_vec());
         }
-        argv.extend(workload.args.iter().map(|a| a.clone().into_bytes()));
-        let strings = argv
+        let mut texts = workload
+            .command
             .iter()
-            .map(Vec::as_slice)
-            .chain(workload.env.iter().flat_map(|(k, v)| [k.as_bytes(), v.as_bytes()]));
-        if strings.into_iter().any(|s| s.contains(&0)) {
+            .chain(&workload.args)
+            .chain(workload.env.values());
+        if texts.any(|text| text.contains('\0')) || workload.env.keys().any(|name| name.contains('\0')) {
             return Err("an argument or environment variable has a NUL character in it".to_owned());
         }
-        Ok(Self { program, argv })
+        Ok(Self { program, name: argv0 })
     }
 }
 
@@ -359,11 +363,15 @@ fn exhausted(what: &str, error: io::Error) -> StartError {
 fn plan(inner: &Inner, spec: &SandboxSpec, app: &App, sandbox: &Sandbox) -> Plan {
     let memory = spec.limits.memory.map(|m| m.0);
     let common = common_plan(inner, sandbox);
+    let (facts, serving) = (texts::facts(spec, sandbox.port), &spec.workload.serving);
+    let mut argv: Vec<Vec<u8>> = app.name.iter().cloned().collect();
+    argv.extend(texts::filled(&serving.command, &facts));
+    argv.extend(texts::filled(&serving.args, &facts));
     Plan {
         root: rootfs::of_app(&app.program, spec.id.as_str(), common.uid, memory),
         program: app.program.path.as_os_str().as_encoded_bytes().to_vec(),
-        argv: app.argv.clone(),
-        env: variables(environment(spec, sandbox.port)),
+        argv,
+        env: variables(environment(spec, serving, &facts, true)),
         ..common
     }
 }
@@ -386,7 +394,9 @@ fn common_plan(inner: &Inner, sandbox: &Sandbox) -> Plan {
 
 /// The plan of a command in a running sandbox, and the places where its program may be.
 pub(super) fn command_plan(inner: &Inner, sandbox: &Sandbox, command: &ExecSpec) -> (Plan, Vec<Vec<u8>>) {
-    let mut env = environment(&sandbox.spec, sandbox.port);
+    let spec = &sandbox.spec;
+    let facts = texts::facts(spec, sandbox.port);
+    let mut env = environment(spec, &spec.workload.serving, &facts, true);
     env.extend(command.env.iter().cloned());
     let program = command.command.first().map_or("", String::as_str);
     let programs = if program.contains('/') {
@@ -406,22 +416,6 @@ pub(super) fn command_plan(inner: &Inner, sandbox: &Sandbox, command: &ExecSpec)
 
 fn variables(env: BTreeMap<String, String>) -> Vec<Vec<u8>> {
     env.into_iter().map(|(k, v)| format!("{k}={v}").into_bytes()).collect()
-}
-
-/// The user's variables over the defaults, and Knative's own over all (Knative: container runtime contract).
-fn environment(spec: &SandboxSpec, port: u16) -> BTreeMap<String, String> {
-    let mut env = BTreeMap::from([
-        ("PATH".to_owned(), PATH.to_owned()),
-        ("HOME".to_owned(), "/tmp".to_owned()),
-    ]);
-    env.extend(spec.workload.serving.env.clone());
-    let mut own = |key: &str, value: &str| env.insert(key.to_owned(), value.to_owned());
-    own("PORT", &port.to_string());
-    own("K_SERVICE", spec.service.as_ref().map_or("", |s| s.name()));
-    own("K_CONFIGURATION", spec.configuration.name());
-    own("K_REVISION", spec.revision.name());
-    own("HOSTNAME", spec.id.as_str());
-    env
 }
 
 /// Free now; somebody else may take it before the app does, and the app then ends with "address in use".

@@ -19,7 +19,7 @@ pub fn fixture(config: &LocalConfig, testapp: &str, limits: bool) -> impl Fn() -
             driver: LocalDriver::new(config.clone()).unwrap(),
             workload: Box::new(move |app| {
                 let mut workload = workload_of(app, &testapp);
-                workload.serving.args.push(mark.clone());
+                workload.serving.args.push(mark.clone().into());
                 workload
             }),
             command: Box::new(|command| command_of(command).map(str::to_owned).to_vec()),

@@ -49,7 +49,7 @@ pub fn driver(data_dir: &Path) -> Arc<LocalDriver> {
 
 pub fn workload(program: &str, args: &[&str]) -> Workload {
     let mut workload = Workload::host(program);
-    workload.serving.args = args.iter().map(|a| (*a).to_owned()).collect();
+    workload.serving.args = args.iter().map(|a| (*a).into()).collect();
     workload.stop_grace = Duration::from_secs(10);
     workload
 }

@@ -29,9 +29,12 @@ pub async fn findings(driver: &dyn Driver, testapp: &str, dir: &Path, host_port:
     ];
     let mut check = workload(testapp, &["check"]);
     let forbidden = forbidden.join(":") + ":" + &own.display().to_string() + ":" + &dir.display().to_string();
-    check.serving.env.insert("FORBIDDEN".into(), forbidden);
+    check.serving.env.insert("FORBIDDEN".into(), forbidden.into());
     // Its neighbour listens on 8081, the host on `host_port`.
-    check.serving.env.insert("PORTS".into(), format!("8081,{host_port}"));
+    check
+        .serving
+        .env
+        .insert("PORTS".into(), format!("8081,{host_port}").into());
     let mut neighbour = workload(testapp, &["serve"]);
     neighbour.port = 8081;
     neighbour.serving.probes.readiness = Some(Probe::aggressive(Check::Tcp { port: 8081 }));
