@@ -7,6 +7,7 @@ pub mod exec;
 pub mod fake;
 mod local;
 pub mod logs;
+mod probe;
 mod program;
 mod rootfs;
 pub mod seccomp;

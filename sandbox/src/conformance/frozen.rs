@@ -7,13 +7,16 @@ use manifests::ids::SandboxId;
 use tokio::time::{sleep, timeout};
 
 use super::{App, BOUND, Bench, exchange};
-use crate::driver::{DriverError, ExitStatus};
+use crate::driver::{DriverError, Event, ExitStatus};
 
 const GRACE: Duration = Duration::from_secs(10);
 const SHORT_GRACE: Duration = Duration::from_millis(300);
 
 /// Long enough for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(100);
+
+/// Long enough for the liveness probe of [`App::Watched`] to fail for good.
+const UNANSWERED: Duration = Duration::from_millis(2500);
 
 pub(super) async fn stands_still(bench: &Bench) {
     let driver = bench.driver();
@@ -77,6 +80,28 @@ pub(super) async fn stands_still(bench: &Bench) {
     assert!(matches!(gone, Err(DriverError::NotFound(_))), "{gone:?}");
     let gone = driver.thaw(&id).await;
     assert!(matches!(gone, Err(DriverError::NotFound(_))), "{gone:?}");
+}
+
+pub(super) async fn is_not_probed(bench: &Bench) {
+    if bench.driver().freezer().is_none() {
+        return;
+    }
+    let id = bench.start(App::Watched).await;
+    for _ in 0..2 {
+        freeze(bench, &id).await;
+        sleep(UNANSWERED).await;
+        bench.driver().thaw(&id).await.expect("thaw");
+        let mut stream = bench.dial(&id).await;
+        bench.get(&id, &mut stream).await;
+    }
+    let told = bench.told(&id);
+    let failed = |event: &Event| matches!(event, Event::Unhealthy { .. } | Event::Exited { .. });
+    assert!(
+        !told.iter().any(failed),
+        "its probes were asked while it was frozen: {told:?}"
+    );
+    let exit = bench.stop(&id, GRACE).await.expect("it ran");
+    assert_eq!(exit.unhealthy, None);
 }
 
 pub(super) async fn ends(bench: &Bench) {

@@ -62,6 +62,14 @@ pub enum App {
     Chatty,
     /// Serves for about 300 ms, then exits with code 7.
     Mayfly,
+    /// Serves; from about 300 ms on its readiness probe fails for about 700 ms, then passes again.
+    Moody,
+    /// Serves; from about 300 ms on its liveness probe fails.
+    Hung,
+    /// Serves, with a liveness probe that passes, but would fail for good within 2 s if nobody answered it.
+    Watched,
+    /// Serves, but its startup probe never passes, and fails for good within a few seconds.
+    Sleeper,
     /// A program that does not exist.
     Missing,
 }
@@ -87,6 +95,10 @@ impl fmt::Display for App {
             Self::Stubborn => "stubborn",
             Self::Chatty => "chatty",
             Self::Mayfly => "mayfly",
+            Self::Moody => "moody",
+            Self::Hung => "hung",
+            Self::Watched => "watched",
+            Self::Sleeper => "sleeper",
             Self::Missing => "missing",
         })
     }
@@ -233,6 +245,12 @@ impl Bench {
             _ => None,
         };
         events.iter().filter_map(of).collect()
+    }
+
+    /// Everything told of a sandbox so far.
+    fn told(&self, id: &SandboxId) -> Vec<Event> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().filter(|event| event.sandbox() == id).cloned().collect()
     }
 
     /// Waits for the exit of a sandbox, and for a second one that must not come.

@@ -307,6 +307,32 @@ fn fixture() -> Fixture {
             },
         ),
         (
+            App::Moody,
+            Behaviour {
+                unready_after: Some((Duration::from_millis(300), Duration::from_millis(700))),
+                ..base.clone()
+            },
+        ),
+        (
+            App::Hung,
+            Behaviour {
+                unhealthy_after: Some(Duration::from_millis(300)),
+                ..base.clone()
+            },
+        ),
+        (App::Watched, base.clone()),
+        (
+            App::Sleeper,
+            Behaviour {
+                starts: Start::Unhealthy {
+                    after: SECOND,
+                    why: "startup probe failed".into(),
+                }
+                .into(),
+                ..base.clone()
+            },
+        ),
+        (
             App::Missing,
             Behaviour {
                 starts: Start::Refused("no such program".into()).into(),

@@ -28,6 +28,12 @@ const PRUNE_EVERY: u64 = 32;
 /// Begins to stop a sandbox; it happens whatever becomes of the caller.
 pub(super) fn request(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duration) {
     sandbox.requested.store(true, Ordering::Relaxed);
+    sandbox.rest(|quiet| quiet.ending = true);
+    ask(inner, sandbox, grace);
+}
+
+/// Asks it to end, and ends it after the grace; what for is said elsewhere.
+pub(super) fn ask(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duration) {
     if grace.is_zero() || !hears_stop(inner, sandbox) {
         inner.kill(&sandbox.shell);
         freeze::end(inner, sandbox);

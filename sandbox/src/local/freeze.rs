@@ -88,7 +88,7 @@ impl Sandbox {
         self.ice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is frozen, or about to be: probes must wait.
+    /// Whether it is frozen, or about to be.
     pub(super) fn is_frozen(&self) -> bool {
         self.ice().asked
     }
@@ -158,8 +158,13 @@ fn ask(sandbox: &Sandbox, method: Freezing) -> io::Result<u64> {
         return Err(io::ErrorKind::NotFound.into());
     }
     if !ice.asked {
-        if let Some(freezer) = method.freezer() {
-            sandbox.shell.cgroup.freeze(freezer)?;
+        // Nothing is asked of one that could not answer.
+        sandbox.rest(|quiet| quiet.frozen = true);
+        if let Some(freezer) = method.freezer()
+            && let Err(error) = sandbox.shell.cgroup.freeze(freezer)
+        {
+            sandbox.rest(|quiet| quiet.frozen = false);
+            return Err(error);
         }
         (ice.asked, ice.frozen, ice.reclaimed) = (true, false, None);
         ice.turn += 1;
@@ -174,6 +179,7 @@ fn undo(sandbox: &Sandbox, ice: &mut Ice, method: Freezing) -> io::Result<()> {
     }
     (ice.asked, ice.frozen) = (false, false);
     ice.turn += 1;
+    sandbox.rest(|quiet| quiet.frozen = false);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The local Linux driver: sandboxes on this machine, by namespaces and cgroups, through the spawner.
 //!
 //! ```text
-//! start: program ─▶ shell (from the pool, or new) ─▶ plan ─▶ spawner ─▶ executed ─▶ readiness ─▶ ready
+//! start: program ─▶ shell (from the pool, or new) ─▶ plan ─▶ spawner ─▶ executed ─▶ probes ─▶ ready
 //! end:   spawner says exited ─▶ output read to its end ─▶ cgroup removed ─▶ Exited
 //! ```
 //!
@@ -14,11 +14,11 @@ mod config;
 mod dial;
 mod end;
 mod freeze;
+mod health;
 mod link;
 mod output;
 mod probe;
 mod proc;
-mod ready;
 mod shell;
 mod signals;
 mod start;

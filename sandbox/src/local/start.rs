@@ -13,9 +13,9 @@ use manifests::workload::Image;
 
 use super::dial;
 use super::end;
+use super::health::Monitor;
 use super::link::Link;
 use super::output;
-use super::ready;
 use super::shell::{Failure, Shell, Stage};
 use super::state::{Inner, Sandbox, Slot};
 use super::texts::{self, PATH, environment};
@@ -41,19 +41,26 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
             spawner = next_spawner(inner, dead.as_ref()) => spawner?,
             () = &mut deadline => break,
         };
-        let last = &mut String::from("the program was not executed yet");
         let attempt = async {
             let mut running = match Running::begin(inner, &spec, &app) {
                 Ok(running) => running,
                 Err(trouble) => return Err((trouble, None)),
             };
-            let result = tokio::select! {
-                result = running.get_ready(&spec, begun, last) => result,
+            let mut result = tokio::select! {
+                result = running.get_ready(&spec, begun) => result,
                 () = &mut deadline => {
-                    let last = std::mem::take(last);
-                    Err(Trouble::Told(StartError::NotReady { after: spec.deadline, last }))
+                    let last = running.monitor.as_ref().map_or("the program was not executed yet", Monitor::last);
+                    Err(Trouble::Told(StartError::NotReady { after: spec.deadline, last: last.to_owned() }))
                 }
             };
+            if let Err(Trouble::Unhealthy(why)) = result {
+                running.give_up(why, spec.workload.stop_grace);
+                tokio::select! {
+                    _ = running.sandbox.gone() => {}
+                    () = &mut deadline => {}
+                }
+                result = Err(Trouble::Ended);
+            }
             match result.and_then(|phases| running.commit().map(|()| phases)) {
                 Ok(phases) => Ok(phases),
                 // An error is told when nothing is left.
@@ -102,6 +109,8 @@ enum Trouble {
     Told(StartError),
     /// The app has ended; how, is known when it is cleaned up.
     Ended,
+    /// A startup or liveness probe has failed for good.
+    Unhealthy(Arc<str>),
     SpawnerDied,
 }
 
@@ -150,6 +159,8 @@ impl App {
 struct Running<'a> {
     inner: &'a Arc<Inner>,
     sandbox: Arc<Sandbox>,
+    /// Once the program runs.
+    monitor: Option<Monitor>,
     handed_over: bool,
 }
 
@@ -167,6 +178,7 @@ impl<'a> Running<'a> {
         let running = Self {
             inner,
             sandbox,
+            monitor: None,
             handed_over: false,
         };
         let plan = plan(inner, spec, app, &running.sandbox);
@@ -185,7 +197,7 @@ impl<'a> Running<'a> {
         }
     }
 
-    async fn get_ready(&mut self, spec: &SandboxSpec, begun: Timestamp, last: &mut String) -> Result<Phases, Trouble> {
+    async fn get_ready(&mut self, spec: &SandboxSpec, begun: Timestamp) -> Result<Phases, Trouble> {
         let clock = &self.inner.config.clock;
         let shell = &self.sandbox.shell;
         shell.until(|stage| !matches!(stage, Stage::Asked)).await;
@@ -198,21 +210,19 @@ impl<'a> Running<'a> {
             _ => {}
         }
         let spawned = clock().since(begun);
-        let workload = &spec.workload;
-        let probing = ready::ready(self.inner, &self.sandbox, workload, last);
+        let monitor = self
+            .monitor
+            .insert(Monitor::new(self.inner, &self.sandbox, &spec.workload));
         tokio::select! {
             biased;
             stage = shell.until(|s| matches!(s, Stage::Failed(_) | Stage::Ended(_))) => match stage {
                 Stage::Failed(failure) | Stage::Ended(Some(failure)) => Err(blame(&failure)),
                 _ => Err(Trouble::Ended),
             },
-            probed = probing => match probed {
+            ready = monitor.until_ready() => match ready {
                 Ok(()) => Ok(Phases { spawned, ready: clock().since(begun) }),
                 Err(_) if self.sandbox.progress().ended => Err(Trouble::Ended),
-                Err(source) => {
-                    let context = format!("probe {}", self.sandbox.id);
-                    Err(Trouble::Told(DriverError::Io { context, source }.into()))
-                }
+                Err(why) => Err(Trouble::Unhealthy(why)),
             },
         }
     }
@@ -226,7 +236,16 @@ impl<'a> Running<'a> {
         progress.started = true;
         drop(progress);
         self.handed_over = true;
+        if let Some(monitor) = self.monitor.take() {
+            monitor.go_on();
+        }
         Ok(())
+    }
+
+    /// A probe has failed for good: asks it to end.
+    fn give_up(&self, why: Arc<str>, grace: Duration) {
+        self.sandbox.progress().unhealthy = Some(why);
+        end::ask(self.inner, &self.sandbox, grace);
     }
 
     /// Ends it, and waits until nothing is left.

@@ -18,6 +18,7 @@ use super::command::Commands;
 use super::config::LocalConfig;
 use super::dial::Dialer;
 use super::freeze::{Freezing, Ice};
+use super::health::{Probing, Quiet};
 use super::link::Link;
 use super::probe::Prober;
 use super::proc;
@@ -53,6 +54,7 @@ pub(super) struct Inner {
     pub logs: LogDir,
     pub events: broadcast::Sender<Event>,
     pub prober: Prober,
+    pub probing: Probing,
     pub dialer: Dialer,
     /// For every spawner of this driver.
     pub setup: Setup,
@@ -120,6 +122,8 @@ pub(super) struct Sandbox {
     /// `stop` was called.
     pub requested: AtomicBool,
     pub progress: Mutex<Progress>,
+    /// Why its probes rest; while nothing says so they do not.
+    pub quiet: watch::Sender<Quiet>,
     /// Sockets of its network namespace made ahead.
     pub spare: Mutex<Vec<OwnedFd>>,
     pub refilling: AtomicBool,
@@ -276,6 +280,7 @@ impl Sandbox {
             port,
             requested: AtomicBool::new(false),
             progress: Mutex::default(),
+            quiet: watch::Sender::new(Quiet::default()),
             spare: Mutex::default(),
             refilling: AtomicBool::new(false),
             ice: Mutex::default(),
@@ -304,6 +309,15 @@ impl Sandbox {
         self.gone.send_replace(Some(exit));
     }
 
+    /// Changes the reasons for which its probes rest; with the last one gone they count anew.
+    pub(super) fn rest(&self, change: impl FnOnce(&mut Quiet)) {
+        self.quiet.send_if_modified(|quiet| {
+            let before = *quiet;
+            change(quiet);
+            *quiet != before
+        });
+    }
+
     pub(super) fn was_requested(&self) -> bool {
         self.requested.load(Ordering::Relaxed)
     }
@@ -317,16 +331,23 @@ impl Sandbox {
                 source,
             });
         }
-        self.shell
-            .cgroup
-            .set_limits(&limits)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => DriverError::NotFound(self.id.clone()),
-                _ => DriverError::Io {
-                    context: format!("limit {}", self.id),
-                    source,
-                },
-            })
+        let throttled = limits
+            .cpu
+            .is_some_and(|cpu| self.spec.limits.cpu.is_none_or(|full| cpu < full));
+        if throttled {
+            self.rest(|quiet| quiet.throttled = true);
+        }
+        let set = self.shell.cgroup.set_limits(&limits);
+        if !throttled && set.is_ok() {
+            self.rest(|quiet| quiet.throttled = false);
+        }
+        set.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => DriverError::NotFound(self.id.clone()),
+            _ => DriverError::Io {
+                context: format!("limit {}", self.id),
+                source,
+            },
+        })
     }
 
     pub(super) fn stats(&self) -> Result<Stats, DriverError> {

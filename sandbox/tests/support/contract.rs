@@ -1,8 +1,9 @@
 //! The local driver as a fixture of the conformance suite.
 
 use std::fs;
+use std::time::Duration;
 
-use manifests::workload::Workload;
+use manifests::workload::{Check, Probe, Probes, Workload};
 use sandbox::conformance::{App, Command, Fixture};
 use sandbox::{LocalConfig, LocalDriver};
 
@@ -52,8 +53,38 @@ fn workload_of(app: App, testapp: &str) -> Workload {
         App::Stubborn => workload(testapp, &["serve", "--stubborn"]),
         App::Chatty => workload(testapp, &["serve", "--say", "100"]),
         App::Mayfly => workload(testapp, &["serve", "--for", "300", "7"]),
+        App::Moody => probed(testapp, &["serve", "--sick", "300", "700"], |probes, sick| {
+            probes.readiness = Some(sick)
+        }),
+        App::Hung => probed(testapp, &["serve", "--sick", "300", "100000"], |probes, sick| {
+            probes.liveness = Some(sick)
+        }),
+        App::Watched => probed(testapp, &["serve"], |probes, sick| {
+            let timeout = Duration::from_millis(500);
+            probes.liveness = Some(Probe { timeout, ..sick });
+        }),
+        App::Sleeper => probed(testapp, &["serve", "--sick", "0", "100000"], |probes, sick| {
+            probes.startup = Some(sick)
+        }),
         App::Missing => workload("/nowhere/app", &[]),
     }
+}
+
+/// With a probe that fails while the app is sick.
+fn probed(testapp: &str, args: &[&str], set: fn(&mut Probes, Probe)) -> Workload {
+    let mut workload = workload(testapp, args);
+    let check = Check::Http {
+        port: workload.port,
+        path: "/sick".into(),
+        headers: Vec::new(),
+    };
+    let sick = Probe {
+        period: Some(Duration::from_millis(50)),
+        timeout: Duration::from_secs(1),
+        ..Probe::aggressive(check)
+    };
+    set(&mut workload.serving.probes, sick);
+    workload
 }
 
 /// The processes of this host that have each of these as an argument.

@@ -1,11 +1,11 @@
 //! The app of this crate's own tests, and their spawner: a test binary's `main` belongs to the test harness.
 //!
-//! `knarr-sandbox-testapp serve [--after MS] [--for MS CODE] [--say N] [--stubborn] [ID]`, `never`, `crash`, or
-//! `check`, which tries what a sandbox must not be able to do and serves what it found; `findings` says it. `drive DIR N` is a driver of its
+//! `knarr-sandbox-testapp serve [--after MS] [--for MS CODE] [--say N] [--sick FROM FOR] [--stubborn] [ID]`, `never`,
+//! `crash`, or `check`, which tries what a sandbox must not be able to do and serves what it found; `findings` says it. `drive DIR N` is a driver of its
 //! own with N sandboxes, for tests that kill it. `escape`, `fork-bomb`, `memory-bomb` and `disk-bomb` are attacks; what
 //! can be told of them is served.
 
-#![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
+#![allow(unsafe_code, missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod escape;
 
@@ -13,8 +13,9 @@ use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::exit;
+use std::sync::OnceLock;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn main() {
     sandbox::spawner::main_if_asked();
@@ -44,12 +45,14 @@ fn serve(args: &[String]) {
     let mut stubborn = false;
     let mut number = 0;
     let mut end = None;
+    let mut sick = (u64::MAX, 0);
     while let Some(arg) = args.next() {
         let mut next = || args.next().unwrap().parse::<u64>().unwrap();
         match arg.as_str() {
             "--after" => number = next(),
             "--for" => end = Some((next(), next())),
             "--say" => (0..next()).for_each(|i| println!("chatty {i}")),
+            "--sick" => sick = (next(), next()),
             "--stubborn" => stubborn = true,
             _id => {}
         }
@@ -67,7 +70,18 @@ fn serve(args: &[String]) {
             exit(i32::try_from(code).unwrap());
         });
     }
+    let _ = SICK.set((Instant::now(), sick));
     answer_all(listener, &env::var("HOSTNAME").unwrap_or_default());
+}
+
+/// Since when it serves; from and for how many milliseconds `/sick` answers 503.
+static SICK: OnceLock<(Instant, (u64, u64))> = OnceLock::new();
+
+fn is_sick() -> bool {
+    SICK.get().is_some_and(|(since, (from, lasts))| {
+        let at = since.elapsed().as_millis();
+        (u128::from(*from)..u128::from(from.saturating_add(*lasts))).contains(&at)
+    })
 }
 
 extern "C" fn end_well(_: libc::c_int) {
@@ -101,7 +115,8 @@ fn answer_all(listener: TcpListener, text: &str) {
     }
 }
 
-/// One connection: every request gets `text`, but `/env` the environment and `/status/N` that status.
+/// One connection: every request gets `text`, but `/env` the environment, `/status/N` that status, and `/sick` 503
+/// while the app is.
 fn answer(stream: TcpStream, text: &str) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut stream = stream;
@@ -117,7 +132,8 @@ fn answer(stream: TcpStream, text: &str) -> Option<()> {
         if path.is_empty() {
             return None;
         }
-        let status = path.strip_prefix("/status/").unwrap_or("200").to_owned();
+        let healthy = if path == "/sick" && is_sick() { "503" } else { "200" };
+        let status = path.strip_prefix("/status/").unwrap_or(healthy).to_owned();
         let body = match path.as_str() {
             "/env" => env::vars().map(|(k, v)| format!("{k}={v}\n")).collect(),
             _ => text.to_owned(),
