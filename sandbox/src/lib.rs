@@ -17,4 +17,4 @@ pub mod test_support;
 mod testing;
 mod wire;
 
-pub use local::{Freezing, LocalConfig, LocalDriver, SetupError, share_of_memory};
+pub use local::{Freezing, LocalConfig, LocalDriver, PoolStats, SetupError, share_of_memory};

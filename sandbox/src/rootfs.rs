@@ -1,18 +1,20 @@
-//! What a sandbox sees as its root: pure lists of steps, for every sandbox and for one app. No I/O beyond looking what
-//! this host has.
+//! What a sandbox sees as its root: pure lists of steps, for programs of this host and for images. No I/O beyond looking
+//! what this host has, and making the skeleton.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::program::{Program, Shown};
-use crate::spawner::protocol::{Access, FsStep};
+use crate::spawner::protocol::{Access, FsStep, Owner};
 
 /// The user and group of a sandbox that has none of its own: a spawner without root can give only one.
 pub(crate) const ORDINARY_UID: u32 = 65_532;
 
-/// `/tmp` of an app without a memory limit.
-const TMP_SIZE: u64 = 512 * 1024 * 1024;
+/// What may be written outside volumes without a limit: `/tmp` of a program of this host, everything of an image.
+const WRITABLE: u64 = 512 * 1024 * 1024;
 
 /// What the loader, TLS and the C library's look-ups need of `/etc`; nothing here is secret.
 const ETC: [&str; 14] = [
@@ -48,8 +50,23 @@ const MASKED: [&str; 9] = [
 /// Not writable in `/proc`, whoever asks.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The part of every sandbox's root that does not depend on the app; `mountpoint` is where it is built.
-pub(crate) fn base(mountpoint: &Path) -> Vec<FsStep> {
+/// The group of terminals, in every distribution.
+const TTY: u32 = 5;
+
+/// Files of the sandbox's own that are mounted over an image's: what the staging area calls them, and where.
+const NAMES: [(&str, &str); 3] = [
+    ("hosts", "/etc/hosts"),
+    ("hostname", "/etc/hostname"),
+    ("resolv.conf", "/etc/resolv.conf"),
+];
+
+/// How much a sandbox may write outside its volumes, in bytes: its limit, and never more than its memory, where it is.
+pub(crate) fn writable(ephemeral: Option<u64>, memory: Option<u64>) -> u64 {
+    ephemeral.unwrap_or(WRITABLE).min(memory.unwrap_or(u64::MAX))
+}
+
+/// The part of every root for programs of this host.
+pub(crate) fn host() -> Vec<FsStep> {
     let mut steps = Steps::default();
     for dir in ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
         steps.show_as_is(Path::new(dir));
@@ -62,51 +79,15 @@ pub(crate) fn base(mountpoint: &Path) -> Vec<FsStep> {
     }
     steps.link("/run", "/var/run");
     steps.link("/tmp", "/var/tmp");
-    for device in ["null", "zero", "full", "random", "urandom", "tty"] {
-        let path = PathBuf::from("/dev").join(device);
-        steps.file(&path, "");
-        steps.bind(&path, &path, Access::Device);
-    }
-    steps.link("/proc/self/fd", "/dev/fd");
-    steps.link("/proc/self/fd/0", "/dev/stdin");
-    steps.link("/proc/self/fd/1", "/dev/stdout");
-    steps.link("/proc/self/fd/2", "/dev/stderr");
-    steps.mount("tmpfs", "/dev/shm", "mode=1777,size=64m");
-    // Terminals of the sandbox's own.
-    steps.mount("devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620");
-    steps.link("pts/ptmx", "/dev/ptmx");
-    steps.mount("proc", "/proc", "");
-    for masked in MASKED.map(Path::new).into_iter().filter(|p| p.exists()) {
-        if masked.is_dir() {
-            steps.remount("tmpfs", masked, "mode=555,nr_inodes=2,size=4k");
-        } else {
-            steps.bind(Path::new("/dev/null"), masked, Access::Device);
-        }
-    }
-    for fixed in READ_ONLY.map(Path::new).into_iter().filter(|p| p.exists()) {
-        let own = mountpoint.join(fixed.strip_prefix("/").unwrap_or(fixed));
-        steps.bind(&own, fixed, Access::ReadOnly);
-    }
+    steps.devices();
+    steps.proc();
     steps.list
 }
 
-/// The rest, for one app: its program, its `/tmp`, its names.
-pub(crate) fn of_app(program: &Program, hostname: &str, uid: u32, memory: Option<u64>) -> Vec<FsStep> {
+/// The rest, for one program: what it needs of the host, and `/tmp`.
+pub(crate) fn of_program(program: &Program, size: u64) -> Vec<FsStep> {
     let mut steps = Steps::default();
-    let size = memory.unwrap_or(TMP_SIZE).min(TMP_SIZE);
     steps.mount("tmpfs", "/tmp", &format!("mode=1777,size={size}"));
-    steps.file(
-        Path::new("/etc/passwd"),
-        &format!("root:x:0:0:root:/root:/usr/sbin/nologin\napp:x:{uid}:{uid}:app:/tmp:/bin/sh\n"),
-    );
-    steps.file(Path::new("/etc/group"), &format!("root:x:0:\napp:x:{uid}:\n"));
-    steps.file(Path::new("/etc/hostname"), &format!("{hostname}\n"));
-    steps.file(
-        Path::new("/etc/hosts"),
-        &format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.0.1 {hostname}\n"),
-    );
-    // No egress: a resolver that fails at once is better than one that waits for a name server.
-    steps.file(Path::new("/etc/resolv.conf"), "# No network but loopback.\n");
     for shown in &program.show {
         match shown {
             Shown::Dir(dir) => {
@@ -120,6 +101,114 @@ pub(crate) fn of_app(program: &Program, hostname: &str, uid: u32, memory: Option
         }
     }
     steps.list
+}
+
+/// The names of one sandbox, for a root that is ours to write in.
+pub(crate) fn names(hostname: &str, uid: u32, resolv_conf: &str) -> Vec<FsStep> {
+    let mut steps = Steps::default();
+    steps.file(
+        Path::new("/etc/passwd"),
+        &format!("root:x:0:0:root:/root:/usr/sbin/nologin\napp:x:{uid}:{uid}:app:/tmp:/bin/sh\n"),
+    );
+    steps.file(Path::new("/etc/group"), &format!("root:x:0:\napp:x:{uid}:\n"));
+    for (path, content) in NAMES.iter().zip(contents(hostname, resolv_conf)) {
+        steps.file(Path::new(path.1), &content);
+    }
+    steps.list
+}
+
+/// The part of every root that an image gives; `cgroups` are the file systems under `/sys/fs/cgroup`.
+pub(crate) fn image(cgroups: &[CgroupMount]) -> Vec<FsStep> {
+    let mut steps = Steps::default();
+    steps.dir("/etc");
+    steps.dir("/dev");
+    steps.owned("tmpfs", "/dev", "mode=755,size=1m");
+    steps.devices();
+    steps.proc();
+    // Nothing of the machine but the sandbox's own cgroup, which runtimes read their limits from.
+    steps.mount("tmpfs", "/sys", "mode=755,size=16k,nr_inodes=32");
+    steps.dir("/sys/fs");
+    steps.dir("/sys/fs/cgroup");
+    for cgroup in cgroups {
+        let path = Path::new("/sys/fs/cgroup").join(&cgroup.dir);
+        steps.dir(&path);
+        steps.list.push(FsStep::Mount {
+            fstype: cgroup.fstype.to_owned(),
+            path,
+            options: cgroup.options.clone(),
+            owner: None,
+            read_only: true,
+            optional: true,
+        });
+    }
+    steps.bind(Path::new(""), Path::new("/sys"), Access::ReadOnly);
+    for (name, path) in NAMES {
+        steps.own(name, Path::new(path), false);
+    }
+    steps.list
+}
+
+/// One cgroup file system as a sandbox sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct CgroupMount {
+    /// Below `/sys/fs/cgroup`; empty is that itself.
+    pub dir: String,
+    /// `cgroup` or `cgroup2`.
+    pub fstype: &'static str,
+    /// Controllers, of `cgroup`.
+    pub options: String,
+}
+
+/// The rest of an image's root, for one container of it.
+pub(crate) fn of_container(termination_log: &Path) -> Vec<FsStep> {
+    let mut steps = Steps::default();
+    steps.own("termination-log", termination_log, true);
+    steps.list
+}
+
+/// The names of one sandbox, for the files that [`image`] has mounted.
+pub(crate) fn image_names(hostname: &str, resolv_conf: &str) -> Vec<FsStep> {
+    let files = NAMES.iter().zip(contents(hostname, resolv_conf));
+    files
+        .map(|((name, _), content)| FsStep::Content {
+            name: (*name).to_owned(),
+            content,
+        })
+        .collect()
+}
+
+/// Of [`NAMES`], in their order.
+fn contents(hostname: &str, resolv_conf: &str) -> [String; 3] {
+    [
+        format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.0.1 {hostname}\n"),
+        format!("{hostname}\n"),
+        resolv_conf.to_owned(),
+    ]
+}
+
+/// Makes the lowest layer of every image: the places that are mounted on, for an image that does not have them.
+pub(crate) fn make_skeleton(dir: &Path) -> io::Result<()> {
+    let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+    fs::create_dir_all(dir)?;
+    mode(dir, 0o755)?;
+    for (name, bits) in [
+        ("dev", 0o755),
+        ("etc", 0o755),
+        ("proc", 0o555),
+        ("sys", 0o555),
+        ("tmp", 0o1777),
+    ] {
+        let path = dir.join(name);
+        fs::create_dir_all(&path)?;
+        mode(&path, bits)?;
+    }
+    for (_, path) in NAMES {
+        let path = dir.join(path.trim_start_matches('/'));
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(true).write(true).open(&path)?;
+        mode(&path, 0o644)?;
+    }
+    Ok(())
 }
 
 /// Steps in order, with every directory made once and before what goes into it.
@@ -144,6 +233,42 @@ impl Steps {
         } else if path.is_file() {
             self.file(path, "");
             self.bind(path, path, Access::ReadOnly);
+        }
+    }
+
+    /// Devices that every program may use, terminals of its own, and memory to share among its processes.
+    fn devices(&mut self) {
+        for device in ["null", "zero", "full", "random", "urandom", "tty"] {
+            let path = PathBuf::from("/dev").join(device);
+            if path.exists() {
+                self.file(&path, "");
+                self.bind(&path, &path, Access::Device);
+            }
+        }
+        self.link("/proc/self/fd", "/dev/fd");
+        self.link("/proc/self/fd/0", "/dev/stdin");
+        self.link("/proc/self/fd/1", "/dev/stdout");
+        self.link("/proc/self/fd/2", "/dev/stderr");
+        self.dir("/dev/pts");
+        let terminals = Owner { uid: None, gid: TTY };
+        let options = "newinstance,ptmxmode=666,mode=620";
+        self.remount("devpts", Path::new("/dev/pts"), options, Some(terminals));
+        self.link("pts/ptmx", "/dev/ptmx");
+        self.mount("tmpfs", "/dev/shm", "mode=1777,size=64m");
+        self.mount("mqueue", "/dev/mqueue", "");
+    }
+
+    fn proc(&mut self) {
+        self.mount("proc", "/proc", "");
+        for masked in MASKED.map(Path::new).into_iter().filter(|p| p.exists()) {
+            if masked.is_dir() {
+                self.remount("tmpfs", masked, "mode=555,nr_inodes=2,size=4k", None);
+            } else {
+                self.bind(Path::new("/dev/null"), masked, Access::Device);
+            }
+        }
+        for fixed in READ_ONLY.map(Path::new).into_iter().filter(|p| p.exists()) {
+            self.bind(Path::new(""), fixed, Access::ReadOnly);
         }
     }
 
@@ -174,23 +299,44 @@ impl Steps {
 
     fn mount(&mut self, fstype: &str, path: &str, options: &str) {
         self.dir(path);
-        self.remount(fstype, Path::new(path), options);
+        self.remount(fstype, Path::new(path), options, None);
+    }
+
+    /// Owned by the root user inside.
+    fn owned(&mut self, fstype: &str, path: &str, options: &str) {
+        let root = Owner { uid: Some(0), gid: 0 };
+        self.remount(fstype, Path::new(path), options, Some(root));
     }
 
     /// On something that is there already.
-    fn remount(&mut self, fstype: &str, path: &Path, options: &str) {
+    fn remount(&mut self, fstype: &str, path: &Path, options: &str, owner: Option<Owner>) {
         self.list.push(FsStep::Mount {
             fstype: fstype.to_owned(),
             path: path.to_owned(),
             options: options.to_owned(),
+            owner,
+            read_only: false,
+            optional: false,
         });
     }
 
+    /// An empty source is what is there already.
     fn bind(&mut self, source: &Path, path: &Path, access: Access) {
         self.list.push(FsStep::Bind {
             source: source.to_owned(),
             path: path.to_owned(),
             access,
+            mapped: false,
+        });
+    }
+
+    fn own(&mut self, name: &str, path: &Path, writable_by_all: bool) {
+        self.parent(path);
+        self.list.push(FsStep::Own {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            content: String::new(),
+            writable_by_all,
         });
     }
 
@@ -218,16 +364,37 @@ mod tests {
                 },
             ],
         };
-        let mut steps = base(Path::new("/data/root"));
-        steps.extend(of_app(&program, "hello-1", 7, Some(1000)));
+        let mut hosts = host();
+        hosts.extend(of_program(&program, 1000));
+        hosts.extend(names("hello-1", 7, ""));
+        let cgroups = [CgroupMount {
+            dir: "memory".into(),
+            fstype: "cgroup",
+            options: "memory".into(),
+        }];
+        let mut images = image(&cgroups);
+        images.extend(of_container(Path::new("/dev/termination-log")));
+        images.extend(image_names("hello-1", ""));
+        for steps in [hosts, images] {
+            check(&steps);
+        }
+    }
+
+    fn check(steps: &[FsStep]) {
         let mut made: BTreeSet<PathBuf> = [PathBuf::from("/")].into();
+        let mut owned = BTreeSet::new();
         let mut proc_is_up = false;
-        for step in &steps {
+        for step in steps {
             match step {
                 FsStep::Dir { path } | FsStep::Symlink { path, .. } | FsStep::File { path, .. } => {
                     assert!(made.contains(path.parent().unwrap()), "{step:?} has no directory");
                     made.insert(path.clone());
                 }
+                FsStep::Own { path, name, .. } => {
+                    assert!(made.contains(path.parent().unwrap()), "{step:?} has no directory");
+                    assert!(owned.insert(name), "{step:?} twice");
+                }
+                FsStep::Content { name, .. } => assert!(owned.contains(name), "{step:?} was not mounted"),
                 FsStep::Mount { path, fstype, .. } => {
                     assert!(
                         made.contains(path) || (proc_is_up && path.starts_with("/proc")),
@@ -235,7 +402,9 @@ mod tests {
                     );
                     proc_is_up |= fstype == "proc";
                 }
-                FsStep::Bind { source, path, access } => {
+                FsStep::Bind {
+                    source, path, access, ..
+                } => {
                     assert!(
                         made.contains(path) || (proc_is_up && path.starts_with("/proc")),
                         "{step:?}"
@@ -256,17 +425,23 @@ mod tests {
     }
 
     #[test]
-    fn tmp_is_never_larger_than_the_memory_limit() {
-        let program = Program {
-            path: "/bin/sh".into(),
-            show: Vec::new(),
-        };
-        let tmp = |memory| match &of_app(&program, "h", 1, memory)[1] {
-            FsStep::Mount { options, .. } => options.clone(),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(tmp(Some(4096)), "mode=1777,size=4096");
-        assert_eq!(tmp(None), "mode=1777,size=536870912");
-        assert_eq!(tmp(Some(u64::MAX)), "mode=1777,size=536870912");
+    fn nothing_writable_is_larger_than_the_memory_limit() {
+        assert_eq!(writable(None, Some(4096)), 4096);
+        assert_eq!(writable(None, None), WRITABLE);
+        assert_eq!(writable(None, Some(u64::MAX)), WRITABLE);
+        assert_eq!(writable(Some(u64::MAX), None), u64::MAX);
+        assert_eq!(writable(Some(10), Some(4096)), 10);
+        assert_eq!(writable(Some(8192), Some(4096)), 4096);
+    }
+
+    #[test]
+    fn a_skeleton_has_every_place_that_is_mounted_on() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            make_skeleton(&dir.path().join("s")).unwrap();
+        }
+        for path in ["dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf"] {
+            assert!(dir.path().join("s").join(path).exists(), "{path}");
+        }
     }
 }

@@ -45,6 +45,7 @@ async fn each_sandbox_has_users_of_its_own_and_they_are_used_again() {
     let first = 0x7100_0000;
     let mut config = config(dir.path());
     config.pool = 0;
+    config.pool_services = 0;
     config.uids = UidRanges { first, count: 2 };
     let driver = LocalDriver::new(config).unwrap();
     assert!(driver.isolation_warnings().iter().all(|w| !w.starts_with("users:")));

@@ -9,6 +9,7 @@ use rustix::fs::{Access, access};
 use super::freeze::is_v1_freezer;
 use super::tree::{Controller, LIMITERS, Tree, Version};
 use super::v2;
+use crate::rootfs::CgroupMount;
 
 /// What `/proc` says about the host, and where its files are; tests fill it from a fixture.
 pub(super) struct Host {
@@ -84,6 +85,33 @@ impl Mount {
             Err(_) => self.point.clone(),
         }
     }
+}
+
+/// What a sandbox mounts to see its own cgroup, as this host shows its own: the v2 tree, or the v1 trees that limit.
+pub(super) fn visible(mounts: &[Mount]) -> Vec<CgroupMount> {
+    let limits = |mount: &&Mount| {
+        let mut names = mount.controllers.iter().filter_map(|name| Controller::named(name));
+        mount.version == Version::V1 && names.any(|controller| LIMITERS.contains(&controller))
+    };
+    let v1: Vec<_> = mounts.iter().filter(limits).collect();
+    if v1.is_empty() {
+        let v2 = mounts.iter().filter(|mount| mount.version == Version::V2).take(1);
+        let whole = v2.map(|_| CgroupMount {
+            dir: String::new(),
+            fstype: "cgroup2",
+            options: String::new(),
+        });
+        return whole.collect();
+    }
+    let each = v1.into_iter().map(|mount| CgroupMount {
+        dir: mount
+            .point
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        fstype: "cgroup",
+        options: mount.controllers.join(","),
+    });
+    each.filter(|mount| !mount.dir.is_empty()).collect()
 }
 
 /// The cgroup mounts of a mountinfo text, each tree once (proc(5): optional fields end at ` - `).

@@ -26,6 +26,7 @@ use manifests::units::Bytes;
 
 use self::tree::{Controller, SEARCH_DEPTH, Tree, Version, children, find_groups, remove_tree, retry};
 use crate::driver::Limits;
+use crate::rootfs::CgroupMount;
 
 pub use self::freeze::Freezer;
 
@@ -107,6 +108,15 @@ impl Hierarchy {
     /// For each limit that this host does not enforce: which, and why. Empty when everything holds.
     pub fn missing(&self) -> &[String] {
         &self.missing
+    }
+
+    /// What an image mounts under `/sys/fs/cgroup` to see its own cgroup.
+    pub(crate) fn visible(&self) -> Vec<CgroupMount> {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        if self.trees.is_empty() {
+            return Vec::new();
+        }
+        detect::visible(&detect::mounts(&mountinfo))
     }
 
     /// Makes the cgroup `group/name` and sets its limits; nothing is left after an error.

@@ -100,7 +100,7 @@ pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSp
     {
         return Err(full(sandbox));
     }
-    let (plan, programs) = start::command_plan(inner, sandbox, &spec);
+    let plan = start::command_plan(inner, sandbox, &spec).map_err(ExecError::Refused)?;
     let strings = plan.argv.iter().chain(&plan.env);
     if plan.argv.is_empty() || strings.into_iter().any(|s| s.contains(&0)) {
         return Err(ExecError::Refused(
@@ -126,7 +126,6 @@ pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSp
         command: process.command.id,
         shell: sandbox.shell.id,
         plan: Box::new(plan),
-        programs,
         terminal: spec.terminal.map(|size| (size.rows, size.columns)),
     };
     let fds: Vec<OwnedFd> = theirs.into_iter().chain(join).collect();

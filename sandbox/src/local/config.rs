@@ -22,6 +22,9 @@ pub struct LocalConfig {
     /// Shells kept ready: processes in their namespaces and cgroup, waiting for an app. Each costs about 0.35 MiB and
     /// saves most of a start's sandbox time. Default twice the cores, at most 8; 0 turns the pool off.
     pub pool: usize,
+    /// Services, those started last, that have one or two shells of their own ready: with their root mounted, so that a
+    /// start is little more than an execute. Each shell costs about 0.35 MiB. Default 64; 0 turns it off.
+    pub pool_services: usize,
     /// Users of sandboxes, by root: no user of this host, and no other Knarr on it, may have them.
     pub uids: UidRanges,
     /// What all sandboxes together may use; the kernel holds them to it, as far as a cgroup counts memory. Default 75 % of
@@ -48,6 +51,7 @@ impl LocalConfig {
             data_dir: data_dir.into(),
             unsafe_no_isolation: false,
             pool: thread::available_parallelism().map_or(2, |cores| (2 * cores.get()).min(8)),
+            pool_services: 64,
             uids: UidRanges::default(),
             memory_budget: None,
             freezing: None,

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use manifests::units::Bytes;
-use rustix::process::Signal;
 use tokio::time::timeout;
 
 use super::freeze;
@@ -39,7 +38,7 @@ pub(super) fn ask(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duration) {
         freeze::end(inner, sandbox);
         return;
     }
-    sandbox.shell.signal(Signal::TERM);
+    sandbox.shell.signal(sandbox.app.stop_signal);
     freeze::end(inner, sandbox);
     let (inner, sandbox) = (Arc::clone(inner), Arc::clone(sandbox));
     inner.clone().runtime.spawn(async move {
@@ -53,7 +52,7 @@ pub(super) fn ask(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duration) {
 fn hears_stop(inner: &Inner, sandbox: &Sandbox) -> bool {
     let executed = matches!(*sandbox.shell.stage.borrow(), Stage::Executed);
     let Some(held) = sandbox.shell.held() else { return false };
-    executed && (inner.isolation == Isolation::None || proc::listens_to(held.pid, libc::SIGTERM))
+    executed && (inner.isolation == Isolation::None || proc::listens_to(held.pid, sandbox.app.stop_signal.as_raw()))
 }
 
 /// A shell has no process any more: removes what is left of it and tells whoever waits.
@@ -88,7 +87,7 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
     remove_cgroup(&inner, &shell).await;
     let sandbox = {
         let mut state = inner.lock();
-        state.pool.retain(|pooled| pooled.id != shell.id);
+        state.pool.remove(shell.id);
         // It may have been taken from the pool in the meantime.
         let sandbox = state.shells.remove(&shell.id).and_then(|(_, sandbox)| sandbox);
         if let Some(sandbox) = &sandbox {

@@ -8,6 +8,8 @@
 //! One thread of its own, with a small runtime, reads what the spawner says, moves output into log files and cleans up;
 //! so the end of a sandbox does not depend on any caller's future or runtime. `start` and `stop` run in their callers.
 
+mod account;
+mod app;
 mod capacity;
 mod command;
 mod config;
@@ -15,10 +17,13 @@ mod dial;
 mod end;
 mod freeze;
 mod health;
+mod image;
 mod link;
 mod output;
+mod pool;
 mod probe;
 mod proc;
+mod rights;
 mod shell;
 mod signals;
 mod start;
@@ -28,7 +33,7 @@ mod texts;
 mod unbuilt;
 mod watched;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +51,21 @@ use crate::driver::{
     BoxFuture, Capacity, Driver, DriverError, Event, Exit, Limits, SandboxSpec, StartError, Started, Stats,
 };
 use crate::exec::{Exec, ExecError, ExecSpec};
+
+/// Shells that wait for an app, and what became of starts since the driver began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PoolStats {
+    /// Shells that any app can take.
+    pub generic: usize,
+    /// Shells with the root of a service mounted.
+    pub rooted: usize,
+    /// Starts that found a shell with their root.
+    pub rooted_starts: u64,
+    /// Starts that found a shell without.
+    pub generic_starts: u64,
+    /// Starts that found none: it was made on their path.
+    pub direct_starts: u64,
+}
 
 /// Runs sandboxes on this machine.
 pub struct LocalDriver {
@@ -67,6 +87,28 @@ impl LocalDriver {
     /// What isolation is missing on this host, for every status line; empty when everything holds.
     pub fn isolation_warnings(&self) -> &[String] {
         &self.inner.warnings
+    }
+
+    /// Ends the shells that were made ahead on layers that are about to be removed.
+    pub fn forget_layers(&self, gone: impl Fn(&Path) -> bool) {
+        let ended = self.inner.lock().pool.forget(gone);
+        for shell in ended {
+            self.inner.kill(&shell);
+        }
+    }
+
+    /// Shells kept ready, and how starts found them.
+    pub fn pool(&self) -> PoolStats {
+        let state = self.inner.lock();
+        let (generic, rooted) = state.pool.sizes();
+        let counts = state.pool.counts;
+        PoolStats {
+            generic,
+            rooted,
+            rooted_starts: counts.rooted,
+            generic_starts: counts.generic,
+            direct_starts: counts.missed,
+        }
     }
 
     /// How sandboxes are isolated and limited here, in one line.

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 
+use super::pool::Pooled;
 use crate::cgroup::Cgroup;
 use crate::spawner::protocol::{ShellId, Step};
 
@@ -17,6 +18,8 @@ pub(super) struct Shell {
     pub stage: watch::Sender<Stage>,
     held: OnceLock<Held>,
     output: Mutex<Option<[OwnedFd; 2]>>,
+    /// Its mounted root, until somebody has looked.
+    root: Mutex<Option<OwnedFd>>,
 }
 
 /// What is held of the process.
@@ -38,6 +41,8 @@ pub(super) enum Stage {
     Asked,
     /// It has a process.
     Prepared,
+    /// Its root is mounted.
+    Rooted,
     /// The program runs.
     Executed,
     /// It could not run the program; its process is about to end.
@@ -81,6 +86,16 @@ impl Failure {
     }
 }
 
+impl Pooled for Arc<Shell> {
+    fn id(&self) -> ShellId {
+        self.id
+    }
+
+    fn is_dead(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Failed(_) | Stage::Ended(_))
+    }
+}
+
 impl Shell {
     pub(super) fn new(id: ShellId, cgroup: Cgroup) -> Self {
         Self {
@@ -89,6 +104,7 @@ impl Shell {
             stage: watch::Sender::new(Stage::Asked),
             held: OnceLock::new(),
             output: Mutex::new(None),
+            root: Mutex::new(None),
         }
     }
 
@@ -108,6 +124,19 @@ impl Shell {
         Ok(())
     }
 
+    /// Its root is mounted; nothing of it has run.
+    pub(super) fn rooted(&self, root: Option<OwnedFd>) {
+        if matches!(*self.stage.borrow(), Stage::Prepared) {
+            *self.root.lock().unwrap_or_else(PoisonError::into_inner) = root;
+            self.stage.send_replace(Stage::Rooted);
+        }
+    }
+
+    /// The root, to look files up in; once. Whoever has it keeps the mounts alive.
+    pub(super) fn take_root(&self) -> Option<OwnedFd> {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     pub(super) fn failed(&self, failure: Failure) {
         self.stage.send_replace(Stage::Failed(failure));
     }
@@ -115,7 +144,7 @@ impl Shell {
     /// Its spawner is gone; matters only to a start that is not over.
     pub(super) fn failed_by_spawner(&self) {
         self.stage.send_if_modified(|stage| {
-            let starting = matches!(stage, Stage::Asked | Stage::Prepared);
+            let starting = matches!(stage, Stage::Asked | Stage::Prepared | Stage::Rooted);
             if starting {
                 *stage = Stage::Failed(Failure::spawner_died());
             }

@@ -1,30 +1,26 @@
 //! A start, from the spec to a ready app.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::ids::SandboxId;
 use manifests::units::Timestamp;
-use manifests::workload::Image;
 
+use super::account::{Account, Users as ImageUsers};
+use super::app::{App, From};
 use super::dial;
 use super::end;
 use super::health::Monitor;
 use super::link::Link;
 use super::output;
+use super::pool::Key;
 use super::shell::{Failure, Shell, Stage};
-use super::state::{Inner, Sandbox, Slot};
-use super::texts::{self, PATH, environment};
-use super::unbuilt::unbuilt;
-use crate::driver::{DriverError, Exit, Phases, SandboxSpec, StartError, Started};
+use super::state::{AccountKey, Inner, Sandbox, Slot};
+use crate::driver::{DriverError, Exit, Limits, Phases, SandboxSpec, StartError, Started};
 use crate::exec::ExecSpec;
-use crate::program::{self, Program};
-use crate::rootfs;
-use crate::spawner::protocol::{Isolation, Plan, Request, Step};
+use crate::spawner::protocol::{Isolation, Plan, Request, Step, Users};
 
 /// A start that loses its spawner is tried again with the next one, this often.
 const TRIES: u32 = 3;
@@ -34,7 +30,13 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
     let begun = (inner.config.clock)();
     let deadline = tokio::time::sleep(spec.deadline);
     tokio::pin!(deadline);
-    let app = App::find(inner, &spec).map_err(StartError::Refused)?;
+    let app = tokio::select! {
+        app = App::find(inner, &spec) => Arc::new(app?),
+        () = &mut deadline => {
+            let last = format!("{} was not there yet", spec.workload.serving.image);
+            return Err(StartError::NotReady { after: spec.deadline, last });
+        }
+    };
     let mut dead: Option<Arc<Link>> = None;
     for _ in 0..TRIES {
         let spawner = tokio::select! {
@@ -42,7 +44,11 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
             () = &mut deadline => break,
         };
         let attempt = async {
-            let mut running = match Running::begin(inner, &spec, &app) {
+            let begun_one = match account(inner, &spec, &app).await {
+                Ok(account) => Running::begin(inner, &spec, &app, &account),
+                Err(trouble) => Err(trouble),
+            };
+            let mut running = match begun_one {
                 Ok(running) => running,
                 Err(trouble) => return Err((trouble, None)),
             };
@@ -114,47 +120,6 @@ enum Trouble {
     SpawnerDied,
 }
 
-/// What is executed, found once per start.
-struct App {
-    program: Program,
-    /// The program's name for itself, where `command` does not say it.
-    name: Option<Vec<u8>>,
-}
-
-impl App {
-    fn find(inner: &Inner, spec: &SandboxSpec) -> Result<Self, String> {
-        let workload = &spec.workload.serving;
-        let Image::Host(name) = &workload.image else {
-            return Err(format!("not supported yet: {}", workload.image));
-        };
-        let mut program = program::find(name, &inner.data_dir)?;
-        if let Some(unbuilt) = unbuilt(&spec.workload) {
-            return Err(unbuilt);
-        }
-        let mut argv0 = None;
-        if let Some(command) = workload.command.first() {
-            let command = command.fill(&texts::facts(spec, spec.workload.port));
-            let other = program::find(Path::new(&command), &inner.data_dir)?;
-            program = Program {
-                path: other.path,
-                show: program.show.into_iter().chain(other.show).collect(),
-            };
-            program.show.dedup();
-        } else {
-            argv0 = Some(program.path.as_os_str().as_encoded_bytes().to_vec());
-        }
-        let mut texts = workload
-            .command
-            .iter()
-            .chain(&workload.args)
-            .chain(workload.env.values());
-        if texts.any(|text| text.contains('\0')) || workload.env.keys().any(|name| name.contains('\0')) {
-            return Err("an argument or environment variable has a NUL character in it".to_owned());
-        }
-        Ok(Self { program, name: argv0 })
-    }
-}
-
 /// A sandbox on its way. Dropped before [`Self::commit`], it is killed.
 struct Running<'a> {
     inner: &'a Arc<Inner>,
@@ -166,14 +131,21 @@ struct Running<'a> {
 
 impl<'a> Running<'a> {
     /// Takes the name and a shell, and sends the app on its way.
-    fn begin(inner: &'a Arc<Inner>, spec: &SandboxSpec, app: &App) -> Result<Self, Trouble> {
+    fn begin(inner: &'a Arc<Inner>, spec: &SandboxSpec, app: &Arc<App>, account: &Account) -> Result<Self, Trouble> {
         let reservation = Reservation::take(inner, &spec.id).map_err(|e| Trouble::Told(e.into()))?;
         let port = match inner.isolation {
             Isolation::None => free_port().map_err(|e| Trouble::Told(exhausted("find a free port", e)))?,
             _ => spec.workload.port,
         };
-        let shell = take_shell(inner, spec)?;
-        let sandbox = Arc::new(Sandbox::new(spec.clone(), shell, port));
+        let users = app.users(inner, account);
+        let (shell, rooted) = take_shell(inner, spec, app, users)?;
+        let plan = app.plan(inner, spec, account, (shell.id, rooted), port);
+        let plan = plan.map_err(|text| {
+            inner.kill(&shell);
+            Trouble::Told(StartError::Refused(text))
+        })?;
+        let what = (Arc::clone(app), account.clone());
+        let sandbox = Arc::new(Sandbox::new(spec.clone(), what, shell, port));
         reservation.fill(&sandbox);
         let running = Self {
             inner,
@@ -181,7 +153,6 @@ impl<'a> Running<'a> {
             monitor: None,
             handed_over: false,
         };
-        let plan = plan(inner, spec, app, &running.sandbox);
         let request = Request::Go {
             shell: running.sandbox.shell.id,
             plan: Box::new(plan),
@@ -308,26 +279,73 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// One from the pool, with its limits rewritten; else a new one.
-fn take_shell(inner: &Inner, spec: &SandboxSpec) -> Result<Arc<Shell>, Trouble> {
-    loop {
-        let pooled = inner.lock().pool.pop_front();
-        inner.refill.notify_one();
-        let Some(shell) = pooled else { break };
-        if matches!(*shell.stage.borrow(), Stage::Failed(_) | Stage::Ended(_)) {
-            continue;
-        }
-        match shell.cgroup.set_limits(&spec.limits) {
-            Ok(()) => return Ok(shell),
+/// One from the pool, with its limits rewritten; else a new one. True when the root is mounted, or about to be.
+fn take_shell(inner: &Inner, spec: &SandboxSpec, app: &App, users: Users) -> Result<(Arc<Shell>, bool), Trouble> {
+    let key = Arc::new(Key {
+        users,
+        root: app.root.clone(),
+    });
+    let generic = users == inner.abilities.host_users();
+    let pooled = inner.lock().pool.take(&key, generic, inner.pool_bounds());
+    inner.refill.notify_one();
+    if let Some((shell, rooted)) = pooled {
+        return match shell.cgroup.set_limits(&spec.limits) {
+            Ok(()) => Ok((shell, rooted)),
             Err(error) => {
                 inner.kill(&shell);
-                return Err(Trouble::Told(limits_refused(error)));
+                Err(Trouble::Told(limits_refused(error)))
             }
-        }
+        };
     }
-    inner.new_shell(&spec.limits).map_err(|error| match error.kind() {
+    new_shell(inner, &spec.limits, app, users).map(|shell| (shell, true))
+}
+
+/// Made now, with the root.
+fn new_shell(inner: &Inner, limits: &Limits, app: &App, users: Users) -> Result<Arc<Shell>, Trouble> {
+    let made = inner.new_shell(limits, users, Some(&app.root));
+    made.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Trouble::SpawnerDied,
         _ => Trouble::Told(limits_refused(error)),
+    })
+}
+
+/// Who the app runs as. What an image says about its users is looked up in its mounted root, once.
+async fn account(inner: &Inner, spec: &SandboxSpec, app: &App) -> Result<Account, Trouble> {
+    let From::Image(image) = &app.from else {
+        return Ok(Account::default());
+    };
+    let security = &spec.workload.serving.security;
+    let key = AccountKey {
+        layers: image.layers.clone(),
+        user: image.config.user.clone(),
+        asked: (security.user, security.group, security.non_root),
+    };
+    if let Some(account) = inner.lock().accounts.get(&key) {
+        return Ok(account.clone());
+    }
+    let shell = new_shell(inner, &Limits::default(), app, inner.abilities.image_users(0, 0))?;
+    let looked = look_up(&shell).await;
+    let account = looked.and_then(|users| {
+        let account = app.account(spec, &users);
+        account.map_err(|text| Trouble::Told(StartError::Refused(text)))
+    });
+    inner.kill(&shell);
+    let account = account?;
+    inner.lock().accounts.insert(key, account.clone());
+    Ok(account)
+}
+
+async fn look_up(shell: &Shell) -> Result<ImageUsers, Trouble> {
+    let stage = shell
+        .until(|stage| !matches!(stage, Stage::Asked | Stage::Prepared))
+        .await;
+    if let Stage::Failed(failure) | Stage::Ended(Some(failure)) = stage {
+        return Err(blame(&failure));
+    }
+    let root = shell.take_root().ok_or(Trouble::SpawnerDied)?;
+    ImageUsers::read(&root).map_err(|source| {
+        let context = "read the image's users".to_owned();
+        Trouble::Told(DriverError::Io { context, source }.into())
     })
 }
 
@@ -379,62 +397,15 @@ fn exhausted(what: &str, error: io::Error) -> StartError {
     }
 }
 
-fn plan(inner: &Inner, spec: &SandboxSpec, app: &App, sandbox: &Sandbox) -> Plan {
-    let memory = spec.limits.memory.map(|m| m.0);
-    let common = common_plan(inner, sandbox);
-    let (facts, serving) = (texts::facts(spec, sandbox.port), &spec.workload.serving);
-    let mut argv: Vec<Vec<u8>> = app.name.iter().cloned().collect();
-    argv.extend(texts::filled(&serving.command, &facts));
-    argv.extend(texts::filled(&serving.args, &facts));
-    Plan {
-        root: rootfs::of_app(&app.program, spec.id.as_str(), common.uid, memory),
-        program: app.program.path.as_os_str().as_encoded_bytes().to_vec(),
-        argv,
-        env: variables(environment(spec, serving, &facts, true)),
-        ..common
-    }
-}
-
-/// What the app and commands in its sandbox have in common: everything but what they run.
-fn common_plan(inner: &Inner, sandbox: &Sandbox) -> Plan {
-    let spec = &sandbox.spec;
-    let unlimited = inner.hierarchy.missing().iter().any(|m| m.starts_with("memory"));
-    Plan {
-        root: Vec::new(),
-        program: Vec::new(),
-        argv: Vec::new(),
-        env: Vec::new(),
-        cwd: spec.workload.serving.working_dir.clone().unwrap_or_else(|| "/".into()),
-        hostname: spec.id.as_str().to_owned(),
-        uid: inner.uid(sandbox.shell.id),
-        data_limit: spec.limits.memory.map(|m| m.0).filter(|_| unlimited),
-    }
-}
-
-/// The plan of a command in a running sandbox, and the places where its program may be.
-pub(super) fn command_plan(inner: &Inner, sandbox: &Sandbox, command: &ExecSpec) -> (Plan, Vec<Vec<u8>>) {
-    let spec = &sandbox.spec;
-    let facts = texts::facts(spec, sandbox.port);
-    let mut env = environment(spec, &spec.workload.serving, &facts, true);
-    env.extend(command.env.iter().cloned());
-    let program = command.command.first().map_or("", String::as_str);
-    let programs = if program.contains('/') {
-        vec![program.as_bytes().to_vec()]
-    } else {
-        let path = env.get("PATH").map_or(PATH, String::as_str);
-        let dirs = path.split(':').map(|dir| if dir.is_empty() { "." } else { dir });
-        dirs.map(|dir| format!("{dir}/{program}").into_bytes()).collect()
-    };
-    let plan = Plan {
-        argv: command.command.iter().map(|a| a.clone().into_bytes()).collect(),
-        env: variables(env),
-        ..common_plan(inner, sandbox)
-    };
-    (plan, programs)
-}
-
-fn variables(env: BTreeMap<String, String>) -> Vec<Vec<u8>> {
-    env.into_iter().map(|(k, v)| format!("{k}={v}").into_bytes()).collect()
+/// The plan of a command in a running sandbox.
+pub(super) fn command_plan(inner: &Inner, sandbox: &Sandbox, command: &ExecSpec) -> Result<Plan, String> {
+    let shell = (sandbox.shell.id, true);
+    let plan = sandbox
+        .app
+        .plan(inner, &sandbox.spec, &sandbox.account, shell, sandbox.port)?;
+    Ok(sandbox
+        .app
+        .for_command(plan, &sandbox.spec, &sandbox.account, sandbox.port, command))
 }
 
 /// Free now; somebody else may take it before the app does, and the app then ends with "address in use".

@@ -1,6 +1,6 @@
 //! What the driver knows: its sandboxes, its shells, and everything they share.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,12 +14,15 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
 
+use super::account::Account;
+use super::app::App;
 use super::command::Commands;
 use super::config::LocalConfig;
 use super::dial::Dialer;
 use super::freeze::{Freezing, Ice};
 use super::health::{Probing, Quiet};
 use super::link::Link;
+use super::pool::{Bounds, Pool};
 use super::probe::Prober;
 use super::proc;
 use super::shell::Shell;
@@ -27,7 +30,7 @@ use crate::cgroup::Hierarchy;
 use crate::driver::{DriverError, Event, Exit, Limits, SandboxSpec, Stats};
 use crate::logs::LogDir;
 use crate::rootfs::ORDINARY_UID;
-use crate::spawner::protocol::{Abilities, Isolation, Request, Setup, ShellId};
+use crate::spawner::protocol::{Abilities, Isolation, Request, RootPlan, Setup, ShellId, Users};
 
 /// Uids of sandboxes under root begin here: above what user databases and subordinate ranges hand out.
 const UID_BASE: u32 = 1_900_000_000;
@@ -39,8 +42,8 @@ pub(super) struct Inner {
     /// `config.data_dir`, without links.
     pub data_dir: PathBuf,
     pub isolation: Isolation,
-    /// Each sandbox has users of its own.
-    pub own_users: bool,
+    /// What works on this host.
+    pub abilities: Abilities,
     pub hierarchy: Hierarchy,
     /// How sandboxes are frozen; `None` when they cannot be.
     pub freezing: Option<Freezing>,
@@ -95,11 +98,21 @@ pub(super) struct State {
     pub sandboxes: HashMap<SandboxId, Slot>,
     /// Every shell of which something may be left, by number, with the sandbox it has become.
     pub shells: HashMap<ShellId, (Arc<Shell>, Option<Arc<Sandbox>>)>,
-    /// Shells that wait for an app, the oldest first.
-    pub pool: VecDeque<Arc<Shell>>,
+    /// Shells that wait for an app.
+    pub pool: Pool<Arc<Shell>>,
+    /// Who the apps of images run as, by the layers that say so and what was asked for.
+    pub accounts: HashMap<AccountKey, Account>,
     /// No start succeeds any more.
     pub closing: bool,
     next: u64,
+}
+
+/// What an account follows from.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct AccountKey {
+    pub layers: Vec<PathBuf>,
+    pub user: String,
+    pub asked: (Option<u32>, Option<u32>, bool),
 }
 
 /// What a name stands for.
@@ -117,6 +130,9 @@ pub(super) struct Sandbox {
     /// What it was started as.
     pub spec: SandboxSpec,
     pub shell: Arc<Shell>,
+    /// What runs, and as whom. Holds an image while it is used.
+    pub app: Arc<App>,
+    pub account: Account,
     /// Where the app listens: inside, or on the host without isolation.
     pub port: u16,
     /// `stop` was called.
@@ -208,15 +224,29 @@ impl Inner {
         self.link.borrow().clone()
     }
 
-    /// Asks the spawner for a shell with a cgroup of its own.
-    pub(super) fn new_shell(&self, limits: &Limits) -> io::Result<Arc<Shell>> {
+    /// How many shells are kept ready.
+    pub(super) fn pool_bounds(&self) -> Bounds {
+        Bounds {
+            generic: self.config.pool,
+            services: if self.isolation == Isolation::None {
+                0
+            } else {
+                self.config.pool_services
+            },
+        }
+    }
+
+    /// Asks the spawner for a shell with a cgroup of its own, and with a root when it is known already.
+    pub(super) fn new_shell(&self, limits: &Limits, users: Users, root: Option<&RootPlan>) -> io::Result<Arc<Shell>> {
         let id = self.lock().next_shell();
         let cgroup = self.hierarchy.create(&self.group, &format!("shell-{}", id.0), limits)?;
         let shell = Arc::new(Shell::new(id, cgroup));
         self.lock().shells.insert(id, (Arc::clone(&shell), None));
+        let root = root.cloned().map(Box::new);
+        let prepare = Request::Prepare { shell: id, users, root };
         let asked = shell.cgroup.open_join().and_then(|join| {
             let link = self.spawner().ok_or(io::ErrorKind::BrokenPipe)?;
-            link.send(&Request::Prepare { shell: id }, &join)
+            link.send(&prepare, &join)
         });
         match asked {
             Ok(()) => Ok(shell),
@@ -250,7 +280,9 @@ impl Inner {
     /// The user of a `host:` app in this shell.
     pub(super) fn uid(&self, shell: ShellId) -> u32 {
         match self.isolation {
-            Isolation::Root if !self.own_users => UID_BASE + u32::try_from(shell.0 % UIDS).unwrap_or(0),
+            Isolation::Root if self.abilities.own_users.is_err() => {
+                UID_BASE + u32::try_from(shell.0 % UIDS).unwrap_or(0)
+            }
             _ => ORDINARY_UID,
         }
     }
@@ -271,12 +303,14 @@ impl State {
 }
 
 impl Sandbox {
-    pub(super) fn new(spec: SandboxSpec, shell: Arc<Shell>, port: u16) -> Self {
+    pub(super) fn new(spec: SandboxSpec, (app, account): (Arc<App>, Account), shell: Arc<Shell>, port: u16) -> Self {
         Self {
             id: spec.id.clone(),
             revision: spec.revision.clone(),
             spec,
             shell,
+            app,
+            account,
             port,
             requested: AtomicBool::new(false),
             progress: Mutex::default(),

@@ -23,6 +23,7 @@ use super::dial::{Dialer, Remote};
 use super::end::bury;
 use super::freeze::Freezing;
 use super::link::Link;
+use super::pool::Bounds;
 use super::probe::Prober;
 use super::proc;
 use super::shell::{Failure, Shell, Stage};
@@ -93,6 +94,8 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
     let locks = [lock, take_lock(&data_dir, "spawner.lock", PREDECESSOR)?];
     let mountpoint = data_dir.join("root");
     make(&mountpoint)?;
+    let skeleton = data_dir.join("skeleton");
+    rootfs::make_skeleton(&skeleton).map_err(SetupError::io(skeleton.display().to_string()))?;
     let logs = LogDir::open(data_dir.join("logs"), config.logs).map_err(SetupError::io("open the log directory"))?;
     let mut hierarchy = Hierarchy::detect();
     let group = group(&data_dir);
@@ -105,7 +108,9 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
         version: VERSION,
         isolate: !config.unsafe_no_isolation,
         uids: config.uids,
-        base: rootfs::base(&mountpoint),
+        host: rootfs::host(),
+        image: rootfs::image(&hierarchy.visible()),
+        skeleton,
         mountpoint,
         cgroup_group: Some(group.clone()),
     };
@@ -124,7 +129,7 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
     }
     let inner = Inner {
         isolation: link.abilities.isolation,
-        own_users: link.abilities.own_users.is_ok(),
+        abilities: link.abilities.clone(),
         warnings: warnings(&link.abilities, &hierarchy),
         freezing,
         budget,
@@ -254,6 +259,12 @@ fn handle(inner: &Arc<Inner>, event: Event, fds: Vec<OwnedFd>) -> io::Result<()>
             Some(shell) => shell.prepared(pid, uid_base, fds),
             None => Ok(()),
         },
+        Event::Rooted { shell: id } => {
+            if let Some(shell) = shell(id) {
+                shell.rooted(fds.into_iter().next());
+            }
+            Ok(())
+        }
         Event::Executed { shell: id } => {
             if let Some(shell) = shell(id) {
                 shell.stage.send_replace(Stage::Executed);
@@ -359,19 +370,56 @@ fn serve_dialer(inner: &Arc<Inner>, link: &Link) -> tokio::task::JoinHandle<()> 
 
 /// Makes shells ahead, one at a time, when no start is asking for one.
 async fn keep_pool(inner: Arc<Inner>) {
+    let bounds = inner.pool_bounds();
     loop {
-        while inner.spawner().is_some() && !inner.lock().closing && inner.lock().pool.len() < inner.config.pool {
+        while inner.spawner().is_some() && !inner.lock().closing && inner.lock().pool.missing(bounds).is_some() {
             // A start that comes meanwhile goes first.
             while tokio::time::timeout(QUIET, inner.refill.notified()).await.is_ok() {}
-            let Ok(shell) = inner.new_shell(&Limits::default()) else {
+            if !make_shell(&inner, bounds).await {
                 break;
-            };
-            shell.until(|stage| !matches!(stage, Stage::Asked)).await;
-            let mut state = inner.lock();
-            if state.shells.contains_key(&shell.id) {
-                state.pool.push_back(shell);
             }
+        }
+        for shell in inner.lock().pool.trim(bounds) {
+            inner.kill(&shell);
         }
         inner.refill.notified().await;
     }
+}
+
+/// Makes the shell that is missing most; false when that does not work now.
+async fn make_shell(inner: &Inner, bounds: Bounds) -> bool {
+    let Some(missing) = inner.lock().pool.missing(bounds) else {
+        return true;
+    };
+    let (users, root) = match &missing {
+        Some(key) => (key.users, Some(&key.root)),
+        None => (inner.abilities.host_users(), None),
+    };
+    let Ok(shell) = inner.new_shell(&Limits::default(), users, root) else {
+        return false;
+    };
+    let made = |stage: &Stage| match stage {
+        Stage::Asked => false,
+        Stage::Prepared => root.is_none(),
+        _ => true,
+    };
+    let stage = shell.until(made).await;
+    // It was only of use to a start that looks files up.
+    drop(shell.take_root());
+    if let Stage::Failed(failure) | Stage::Ended(Some(failure)) = stage {
+        if let Some(key) = &missing {
+            tracing::warn!(error = %failure.error(), "cannot {} ahead of a start", failure.context());
+            inner.lock().pool.forget_one(key);
+        }
+        return missing.is_some();
+    }
+    let over = {
+        let mut state = inner.lock();
+        let known = state.shells.contains_key(&shell.id);
+        known.then(|| state.pool.put(missing.as_ref(), shell)).flatten()
+    };
+    if let Some(shell) = over {
+        inner.kill(&shell);
+    }
+    true
 }

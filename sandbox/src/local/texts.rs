@@ -52,18 +52,21 @@ pub(super) fn filled(texts: &[Text], facts: &Facts) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.fill(facts).into_bytes()).collect()
 }
 
-/// The user's variables over the defaults, and Knative's own over all (Knative: container runtime contract). `PORT` is for
-/// the serving container.
+/// The user's variables over the image's (`NAME=VALUE`), those over the defaults, and Knative's own over all (Knative:
+/// container runtime contract). `PORT` is for the serving container.
 pub(super) fn environment(
     spec: &SandboxSpec,
     container: &Container,
     facts: &Facts,
     serving: bool,
+    (home, image): (&str, &[String]),
 ) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([
         ("PATH".to_owned(), PATH.to_owned()),
-        ("HOME".to_owned(), "/tmp".to_owned()),
+        ("HOME".to_owned(), home.to_owned()),
     ]);
+    let pairs = image.iter().filter_map(|pair| pair.split_once('='));
+    env.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
     env.extend(
         container
             .env

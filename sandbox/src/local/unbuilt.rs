@@ -14,10 +14,6 @@ pub(super) fn unbuilt(workload: &Workload) -> Option<String> {
             "terminationMessagePath and terminationMessagePolicy",
             *termination != no_message,
         ),
-        (
-            "limits.ephemeral-storage",
-            workload.serving.resources.ephemeral_limit.is_some(),
-        ),
     ];
     let found = asked.into_iter().find(|(_, asked)| *asked);
     found.map(|(what, _)| format!("not supported yet: {what}"))

@@ -14,7 +14,7 @@
     reason = "a register holds every argument: 64-bit machines only"
 )]
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, c_void};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -49,8 +49,6 @@ pub(super) struct Command {
 /// What a command needs to become itself.
 pub(super) struct Order {
     pub plan: Compiled,
-    /// Where its program may be, in order.
-    pub programs: Vec<CString>,
     /// Its three streams, or the socket that its terminal is sent over, three times.
     pub streams: [OwnedFd; 3],
     /// Rows and columns.
@@ -226,12 +224,12 @@ fn live(
     if closed != 0 {
         return Err(at(Step::CloseFiles)(io::Error::last_os_error()));
     }
-    rustix::process::chdir(plan.cwd.as_c_str()).map_err(|e| at(Step::WorkingDir)(e.into()))?;
+    rustix::process::chdir(plan.cwd.path.as_c_str()).map_err(|e| at(Step::WorkingDir)(e.into()))?;
     rustix::thread::set_no_new_privs(true).map_err(|e| at(Step::NoNewPrivileges)(e.into()))?;
-    if isolated {
-        load_filter(birth)?;
+    if let Some(filter) = &plan.filter {
+        load_filter(filter)?;
     }
-    Err(at(Step::Execute)(execute(plan, &order.programs)))
+    Err(at(Step::Execute)(execute(plan)))
 }
 
 /// The descriptors 0 and 1 are the spawner's own connections: they go first.
@@ -239,8 +237,8 @@ fn connect_streams(birth: &Birth, order: &Order) -> io::Result<()> {
     if order.terminal.is_none() {
         if birth.isolation == Isolation::Root {
             // Programs open /dev/stdout by name, as their own user.
-            let id = birth.on_host(order.plan.uid);
-            let (uid, gid) = (rustix::fs::Uid::from_raw(id), rustix::fs::Gid::from_raw(id));
+            let (uid, gid) = (birth.on_host(order.plan.uid), birth.on_host(order.plan.gid));
+            let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
             for stream in &order.streams {
                 rustix::fs::fchown(stream, Some(uid), Some(gid))?;
             }
@@ -292,9 +290,9 @@ pub(crate) const fn window(rows: u16, columns: u16) -> Winsize {
 
 /// The first program that can be executed, as `execvp` looks for it: one that may not be executed does not end the search,
 /// but is what is told in the end.
-fn execute(plan: &Compiled, programs: &[CString]) -> io::Error {
+fn execute(plan: &Compiled) -> io::Error {
     let mut told = libc::ENOENT;
-    for program in programs {
+    for program in &plan.program {
         // SAFETY: NUL-terminated strings, and two NULL-terminated arrays of such, all alive.
         unsafe { libc::execve(program.as_ptr(), plan.argv.as_ptr(), plan.env.as_ptr()) };
         match io::Error::last_os_error().raw_os_error() {

@@ -22,6 +22,7 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use super::kid::Stack;
 use super::protocol::UidRanges;
 use super::raw::sys;
+use crate::rootfs::ORDINARY_UID;
 
 /// Users and groups of one sandbox; as many as numeric ids in images go up to.
 pub(super) const RANGE: u32 = 65_536;
@@ -104,6 +105,18 @@ impl Identities {
             self.free.push((userns, base));
         }
     }
+}
+
+/// A namespace in which one user and one group stand for the only ones that an ordinary user's spawner has.
+pub(super) fn single(home: &Identities, (uid, gid): (u32, u32)) -> io::Result<OwnedFd> {
+    let map = |id: u32| format!("{id} {ORDINARY_UID} 1");
+    user_namespace(&home.stack, &map(uid), &map(gid))
+}
+
+/// A namespace that only takes power away: its users are the host's of the same number.
+pub(super) fn shared(home: &Identities) -> io::Result<OwnedFd> {
+    let map = format!("0 0 {RANGE}");
+    user_namespace(&home.stack, &map, &map)
 }
 
 /// Makes a user namespace with these maps. A child makes it, waits for the maps, forbids namespaces below it and ends;

@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::rc::Rc;
@@ -13,23 +14,28 @@ use libc::{c_int, c_void, sock_filter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 
 use super::child::{Birth, Report, enter};
-use super::compile::{Compiled, Op};
-use super::identities::{Identities, Identity};
-use super::protocol::Isolation;
+use super::compile::{Compiled, Root, Workshop, c_path};
+use super::identities::{Identities, Identity, shared, single};
+use super::protocol::{Abilities, FilterPlan, Isolation, RootPlan, Users};
 use crate::driver::ExitStatus;
+use crate::rootfs::ORDINARY_UID;
+use crate::seccomp::Filter;
+use crate::wire;
 
 /// What all children have in common.
 pub(super) struct Nursery {
-    pub isolation: Isolation,
-    pub mountpoint: std::ffi::CString,
-    pub base: Arc<[Op]>,
-    pub filter: Arc<[sock_filter]>,
-    /// Where sandboxes have users of their own.
-    pub identities: Option<Rc<RefCell<Identities>>>,
+    pub abilities: Abilities,
+    pub workshop: Workshop,
+    filter: Filter,
+    mountpoint: std::ffi::CString,
+    identities: Rc<RefCell<Identities>>,
+    /// Where images share the host's users.
+    shared: Option<OwnedFd>,
     null: OwnedFd,
     spawner: OwnedFd,
     stacks: Vec<Stack>,
@@ -46,6 +52,10 @@ pub(super) struct Kid {
     pub netns: Option<OwnedFd>,
     /// Its users; given back when it is gone.
     pub identity: Option<Identity>,
+    /// The user namespace it enters, and the host's uid of 0 in there.
+    users: Option<(RawFd, u32)>,
+    /// Keeps that of a single user.
+    _single: Option<OwnedFd>,
     go: OwnedFd,
     isolation: Isolation,
     /// What it reads while it runs in our memory.
@@ -53,7 +63,7 @@ pub(super) struct Kid {
 }
 
 struct Shared {
-    _birth: Box<Birth>,
+    birth: Box<Birth>,
     plan: Option<Box<Compiled>>,
     stack: Stack,
 }
@@ -62,6 +72,8 @@ struct Shared {
 pub(super) enum Outcome {
     /// Nothing to say yet.
     Pending,
+    /// Its root is mounted.
+    Rooted(OwnedFd),
     /// It has executed, or was killed before it could.
     Left,
     /// A step failed.
@@ -70,35 +82,67 @@ pub(super) enum Outcome {
 
 impl Nursery {
     pub(super) fn new(
-        isolation: Isolation,
-        mountpoint: std::ffi::CString,
-        base: Arc<[Op]>,
-        filter: Arc<[sock_filter]>,
+        abilities: Abilities,
+        workshop: Workshop,
+        filter: Filter,
+        identities: Rc<RefCell<Identities>>,
     ) -> io::Result<Self> {
         let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
         let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self {
-            isolation,
-            mountpoint,
-            base,
+            mountpoint: c_path(&workshop.mountpoint)?,
+            abilities,
+            workshop,
             filter,
-            identities: None,
+            identities,
+            shared: None,
             null,
             spawner: own,
             stacks: Vec::new(),
         })
     }
 
+    /// The filter of a plan; `None` without one.
+    pub(super) fn filter(&self, plan: &FilterPlan) -> Option<Arc<[sock_filter]>> {
+        match plan {
+            _ if self.abilities.isolation == Isolation::None => None,
+            FilterPlan::Default => Some(self.filter.instructions().into()),
+            FilterPlan::Unconfined => None,
+            FilterPlan::Program(program) => Some(program.iter().map(|raw| unpack(*raw)).collect()),
+        }
+    }
+
     /// Clones a child that becomes a shell and waits for its plan.
-    pub(super) fn bear(&mut self, join: &[OwnedFd]) -> io::Result<Kid> {
+    pub(super) fn bear(&mut self, join: &[OwnedFd], users: Users, root: Option<RootPlan>) -> io::Result<Kid> {
+        let root = root.map(|root| self.workshop.root(root)).transpose()?;
+        let isolation = self.abilities.isolation;
+        let mut identity = None;
+        let mut own = None;
+        let users = match users {
+            Users::Spawners => None,
+            Users::Own => {
+                let taken = identity.insert(Identities::take(&self.identities)?);
+                Some((taken.userns.as_raw_fd(), taken.base))
+            }
+            Users::Shared => {
+                let shared = match self.shared.take() {
+                    Some(shared) => shared,
+                    None => shared(&self.identities.borrow())?,
+                };
+                Some((self.shared.insert(shared).as_raw_fd(), 0))
+            }
+            Users::Single { uid, gid } => {
+                let made = own.insert(single(&self.identities.borrow(), (uid, gid))?);
+                Some((made.as_raw_fd(), 0))
+            }
+        };
         let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (report_read, report_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (report_read, report_write) = wire::pair()?;
         let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
         let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
         for end in [&report_read, &out_read, &err_read] {
             rustix::fs::fcntl_setfl(end, OFlags::NONBLOCK)?;
         }
-        let identity = self.identities.as_ref().map(Identities::take).transpose()?;
         let stack = match self.stacks.pop() {
             Some(stack) => stack,
             None => Stack::new()?,
@@ -106,26 +150,27 @@ impl Nursery {
         let output = [out_write.as_raw_fd(), err_write.as_raw_fd()];
         let (go, report) = (go_read.as_raw_fd(), report_write.as_raw_fd());
         let (null, spawner) = (self.null.as_raw_fd(), self.spawner.as_raw_fd());
-        let userns = identity.as_ref().map(|own| own.userns.as_raw_fd());
         // Without users of its own, one more of the same.
-        let mut keep = [go, report, output[0], output[1], null, spawner, userns.unwrap_or(null)];
+        let last = users.map_or(null, |(userns, _)| userns);
+        let mut keep = [go, report, output[0], output[1], null, spawner, last];
         keep.sort_unstable();
         let birth = Box::new(Birth {
-            isolation: self.isolation,
+            isolation,
             join: join.iter().map(AsRawFd::as_raw_fd).collect(),
             mountpoint: self.mountpoint.clone(),
-            base: Arc::clone(&self.base),
+            root,
             go,
             report,
             output,
             null,
             spawner,
-            users: userns.zip(identity.as_ref().map(|own| own.base)),
+            users,
+            only: only(isolation),
+            maps_images: identity.is_some() && self.abilities.mapped_images.is_ok(),
             keep,
-            filter: Arc::clone(&self.filter),
         });
-        let (pid, pidfd) = clone_child(&birth, &stack, self.isolation)?;
-        let netns = match self.isolation {
+        let (pid, pidfd) = clone_child(&birth, &stack, isolation)?;
+        let netns = match isolation {
             Isolation::None => None,
             _ => {
                 let path = format!("/proc/{pid}/ns/net");
@@ -146,10 +191,12 @@ impl Nursery {
             output: [out_read, err_read],
             netns,
             identity,
+            users,
+            _single: own,
             go: go_write,
-            isolation: self.isolation,
+            isolation,
             shared: Some(Shared {
-                _birth: birth,
+                birth,
                 plan: None,
                 stack,
             }),
@@ -159,19 +206,21 @@ impl Nursery {
     /// What a command has in common with a sandbox's first process.
     pub(super) fn birth(&self, sandbox: &Kid, join: &[OwnedFd], report: RawFd) -> Birth {
         let (null, spawner) = (self.null.as_raw_fd(), self.spawner.as_raw_fd());
+        let isolation = self.abilities.isolation;
         Birth {
-            isolation: self.isolation,
+            isolation,
             join: join.iter().map(AsRawFd::as_raw_fd).collect(),
             mountpoint: self.mountpoint.clone(),
-            base: Arc::clone(&self.base),
+            root: None,
             go: -1,
             report,
             output: [-1; 2],
             null,
             spawner,
-            users: sandbox.identity.as_ref().map(|own| (own.userns.as_raw_fd(), own.base)),
+            users: sandbox.users,
+            only: only(isolation),
+            maps_images: false,
             keep: [-1; 7],
-            filter: Arc::clone(&self.filter),
         }
     }
 
@@ -225,9 +274,37 @@ impl Kid {
         self.shared.as_ref()?.plan.as_deref()
     }
 
-    /// Looks how its start went. After `Left` and `Failed` there is nothing more to look at.
+    /// The root it has, or is to make, while it is on its way.
+    pub(super) fn root(&self) -> Option<&Root> {
+        let shared = self.shared.as_ref()?;
+        let later = || shared.plan.as_ref()?.root.as_ref();
+        shared.birth.root.as_ref().or_else(later)
+    }
+
+    /// Looks how its start goes. After `Left` and `Failed` there is nothing more to look at.
     pub(super) fn outcome(&mut self) -> Outcome {
-        outcome(self.report.as_ref())
+        let Some(report) = &self.report else {
+            return Outcome::Pending;
+        };
+        let mut bytes = [0; Report::SIZE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let received = recvmsg(report, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+        match received.map(|received| received.bytes) {
+            Ok(Report::SIZE) => {}
+            Err(Errno::AGAIN | Errno::INTR) => return Outcome::Pending,
+            Ok(_) | Err(_) => return Outcome::Left,
+        }
+        let report = Report::from_bytes(bytes);
+        if report.step != Report::ROOTED {
+            return Outcome::Failed(report);
+        }
+        let root = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
+            _ => None,
+        });
+        root.map_or(Outcome::Pending, Outcome::Rooted)
     }
 
     /// Its start is over: it has executed, which is the moment it left our memory, or it has ended.
@@ -260,7 +337,12 @@ impl Kid {
     }
 }
 
-/// Reads a child's report, if there is one.
+/// The only user there is, where there is but one.
+fn only(isolation: Isolation) -> Option<u32> {
+    (isolation == Isolation::UserNamespace).then_some(ORDINARY_UID)
+}
+
+/// Reads a command's report, if there is one.
 pub(super) fn outcome(report: Option<&OwnedFd>) -> Outcome {
     let Some(report) = report else {
         return Outcome::Pending;
@@ -291,6 +373,17 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>, block: bool) -> Option<ExitStatus> {
                 });
             }
         }
+    }
+}
+
+/// An instruction as it crosses the wire.
+fn unpack(raw: u64) -> sock_filter {
+    let [c0, c1, jt, jf, k0, k1, k2, k3] = raw.to_ne_bytes();
+    sock_filter {
+        code: u16::from_ne_bytes([c0, c1]),
+        jt,
+        jf,
+        k: u32::from_ne_bytes([k0, k1, k2, k3]),
     }
 }
 

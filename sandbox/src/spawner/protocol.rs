@@ -23,11 +23,15 @@ pub(crate) struct CommandId(pub u64);
 pub(crate) enum Request {
     /// The first message, once. Descriptors: the lock on the data directory, held until the spawner has cleaned up.
     Setup(Setup),
-    /// Make a shell: a process in its own namespaces, with its file system half made, that waits for [`Request::Go`].
-    /// Descriptors: the `cgroup.procs` files it joins.
+    /// Make a shell: a process in its own namespaces that waits for [`Request::Go`]. Descriptors: the `cgroup.procs`
+    /// files it joins.
     Prepare {
         /// Its name from now on.
         shell: ShellId,
+        /// Its app's user namespace.
+        users: Users,
+        /// What it mounts while it waits.
+        root: Option<Box<RootPlan>>,
     },
     /// Turn a shell into a sandbox.
     Go {
@@ -48,11 +52,8 @@ pub(crate) enum Request {
         command: CommandId,
         /// In which sandbox.
         shell: ShellId,
-        /// What to run; the root is the sandbox's own, so there are no steps in it, and the program is the first of these
-        /// that can be executed.
+        /// What to run; the root is the sandbox's own, so there are no steps in it.
         plan: Box<Plan>,
-        /// Where to look for the program.
-        programs: Vec<Vec<u8>>,
         /// Rows and columns of its terminal; `None` for three streams.
         terminal: Option<(u16, u16)>,
     },
@@ -87,6 +88,11 @@ pub(crate) enum Event {
         pid: i32,
         /// The host's uid and gid of 0 inside, where it has users of its own.
         uid_base: Option<u32>,
+    },
+    /// The shell has mounted its root. Descriptors: the root itself, to look files up in; only of an image.
+    Rooted {
+        /// Which one.
+        shell: ShellId,
     },
     /// The program runs (or was killed just before).
     Executed {
@@ -159,6 +165,31 @@ pub(crate) struct Abilities {
     pub isolation: Isolation,
     /// Each sandbox has users of its own; else why not, in words.
     pub own_users: Result<(), String>,
+    /// Images can be run at all.
+    pub images: Result<(), String>,
+    /// Files of an image have its own users inside.
+    pub mapped_images: Result<(), String>,
+}
+
+impl Abilities {
+    /// The users of a program of this host.
+    pub(crate) fn host_users(&self) -> Users {
+        match self.own_users {
+            Ok(()) => Users::Own,
+            Err(_) => Users::Spawners,
+        }
+    }
+
+    /// The users of an image that runs as `uid` and `gid`.
+    pub(crate) fn image_users(&self, uid: u32, gid: u32) -> Users {
+        match (self.isolation, &self.own_users, &self.mapped_images) {
+            (Isolation::None, ..) => Users::Spawners,
+            (Isolation::UserNamespace, ..) => Users::Single { uid, gid },
+            (Isolation::Root, Ok(()), Ok(())) => Users::Own,
+            (Isolation::Root, Ok(()), Err(_)) => Users::Shared,
+            (Isolation::Root, Err(_), _) => Users::Spawners,
+        }
+    }
 }
 
 /// Uids, and gids of the same numbers, that only sandboxes have: `count` ranges of 65536.
@@ -179,6 +210,24 @@ impl Default for UidRanges {
     }
 }
 
+/// Whose user namespace a shell's app will enter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(crate) enum Users {
+    /// The spawner's own: none is entered.
+    Spawners,
+    /// One with a range of 65536 uids that no other sandbox has.
+    Own,
+    /// One with the host's own uids, the same for all: it only takes power away.
+    Shared,
+    /// One with a single user, who is the spawner's own user outside.
+    Single {
+        /// Its uid inside.
+        uid: u32,
+        /// Its gid inside.
+        gid: u32,
+    },
+}
+
 /// What a spawner needs to know before the first shell.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Setup {
@@ -190,61 +239,137 @@ pub(crate) struct Setup {
     pub mountpoint: PathBuf,
     /// Users of sandboxes.
     pub uids: UidRanges,
-    /// The part of every root that does not depend on the app.
-    pub base: Vec<FsStep>,
+    /// The part of every root that shows programs of this host.
+    pub host: Vec<FsStep>,
+    /// The part of every root that an image gives.
+    pub image: Vec<FsStep>,
+    /// A directory to try an image's root with: the lowest layer of every image, with the places that are mounted on.
+    pub skeleton: PathBuf,
     /// The cgroup group to clear when Knarr is gone; `None` without cgroups.
     pub cgroup_group: Option<String>,
+}
+
+/// A root that many sandboxes can have: what a shell may mount before its app is known.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(crate) enum RootPlan {
+    /// Programs of this host, and the directories they need.
+    Host {
+        /// After [`Setup::host`].
+        steps: Vec<FsStep>,
+    },
+    /// An image.
+    Image {
+        /// Directories, topmost first; the skeleton not among them.
+        layers: Vec<PathBuf>,
+        /// How much may be written, in bytes.
+        size: u64,
+        /// The layers' marks are user attributes.
+        userxattr: bool,
+        /// After [`Setup::image`].
+        steps: Vec<FsStep>,
+    },
 }
 
 /// The part of a sandbox that depends on the app.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
+    /// Its root, for a shell that has none yet.
+    pub root: Option<RootPlan>,
     /// The rest of its root.
-    pub root: Vec<FsStep>,
-    /// The program, as a path inside.
-    pub program: Vec<u8>,
+    pub steps: Vec<FsStep>,
+    /// Nothing in the root itself can be written.
+    pub read_only: bool,
+    /// Where the program may be, as paths inside: the first that is there is executed.
+    pub program: Vec<Vec<u8>>,
     /// All arguments, the zeroth too.
     pub argv: Vec<Vec<u8>>,
     /// `KEY=VALUE`.
     pub env: Vec<Vec<u8>>,
-    /// Working directory inside.
+    /// Working directory inside; made when it is missing from an image.
     pub cwd: PathBuf,
     /// Host name inside; at most 64 bytes.
     pub hostname: String,
-    /// User and group id inside: with users of its own as they are seen there, else the host's; only by root.
+    /// Who it runs as: with users of its own as they are seen inside, else the host's; ignored where there is one only.
     pub uid: u32,
+    /// Likewise.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+    /// Capabilities over its own users, as bits of the kernel's numbers.
+    pub capabilities: u64,
+    /// Which system calls it may use.
+    pub filter: FilterPlan,
     /// `RLIMIT_DATA`, where no cgroup limits memory.
     pub data_limit: Option<u64>,
 }
 
-/// One step of making a root. Paths are absolute and as seen inside.
+/// The system call filter of an app.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum FilterPlan {
+    /// The default profile, for its capabilities.
+    Default,
+    /// None.
+    Unconfined,
+    /// These instructions, as the kernel reads them: eight bytes each.
+    Program(Vec<u64>),
+}
+
+/// One step of making a root. Paths are absolute and as seen inside.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(crate) enum FsStep {
-    /// A directory.
+    /// A directory, if there is none: of the root user inside.
     Dir { path: PathBuf },
     /// A symbolic link.
     Symlink { target: PathBuf, path: PathBuf },
-    /// A small file, readable by all.
+    /// A small file, readable by all. Without content it is made only when it is missing: something to mount on.
     File { path: PathBuf, content: String },
-    /// A new file system.
+    /// A new file system, on a directory that is there already.
     Mount {
         fstype: String,
         path: PathBuf,
         options: String,
+        /// Adds `uid=` and `gid=` of these ids inside.
+        owner: Option<Owner>,
+        /// Not writable, whoever asks.
+        read_only: bool,
+        /// A sandbox without it is one too: no error when the kernel refuses.
+        optional: bool,
     },
     /// Something of the host, with what is mounted below it. Its target is there already.
     Bind {
         source: PathBuf,
         path: PathBuf,
         access: Access,
+        /// Ids on the host's disk are ids inside, whatever users the sandbox has.
+        mapped: bool,
     },
+    /// A small file of this sandbox alone, mounted over whatever the root has there. `name` is a plain file name.
+    Own {
+        name: String,
+        path: PathBuf,
+        content: String,
+        /// By its root user only, or by all users inside.
+        writable_by_all: bool,
+    },
+    /// New content for a file that [`Self::Own`] has mounted.
+    Content { name: String, content: String },
+}
+
+/// Ids inside.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    /// `None` leaves it to the file system.
+    pub uid: Option<u32>,
+    pub gid: u32,
 }
 
 /// What a bind mount may be used for. Set-user-id never works on any.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(crate) enum Access {
     /// Read and execute files; no devices.
     ReadOnly,
+    /// The same, and write.
+    ReadWrite,
     /// A device node: read and write, do not execute.
     Device,
 }
@@ -260,6 +385,7 @@ pub(crate) enum Step {
     Loopback,
     PortRange,
     Root,
+    Layers,
     Files,
     WaitForPlan,
     Pivot,
@@ -281,7 +407,7 @@ pub(crate) enum Step {
 impl Step {
     /// The step that a child has reported.
     pub(crate) fn from_raw(raw: u8) -> Option<Self> {
-        const ALL: [Step; 23] = [
+        const ALL: [Step; 24] = [
             Step::Clone,
             Step::DeathSignal,
             Step::JoinCgroup,
@@ -289,6 +415,7 @@ impl Step {
             Step::Loopback,
             Step::PortRange,
             Step::Root,
+            Step::Layers,
             Step::Files,
             Step::WaitForPlan,
             Step::Pivot,
@@ -319,6 +446,7 @@ impl Step {
             Self::Loopback => "bring up the loopback interface",
             Self::PortRange => "open the low ports",
             Self::Root => "mount the root",
+            Self::Layers => "mount the image",
             Self::Files => "make the root's content",
             Self::WaitForPlan => "wait for the app",
             Self::Pivot => "change to the new root",

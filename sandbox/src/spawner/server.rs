@@ -7,7 +7,6 @@ mod commands;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -15,9 +14,10 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::command::Command;
-use super::compile::{Compiled, real};
 use super::kid::{Kid, Nursery, Outcome};
-use super::protocol::{Abilities, CommandId, Event, FsStep, Isolation, Plan, Request, Setup, ShellId, Step, VERSION};
+use super::protocol::{
+    CommandId, Event, FilterPlan, Isolation, Plan, Request, RootPlan, Setup, ShellId, Step, Users, VERSION,
+};
 use super::{dialer, setup};
 use crate::cgroup::Hierarchy;
 use crate::wire;
@@ -59,13 +59,11 @@ fn begin(setup: Setup) -> Result<Spawner, String> {
     if setup.version != VERSION {
         return Err(format!("this spawner speaks version {VERSION}, not {}", setup.version));
     }
-    let (nursery, own_users) = setup::nursery(&setup)?;
-    let isolation = nursery.isolation;
+    let nursery = setup::nursery(&setup)?;
+    let abilities = nursery.abilities.clone();
     let broken = |error: io::Error| format!("cannot begin: {error}");
     let mut spawner = Spawner {
         nursery,
-        mountpoint: real(&setup.mountpoint).map_err(broken)?,
-        base: setup.base,
         cgroup_group: setup.cgroup_group,
         kids: HashMap::new(),
         commands: HashMap::new(),
@@ -73,18 +71,15 @@ fn begin(setup: Setup) -> Result<Spawner, String> {
         dialer: None,
     };
     spawner.watch(CONTROL, FROM_KNARR).map_err(broken)?;
-    if isolation == Isolation::UserNamespace {
+    if abilities.isolation == Isolation::UserNamespace {
         spawner.start_dialer().map_err(broken)?;
     }
-    let abilities = Abilities { isolation, own_users };
     wire::send(CONTROL, &Event::Ready { abilities }, &[]).map_err(broken)?;
     Ok(spawner)
 }
 
 struct Spawner {
     nursery: Nursery,
-    mountpoint: PathBuf,
-    base: Vec<FsStep>,
     cgroup_group: Option<String>,
     kids: HashMap<ShellId, Kid>,
     commands: HashMap<CommandId, Command>,
@@ -129,7 +124,7 @@ impl Spawner {
     fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> io::Result<()> {
         match request {
             Request::Setup(_) => Err(io::ErrorKind::InvalidData.into()),
-            Request::Prepare { shell } => self.prepare(shell, &fds),
+            Request::Prepare { shell, users, root } => self.prepare(shell, users, root.map(|root| *root), &fds),
             Request::Go { shell, plan } => self.go(shell, *plan),
             Request::Kill { shell } => {
                 if let Some(kid) = self.kids.get(&shell) {
@@ -141,12 +136,10 @@ impl Spawner {
                 command,
                 shell,
                 plan,
-                programs,
                 terminal,
             } => {
                 let order = commands::Request {
                     plan: *plan,
-                    programs,
                     terminal,
                     fds,
                 };
@@ -161,13 +154,15 @@ impl Spawner {
         }
     }
 
-    fn prepare(&mut self, shell: ShellId, join: &[OwnedFd]) -> io::Result<()> {
-        let kid = match self.nursery.bear(join) {
+    fn prepare(&mut self, shell: ShellId, users: Users, root: Option<RootPlan>, join: &[OwnedFd]) -> io::Result<()> {
+        let kid = match self.nursery.bear(join, users, root) {
             Ok(kid) => kid,
             Err(error) => {
                 let detail = match error.raw_os_error() {
                     Some(libc::EUSERS) => "find uids for one more sandbox: all of the range given to it are taken",
-                    _ => Step::Clone.name(),
+                    Some(_) => Step::Clone.name(),
+                    // Ours, with its own words.
+                    None => &error.to_string(),
                 };
                 return failed(shell, Step::Clone, detail, &error, false);
             }
@@ -189,7 +184,12 @@ impl Spawner {
         let Some(kid) = self.kids.get_mut(&shell) else {
             return Ok(());
         };
-        if let Err(error) = Compiled::new(plan, &self.mountpoint).and_then(|plan| kid.go(plan)) {
+        let unusual = plan.filter != FilterPlan::Default;
+        if let Some(identity) = &mut kid.identity {
+            identity.used_up |= unusual;
+        }
+        let filter = self.nursery.filter(&plan.filter);
+        if let Err(error) = self.nursery.workshop.plan(plan, filter).and_then(|plan| kid.go(plan)) {
             kid.kill();
             // Killed before it could read: that is an end, not a failure, and is told as one.
             if error.kind() != io::ErrorKind::BrokenPipe {
@@ -199,16 +199,21 @@ impl Spawner {
         Ok(())
     }
 
-    /// The report pipe has something: a failure, or its closing, which is success.
+    /// The report socket has something: its root, a failure, or its closing, which is success.
     fn reported(&mut self, shell: ShellId) -> io::Result<()> {
         let Some(kid) = self.kids.get_mut(&shell) else {
             return Ok(());
         };
         let event = match kid.outcome() {
             Outcome::Pending => return Ok(()),
+            Outcome::Rooted(root) => {
+                wire::send(CONTROL, &Event::Rooted { shell }, &[root.as_fd()])?;
+                // What comes next may be there already, and its end is told last.
+                return self.reported(shell);
+            }
             Outcome::Left => Event::Executed { shell },
             Outcome::Failed(report) => {
-                let (step, detail) = setup::explain(report, &self.base, kid.plan());
+                let (step, detail) = setup::explain(report, kid);
                 Event::Failed {
                     shell,
                     step,

@@ -5,7 +5,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use libc::c_int;
@@ -13,11 +14,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::child::Report;
-use super::compile::{Compiled, c_path, describe, ops, real};
+use super::child::{COMMON, OF_ROOT, Report};
+use super::compile::{Steps, Workshop, describe, real};
 use super::identities::Identities;
 use super::kid::{Kid, Nursery, Outcome};
-use super::protocol::{FsStep, Isolation, Plan, Setup, Step};
+use super::protocol::{Abilities, FilterPlan, Isolation, Plan, RootPlan, Setup, Step, Users};
 use crate::rootfs::ORDINARY_UID;
 use crate::seccomp::{Arch, Filter};
 
@@ -51,35 +52,37 @@ pub(super) fn calm_down() {
 
 extern "C" fn ignore(_: c_int) {}
 
-/// Whether each sandbox has users of its own; else why not.
-type OwnUsers = Result<(), String>;
-
 /// Finds the strongest isolation that works here, by trying it.
 ///
 /// # Errors
 /// Why none does, in words for the user.
-pub(super) fn nursery(setup: &Setup) -> Result<(Nursery, OwnUsers), String> {
-    let no_root = || Err("only root can give them".to_owned());
+pub(super) fn nursery(setup: &Setup) -> Result<Nursery, String> {
     let wrong = |error: io::Error| format!("{}: {error}", setup.mountpoint.display());
-    let mountpoint = real(&setup.mountpoint).map_err(wrong)?;
     let arch = Arch::native().ok_or("no system call filter is known for this machine's architecture")?;
     let filter = Filter::compile(arch);
+    let identities = Identities::new(setup.uids).map_err(wrong)?;
     let make = |isolation| {
-        let base: Arc<[_]> = ops(&setup.base, &mountpoint)?.into();
-        Nursery::new(isolation, c_path(&mountpoint)?, base, filter.instructions().into())
+        let abilities = Abilities {
+            isolation,
+            own_users: Ok(()),
+            images: Ok(()),
+            mapped_images: Ok(()),
+        };
+        let workshop = workshop(setup, isolation)?;
+        Nursery::new(abilities, workshop, filter.clone(), Rc::clone(&identities))
     };
     if !setup.isolate {
-        return Ok((make(Isolation::None).map_err(wrong)?, no_root()));
+        let mut nursery = make(Isolation::None).map_err(wrong)?;
+        let none = || Err("apps are not isolated".to_owned());
+        let abilities = &mut nursery.abilities;
+        (abilities.own_users, abilities.images, abilities.mapped_images) = (none(), none(), none());
+        return Ok(nursery);
     }
     let as_root = if geteuid().is_root() {
         let mut nursery = make(Isolation::Root).map_err(wrong)?;
-        nursery.identities = Some(Identities::new(setup.uids).map_err(wrong)?);
-        let Err(reason) = trial(&mut nursery, &mountpoint, &setup.base) else {
-            return Ok((nursery, Ok(())));
-        };
-        nursery.identities = None;
-        match trial(&mut nursery, &mountpoint, &setup.base) {
-            Ok(()) => return Ok((nursery, Err(reason))),
+        nursery.abilities.own_users = trial(&mut nursery, Users::Own, host());
+        match trial(&mut nursery, Users::Spawners, host()) {
+            Ok(()) => return Ok(try_images(nursery)),
             Err(reason) => format!("as root: {reason}; "),
         }
     } else {
@@ -87,30 +90,79 @@ pub(super) fn nursery(setup: &Setup) -> Result<(Nursery, OwnUsers), String> {
     };
     enter_user_namespace().map_err(|e| format!("{as_root}user namespaces are not available to this user: {e}"))?;
     let mut nursery = make(Isolation::UserNamespace).map_err(wrong)?;
-    match trial(&mut nursery, &mountpoint, &setup.base) {
-        Ok(()) => Ok((nursery, no_root())),
+    match trial(&mut nursery, Users::Spawners, host()) {
+        Ok(()) => Ok(try_images(nursery)),
         Err(reason) => Err(format!("{as_root}in a user namespace: {reason}")),
     }
 }
 
+fn workshop(setup: &Setup, isolation: Isolation) -> io::Result<Workshop> {
+    let empty = || Steps {
+        ops: Vec::new(),
+        list: Vec::new(),
+    };
+    let mut workshop = Workshop {
+        mountpoint: real(&setup.mountpoint)?,
+        host: Arc::new(empty()),
+        image: Arc::new(empty()),
+        skeleton: real(&setup.skeleton)?,
+        in_user_namespace: isolation == Isolation::UserNamespace,
+    };
+    workshop.host = Arc::new(workshop.steps(setup.host.clone())?);
+    workshop.image = Arc::new(workshop.steps(setup.image.clone())?);
+    Ok(workshop)
+}
+
+const fn host() -> RootPlan {
+    RootPlan::Host { steps: Vec::new() }
+}
+
+/// Finds out how far images go: with their own users, with the host's, or not at all.
+fn try_images(mut nursery: Nursery) -> Nursery {
+    let image = || RootPlan::Image {
+        layers: Vec::new(),
+        size: 1 << 20,
+        userxattr: false,
+        steps: Vec::new(),
+    };
+    if nursery.abilities.isolation == Isolation::UserNamespace {
+        let only = || Err("an ordinary user has but one".to_owned());
+        (nursery.abilities.own_users, nursery.abilities.mapped_images) = (only(), only());
+        nursery.abilities.images = trial(&mut nursery, Users::Single { uid: 0, gid: 0 }, image());
+        return nursery;
+    }
+    nursery.abilities.mapped_images = match nursery.abilities.own_users.clone() {
+        Ok(()) => trial(&mut nursery, Users::Own, image()),
+        Err(reason) => Err(reason),
+    };
+    if nursery.abilities.mapped_images.is_err() {
+        let users = nursery.abilities.image_users(0, 0);
+        nursery.abilities.images = trial(&mut nursery, users, image());
+    }
+    nursery
+}
+
 /// What a failed step was about, in words.
-pub(super) fn explain(report: Report, base: &[FsStep], plan: Option<&Compiled>) -> (Step, String) {
+pub(super) fn explain(report: Report, kid: &Kid) -> (Step, String) {
     let step = Step::from_raw(report.step).unwrap_or(Step::Clone);
-    let steps = if report.of_plan == 0 {
-        Some(base)
-    } else {
-        plan.map(|p| p.steps.as_slice())
+    let (root, plan) = (kid.root(), kid.plan());
+    let index = usize::from(report.index);
+    let steps = match report.list {
+        COMMON => root.map(|root| &root.common.list),
+        OF_ROOT => root.map(|root| &root.steps.list),
+        _ => plan.map(|plan| &plan.steps.list),
     };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let detail = match (step, plan) {
-        (Step::Files, _) => steps
-            .and_then(|s| s.get(usize::from(report.index)))
-            .map(describe)
-            .unwrap_or_default(),
-        (Step::Execute, Some(plan)) => plan.program.to_string_lossy().into_owned(),
-        (Step::WorkingDir, Some(plan)) => plan.cwd.to_string_lossy().into_owned(),
-        _ => String::new(),
+        (Step::Files, _) => steps.and_then(|list| list.get(index)).map(describe),
+        (Step::Layers, _) => root
+            .and_then(|root| root.layers.as_ref()?.lowers.get(index))
+            .map(|(layer, _)| format!("{} {}", step.name(), text(layer.to_bytes()))),
+        (Step::Execute, Some(plan)) => plan.program.first().map(|program| text(program.to_bytes())),
+        (Step::WorkingDir, Some(plan)) => Some(format!("/{}", text(plan.cwd.path.to_bytes()))),
+        _ => None,
     };
-    (step, detail)
+    (step, detail.unwrap_or_default())
 }
 
 /// Root in a namespace of its own, where it is nobody's root but its own children's. Single-threaded processes only.
@@ -124,19 +176,30 @@ fn enter_user_namespace() -> io::Result<()> {
 }
 
 /// Starts a sandbox around a program that does not exist: when that is the only thing wrong, everything before it works.
-fn trial(nursery: &mut Nursery, mountpoint: &Path, base: &[FsStep]) -> Result<(), String> {
+fn trial(nursery: &mut Nursery, users: Users, root: RootPlan) -> Result<(), String> {
     let plan = Plan {
-        root: Vec::new(),
-        program: b"/knarr-trial".to_vec(),
+        root: Some(root),
+        steps: Vec::new(),
+        read_only: true,
+        program: vec![b"/knarr-trial".to_vec()],
         argv: Vec::new(),
         env: Vec::new(),
         cwd: PathBuf::from("/"),
         hostname: "trial".to_owned(),
         uid: ORDINARY_UID,
+        gid: ORDINARY_UID,
+        groups: Vec::new(),
+        capabilities: 0,
+        filter: FilterPlan::Default,
         data_limit: None,
     };
-    let started = Compiled::new(plan, mountpoint).and_then(|plan| {
-        let mut kid = nursery.bear(&[])?;
+    let plan = match users {
+        Users::Single { uid, gid } => Plan { uid, gid, ..plan },
+        _ => plan,
+    };
+    let filter = nursery.filter(&plan.filter);
+    let started = nursery.workshop.plan(plan, filter).and_then(|plan| {
+        let mut kid = nursery.bear(&[], users, None)?;
         // A child that has failed already does not read it; its report says why.
         let _ = kid.go(plan);
         Ok(kid)
@@ -148,11 +211,13 @@ fn trial(nursery: &mut Nursery, mountpoint: &Path, base: &[FsStep]) -> Result<()
     let verdict = match outcome {
         Outcome::Failed(report) if report.step == Step::Execute as u8 && report.errno == libc::ENOENT => Ok(()),
         Outcome::Failed(report) => {
-            let (step, detail) = explain(report, base, kid.plan());
+            let (step, detail) = explain(report, &kid);
             let what = if detail.is_empty() { step.name() } else { &detail };
             Err(format!("cannot {what}: {}", io::Error::from_raw_os_error(report.errno)))
         }
-        Outcome::Left | Outcome::Pending => Err("the trial sandbox ended without a word".to_owned()),
+        Outcome::Left | Outcome::Pending | Outcome::Rooted(_) => {
+            Err("the trial sandbox ended without a word".to_owned())
+        }
     };
     kid.settle(nursery);
     verdict
@@ -164,7 +229,7 @@ fn wait_for_outcome(kid: &mut Kid) -> Outcome {
             let _ = poll(&mut [PollFd::from_borrowed_fd(report.as_fd(), PollFlags::IN)], None);
         }
         match kid.outcome() {
-            Outcome::Pending if kid.report.is_some() => {}
+            Outcome::Pending | Outcome::Rooted(_) if kid.report.is_some() => {}
             other => return other,
         }
     }

@@ -1,16 +1,27 @@
 //! A shell becomes a sandbox: the app's part of its root, its limits, output, user and rights, and then its program.
 
-use super::root::{pivot, run_ops};
+use super::root::{Mounted, OF_PLAN, make, make_dirs, pivot, run};
+use super::shell::tell_rooted;
 use super::{Birth, Never, Report, at, die_with_spawner, failed, fd};
 use crate::spawner::compile::Compiled;
 use crate::spawner::protocol::{Isolation, Step};
 use crate::spawner::raw::sys;
 
-pub(super) fn become_sandbox(birth: &Birth, plan: &Compiled) -> Result<Never, Report> {
+pub(super) fn become_sandbox(birth: &Birth, root: Option<Mounted>, plan: &Compiled) -> Result<Never, Report> {
     let isolated = birth.isolation != Isolation::None;
     if isolated {
-        run_ops(&plan.root, true)?;
-        pivot(birth)?;
+        let root = match (root, &plan.root) {
+            (Some(root), _) => root,
+            (None, Some(root)) => {
+                let mounted = make(birth, root)?;
+                tell_rooted(birth, mounted)?;
+                mounted
+            }
+            (None, None) => return Err(failed(Step::Root, libc::ENOENT)),
+        };
+        run(birth, root, &plan.steps, OF_PLAN)?;
+        make_dirs(birth, root, &plan.cwd).map_err(|errno| failed(Step::WorkingDir, errno))?;
+        pivot(root, plan.read_only)?;
         // SAFETY: the name lies in the spawner's memory, its length is given.
         let named = unsafe { sys!(SYS_sethostname, plan.hostname.as_ptr() as usize, plan.hostname.len()) };
         at(Step::Hostname, named)?;
@@ -23,19 +34,32 @@ pub(super) fn become_sandbox(birth: &Birth, plan: &Compiled) -> Result<Never, Re
     }
     // As the sandbox's user, who may not see every directory.
     // SAFETY: a NUL-terminated string.
-    at(Step::WorkingDir, unsafe { sys!(SYS_chdir, plan.cwd.as_ptr() as usize) })?;
+    at(Step::WorkingDir, unsafe {
+        sys!(SYS_chdir, plan.cwd.path.as_ptr() as usize)
+    })?;
     // SAFETY: no memory.
     let none = unsafe { sys!(SYS_prctl, libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0) };
     at(Step::NoNewPrivileges, none)?;
-    if isolated {
-        load_filter(birth)?;
+    if let Some(filter) = &plan.filter {
+        load_filter(filter)?;
     }
+    execute(plan)
+}
+
+/// The first program of the list that is there: what a shell does with `PATH`, errors included.
+fn execute(plan: &Compiled) -> Result<Never, Report> {
     let (argv, env) = (plan.argv.as_ptr() as usize, plan.env.as_ptr() as usize);
-    // SAFETY: two NULL-terminated arrays of NUL-terminated strings.
-    match unsafe { sys!(SYS_execve, plan.program.as_ptr() as usize, argv, env) } {
-        Err(errno) => Err(failed(Step::Execute, errno)),
-        Ok(_) => Err(failed(Step::Execute, 0)),
+    let mut worst = libc::ENOENT;
+    for program in &plan.program {
+        // SAFETY: a NUL-terminated string and two NULL-terminated arrays of such.
+        match unsafe { sys!(SYS_execve, program.as_ptr() as usize, argv, env) } {
+            Err(libc::ENOENT | libc::ENOTDIR) => {}
+            Err(libc::EACCES) => worst = libc::EACCES,
+            Err(errno) => return Err(failed(Step::Execute, errno)),
+            Ok(_) => return Err(failed(Step::Execute, 0)),
+        }
     }
+    Err(failed(Step::Execute, worst))
 }
 
 pub(in crate::spawner) fn set_limits(plan: &Compiled) -> Result<(), Report> {
@@ -78,9 +102,9 @@ fn connect_output(birth: &Birth, plan: &Compiled) -> Result<(), Report> {
     unsafe {
         if birth.isolation == Isolation::Root {
             // Apps open /dev/stdout by name, as their own user.
-            let id = birth.on_host(plan.uid) as usize;
+            let (uid, gid) = (birth.on_host(plan.uid) as usize, birth.on_host(plan.gid) as usize);
             for output in birth.output {
-                at(Step::Output, sys!(SYS_fchown, fd(output), id, id))?;
+                at(Step::Output, sys!(SYS_fchown, fd(output), uid, gid))?;
             }
         }
         at(Step::Output, sys!(SYS_dup3, fd(birth.null), 0, 0))?;
@@ -106,7 +130,16 @@ pub(in crate::spawner) fn drop_capabilities_and_user(birth: &Birth, plan: &Compi
         }
         let mut capability = 0;
         // The kernel knows fewer than 64; the first it does not know ends the list.
-        while capability < 64 && sys!(SYS_prctl, libc::PR_CAPBSET_DROP as usize, capability, 0, 0, 0).is_ok() {
+        while capability < 64 {
+            let kept = plan.capabilities & (1 << capability) != 0;
+            let option = if kept {
+                libc::PR_CAPBSET_READ
+            } else {
+                libc::PR_CAPBSET_DROP
+            };
+            if sys!(SYS_prctl, option as usize, capability, 0, 0, 0).is_err() {
+                break;
+            }
             capability += 1;
         }
         if capability == 0 {
@@ -117,26 +150,58 @@ pub(in crate::spawner) fn drop_capabilities_and_user(birth: &Birth, plan: &Compi
             Step::Capabilities,
             sys!(SYS_prctl, libc::PR_CAP_AMBIENT as usize, clear, 0, 0, 0),
         )?;
+        let (uid, gid) = (plan.uid as usize, plan.gid as usize);
         if birth.isolation == Isolation::Root {
-            let id = plan.uid as usize;
-            at(Step::User, sys!(SYS_setgroups, 0, 0))?;
-            at(Step::User, sys!(SYS_setresgid, id, id, id))?;
-            at(Step::User, sys!(SYS_setresuid, id, id, id))?;
+            let groups = plan.groups.as_ptr() as usize;
+            at(Step::User, sys!(SYS_setgroups, plan.groups.len(), groups))?;
         }
-        // `struct __user_cap_header_struct` of version 3, and two empty `__user_cap_data_struct`.
-        let header: [u32; 2] = [0x2008_0522, 0];
-        let none = [0u32; 6];
-        at(
-            Step::Capabilities,
-            sys!(SYS_capset, header.as_ptr() as usize, none.as_ptr() as usize),
-        )
+        if birth.isolation == Isolation::Root || birth.users.is_some() {
+            // A user that is not root keeps what it was given explicitly.
+            let keep = plan.capabilities != 0;
+            at(
+                Step::Capabilities,
+                sys!(SYS_prctl, libc::PR_SET_KEEPCAPS as usize, keep.into(), 0, 0, 0),
+            )?;
+            at(Step::User, sys!(SYS_setresgid, gid, gid, gid))?;
+            at(Step::User, sys!(SYS_setresuid, uid, uid, uid))?;
+        }
+        set_capabilities(plan)
     }
 }
 
-pub(in crate::spawner) fn load_filter(birth: &Birth) -> Result<(), Report> {
+/// Exactly these, and for a user that is not root also across `execve`.
+fn set_capabilities(plan: &Compiled) -> Result<(), Report> {
+    let ambient = if plan.uid == 0 { 0 } else { plan.capabilities };
+    let (low, high) = (plan.capabilities as u32, (plan.capabilities >> 32) as u32);
+    let (low_kept, high_kept) = (ambient as u32, (ambient >> 32) as u32);
+    // `struct __user_cap_header_struct` of version 3, and two `__user_cap_data_struct`: effective, permitted, inheritable.
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let sets: [u32; 6] = [low, low, low_kept, high, high, high_kept];
+    // SAFETY: both have the size that the kernel reads; no memory in the other call.
+    unsafe {
+        at(
+            Step::Capabilities,
+            sys!(SYS_capset, header.as_ptr() as usize, sets.as_ptr() as usize),
+        )?;
+        let mut capability = 0;
+        while capability < 64 {
+            if ambient & (1 << capability) != 0 {
+                let raise = libc::PR_CAP_AMBIENT_RAISE as usize;
+                at(
+                    Step::Capabilities,
+                    sys!(SYS_prctl, libc::PR_CAP_AMBIENT as usize, raise, capability, 0, 0),
+                )?;
+            }
+            capability += 1;
+        }
+    }
+    Ok(())
+}
+
+pub(in crate::spawner) fn load_filter(filter: &[libc::sock_filter]) -> Result<(), Report> {
     let program = libc::sock_fprog {
-        len: birth.filter.len() as u16,
-        filter: birth.filter.as_ptr().cast_mut(),
+        len: filter.len() as u16,
+        filter: filter.as_ptr().cast_mut(),
     };
     let mode = libc::SECCOMP_SET_MODE_FILTER as usize;
     // SAFETY: the kernel reads `len` instructions, which the spawner keeps.

@@ -18,13 +18,14 @@
 pub(super) mod app;
 mod root;
 mod shell;
+mod text;
 
+pub(super) use root::{COMMON, OF_ROOT};
+
+use libc::c_int;
 use std::ffi::{CString, c_void};
-use std::sync::Arc;
 
-use libc::{c_int, sock_filter};
-
-use super::compile::{Compiled, Op};
+use super::compile::{Compiled, Root};
 use super::protocol::{Isolation, Step};
 use super::raw::{Answer, sys};
 
@@ -37,10 +38,11 @@ pub(super) struct Birth {
     /// `cgroup.procs` files to write `0` into.
     pub join: Vec<c_int>,
     pub mountpoint: CString,
-    pub base: Arc<[Op]>,
+    /// Mounted while it waits.
+    pub root: Option<Root>,
     /// The plan's address comes here.
     pub go: c_int,
-    /// A [`Report`] goes here; closes by itself on exec.
+    /// [`Report`]s go here; closes by itself on exec.
     pub report: c_int,
     /// stdout, stderr.
     pub output: [c_int; 2],
@@ -51,27 +53,31 @@ pub(super) struct Birth {
     pub spawner: c_int,
     /// A user namespace of its own, and the host's uid of 0 in it.
     pub users: Option<(c_int, u32)>,
-    pub filter: Arc<[sock_filter]>,
+    /// The only user there is, where there is but one.
+    pub only: Option<u32>,
+    /// Layers are mounted with its users.
+    pub maps_images: bool,
 }
 
 impl Birth {
     /// Who a user inside is to the host.
     pub(super) const fn on_host(&self, inside: u32) -> u32 {
-        match self.users {
-            Some((_, base)) => base + inside,
-            None => inside,
+        match (self.only, self.users) {
+            (Some(only), _) => only,
+            (None, Some((_, base))) => base + inside,
+            (None, None) => inside,
         }
     }
 }
 
-/// Why a child gave up, as it crosses the report pipe.
+/// How far a child is ([`Report::ROOTED`]), or why it gave up, as it crosses the report socket.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Report {
     pub step: u8,
-    /// Of the app's part of the root, not the base.
-    pub of_plan: u8,
-    /// Which operation of [`Step::Files`].
+    /// Which list of steps.
+    pub list: u8,
+    /// Which step of it, or which layer.
     pub index: u16,
     pub errno: i32,
 }
@@ -79,10 +85,13 @@ pub(super) struct Report {
 impl Report {
     pub(super) const SIZE: usize = size_of::<Self>();
 
+    /// Its root is mounted; the root's descriptor comes along.
+    pub(super) const ROOTED: u8 = 0;
+
     pub(super) const fn new(step: Step, errno: i32) -> Self {
         Self {
             step: step as u8,
-            of_plan: 0,
+            list: 0,
             index: 0,
             errno,
         }
@@ -90,14 +99,14 @@ impl Report {
 
     pub(super) fn to_bytes(self) -> [u8; Self::SIZE] {
         let ([i0, i1], [e0, e1, e2, e3]) = (self.index.to_ne_bytes(), self.errno.to_ne_bytes());
-        [self.step, self.of_plan, i0, i1, e0, e1, e2, e3]
+        [self.step, self.list, i0, i1, e0, e1, e2, e3]
     }
 
     pub(super) fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
-        let [step, of_plan, i0, i1, e0, e1, e2, e3] = bytes;
+        let [step, list, i0, i1, e0, e1, e2, e3] = bytes;
         Self {
             step,
-            of_plan,
+            list,
             index: u16::from_ne_bytes([i0, i1]),
             errno: i32::from_ne_bytes([e0, e1, e2, e3]),
         }
@@ -121,11 +130,12 @@ pub(super) extern "C" fn enter(birth: *mut c_void) -> c_int {
 
 /// Returns only when something has failed.
 fn live(birth: &Birth) -> Report {
-    if let Err(report) = shell::become_shell(birth) {
-        return report;
-    }
+    let root = match shell::become_shell(birth) {
+        Ok(root) => root,
+        Err(report) => return report,
+    };
     match wait_for_plan(birth) {
-        Ok(plan) => match app::become_sandbox(birth, plan) {
+        Ok(plan) => match app::become_sandbox(birth, root, plan) {
             Ok(never) => match never {},
             Err(report) => report,
         },

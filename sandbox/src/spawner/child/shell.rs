@@ -1,11 +1,12 @@
 //! A child becomes a shell: tied to the spawner, in its cgroup and namespaces, with the host's part of its root.
 
-use super::root::{make_root, run_ops, write_file};
+use super::root::{Mounted, make, make_stage, write_file};
 use super::{Birth, Report, at, die_with_spawner, fd, value};
 use crate::spawner::protocol::{Isolation, Step};
 use crate::spawner::raw::sys;
 
-pub(super) fn become_shell(birth: &Birth) -> Result<(), Report> {
+/// The root, if it was to be mounted already.
+pub(super) fn become_shell(birth: &Birth) -> Result<Option<Mounted>, Report> {
     die_with_spawner(birth)?;
     for &procs in &birth.join {
         // SAFETY: one byte of a constant, into a descriptor of ours.
@@ -16,7 +17,7 @@ pub(super) fn become_shell(birth: &Birth) -> Result<(), Report> {
     close_foreign(birth)?;
     if birth.isolation == Isolation::None {
         // SAFETY: no arguments.
-        return at(Step::Clone, unsafe { sys!(no_args SYS_setsid) });
+        return at(Step::Clone, unsafe { sys!(no_args SYS_setsid) }).map(|()| None);
     }
     // After the join, or the namespace would show the paths of the spawner's cgroup.
     // SAFETY: no memory.
@@ -26,8 +27,51 @@ pub(super) fn become_shell(birth: &Birth) -> Result<(), Report> {
     loopback_up()?;
     // Best effort: some containers forbid it, and then only the ports below 1024 are missing.
     let _ = write_file(c"/proc/sys/net/ipv4/ip_unprivileged_port_start", libc::O_WRONLY, b"0");
-    make_root(birth)?;
-    run_ops(&birth.base, false)
+    make_stage(birth)?;
+    let Some(root) = &birth.root else { return Ok(None) };
+    let mounted = make(birth, root)?;
+    tell_rooted(birth, mounted)?;
+    Ok(Some(mounted))
+}
+
+/// Sends the root along: files can be looked up in it before anything of the image has run.
+pub(super) fn tell_rooted(birth: &Birth, root: Mounted) -> Result<(), Report> {
+    let report = Report {
+        step: Report::ROOTED,
+        list: 0,
+        index: 0,
+        errno: 0,
+    };
+    let content = libc::iovec {
+        iov_base: (&raw const report).cast_mut().cast(),
+        iov_len: Report::SIZE,
+    };
+    // `struct cmsghdr`, its one descriptor, and room to the next multiple of eight.
+    let kind = (libc::SOL_SOCKET as u64) | ((libc::SCM_RIGHTS as u64) << 32);
+    let control: [u64; 3] = if cfg!(target_endian = "little") {
+        [20, kind, root.dir as u64]
+    } else {
+        [20, kind.rotate_left(32), (root.dir as u64) << 32]
+    };
+    // `struct msghdr`: name and its length, parts, control, flags.
+    let message: [usize; 7] = [
+        0,
+        0,
+        (&raw const content) as usize,
+        1,
+        control.as_ptr() as usize,
+        size_of_val(&control),
+        0,
+    ];
+    // SAFETY: all of this lies on this stack.
+    at(Step::Root, unsafe {
+        sys!(
+            SYS_sendmsg,
+            fd(birth.report),
+            message.as_ptr() as usize,
+            libc::MSG_NOSIGNAL as usize
+        )
+    })
 }
 
 /// Closes what belongs to the spawner and to other sandboxes: a shell may wait for long, and would keep their network

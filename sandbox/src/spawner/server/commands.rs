@@ -1,6 +1,5 @@
 //! Commands in sandboxes: made, looked after, told of.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -8,7 +7,6 @@ use rustix::io::Errno;
 
 use super::{COMMAND, CONTROL, Spawner, unwatch};
 use crate::spawner::command::{Command, Order};
-use crate::spawner::compile::Compiled;
 use crate::spawner::kid::Outcome;
 use crate::spawner::protocol::{CommandId, Event, Plan, ShellId, Step};
 use crate::wire;
@@ -16,7 +14,6 @@ use crate::wire;
 /// What Knarr asks for, as it came.
 pub(super) struct Request {
     pub plan: Plan,
-    pub programs: Vec<Vec<u8>>,
     pub terminal: Option<(u16, u16)>,
     pub fds: Vec<OwnedFd>,
 }
@@ -52,10 +49,9 @@ impl Spawner {
                 [socket.try_clone()?, socket.try_clone()?, socket]
             }
         };
-        let programs = request.programs.into_iter().map(CString::new);
+        let filter = self.nursery.filter(&request.plan.filter);
         let order = Order {
-            plan: Compiled::new(request.plan, &self.mountpoint)?,
-            programs: programs.collect::<Result<_, _>>()?,
+            plan: self.nursery.workshop.plan(request.plan, filter)?,
             streams,
             terminal: request.terminal,
             join: fds.collect(),
@@ -80,7 +76,9 @@ impl Spawner {
                 let step = Step::from_raw(report.step).unwrap_or(Step::Clone);
                 failed(id, step, report.errno)
             }
-            Outcome::Left | Outcome::Pending => wire::send(CONTROL, &Event::CommandExecuted { command: id }, &[]),
+            Outcome::Left | Outcome::Pending | Outcome::Rooted(_) => {
+                wire::send(CONTROL, &Event::CommandExecuted { command: id }, &[])
+            }
         }
     }
 

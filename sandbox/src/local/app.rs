@@ -1,0 +1,331 @@
+//! What a start executes, as whom and in which root: everything that follows from the spec alone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use manifests::text::Facts;
+use manifests::workload::{Container, Image};
+use rustix::process::Signal;
+
+use super::account::{Account, Users as ImageUsers};
+use super::image::{self, Root};
+use super::rights;
+use super::state::Inner;
+use super::texts::{self, environment};
+use super::unbuilt::unbuilt;
+use crate::driver::{SandboxSpec, StartError};
+use crate::exec::ExecSpec;
+use crate::program::{self, Program};
+use crate::rootfs;
+use crate::spawner::protocol::{FilterPlan, Isolation, Plan, RootPlan, ShellId, Users};
+
+/// What is executed, found once per start.
+pub(super) struct App {
+    /// What it sees.
+    pub root: RootPlan,
+    pub from: From,
+    pub stop_signal: Signal,
+    filter: FilterPlan,
+}
+
+/// Where the program comes from.
+pub(super) enum From {
+    Host(Program),
+    /// Held while it runs, so that nobody removes it.
+    Image(Arc<Root>),
+}
+
+impl App {
+    /// # Errors
+    /// What the manifest got wrong, or why the image cannot be had, in words for the user.
+    pub(super) async fn find(inner: &Inner, spec: &SandboxSpec) -> Result<Self, StartError> {
+        let container = &spec.workload.serving;
+        if let Some(unbuilt) = unbuilt(&spec.workload) {
+            return Err(StartError::Refused(unbuilt));
+        }
+        let app = match &container.image {
+            Image::Host(name) => Self::of_host(inner, spec, name).map_err(StartError::Refused)?,
+            image => {
+                let root = image::find(inner, image, &spec.workload).await?;
+                Self::of_image(inner, spec, root).map_err(StartError::Refused)?
+            }
+        };
+        let mut texts = container
+            .command
+            .iter()
+            .chain(&container.args)
+            .chain(container.env.values());
+        if texts.any(|text| text.contains('\0')) || container.env.keys().any(|name| name.contains('\0')) {
+            let text = "an argument or environment variable has a NUL character in it";
+            return Err(StartError::Refused(text.to_owned()));
+        }
+        Ok(app)
+    }
+
+    fn of_host(inner: &Inner, spec: &SandboxSpec, name: &Path) -> Result<Self, String> {
+        let container = &spec.workload.serving;
+        let mut program = program::find(name, &inner.data_dir)?;
+        if let Some(command) = container.command.first() {
+            let command = command.fill(&texts::facts(spec, spec.workload.port));
+            let other = program::find(Path::new(&command), &inner.data_dir)?;
+            program = Program {
+                path: other.path,
+                show: program.show.into_iter().chain(other.show).collect(),
+            };
+            program.show.dedup();
+        }
+        Ok(Self {
+            root: RootPlan::Host {
+                steps: rootfs::of_program(&program, writable(spec).min(rootfs::writable(None, None))),
+            },
+            from: From::Host(program),
+            stop_signal: Signal::TERM,
+            filter: rights::filter(&container.security.seccomp)?,
+        })
+    }
+
+    fn of_image(inner: &Inner, spec: &SandboxSpec, image: Arc<Root>) -> Result<Self, String> {
+        let container = &spec.workload.serving;
+        if let Err(reason) = &inner.abilities.images {
+            return Err(format!("images cannot be run here: {reason}"));
+        }
+        rights::check_users(&inner.abilities, &spec.workload)?;
+        let image_says =
+            !image.config.entrypoint.is_empty() || (container.args.is_empty() && !image.config.cmd.is_empty());
+        if container.command.is_empty() && !image_says {
+            return Err(format!(
+                "{}: the image does not say what to run: set command",
+                container.image
+            ));
+        }
+        let stop_signal = image
+            .config
+            .stop_signal
+            .as_deref()
+            .map_or(Ok(Signal::TERM), rights::signal)?;
+        Ok(Self {
+            root: RootPlan::Image {
+                layers: image.layers.clone(),
+                size: writable(spec),
+                userxattr: image.userxattr,
+                steps: rootfs::of_container(&container.termination.path),
+            },
+            from: From::Image(image),
+
+            stop_signal,
+            filter: rights::filter(&container.security.seccomp)?,
+        })
+    }
+
+    /// Who it runs as; `users` are the image's.
+    ///
+    /// # Errors
+    /// Why it cannot run as anybody, in words for the user.
+    pub(super) fn account(&self, spec: &SandboxSpec, users: &ImageUsers) -> Result<Account, String> {
+        match &self.from {
+            From::Host(_) => Ok(Account::default()),
+            From::Image(image) => {
+                let container = &spec.workload.serving;
+                let account = users.account(&image.config.user, &container.security);
+                account.map_err(|error| format!("{}: {error}", container.image))
+            }
+        }
+    }
+
+    /// The user namespace its shell must have.
+    pub(super) fn users(&self, inner: &Inner, account: &Account) -> Users {
+        match self.from {
+            From::Host(_) => inner.abilities.host_users(),
+            From::Image(_) => inner.abilities.image_users(account.uid, account.gid),
+        }
+    }
+
+    /// What the spawner is told; `rooted` when the shell has this app's root already.
+    pub(super) fn plan(
+        &self,
+        inner: &Inner,
+        spec: &SandboxSpec,
+        account: &Account,
+        (shell, rooted): (ShellId, bool),
+        port: u16,
+    ) -> Result<Plan, String> {
+        let container = &spec.workload.serving;
+        let hostname = spec.id.as_str();
+        let facts = texts::facts(spec, port);
+        let env = self.environment(spec, account, &facts);
+        let argv = self.argv(container, &facts);
+        let memory = spec.limits.memory.map(|m| m.0);
+        let unlimited = inner.hierarchy.missing().iter().any(|m| m.starts_with("memory"));
+        let (uid, gid) = match self.from {
+            From::Host(_) => (inner.uid(shell), inner.uid(shell)),
+            From::Image(_) => (account.uid, account.gid),
+        };
+        let mut groups = account.groups.clone();
+        groups.extend(spec.workload.fs_group);
+        groups.extend(&spec.workload.supplemental_groups);
+        groups.sort_unstable();
+        groups.dedup();
+        let (steps, program, cwd, capabilities) = match &self.from {
+            From::Host(program) => (
+                rootfs::names(hostname, uid, RESOLV_CONF),
+                vec![program.path.as_os_str().as_encoded_bytes().to_vec()],
+                "/",
+                0,
+            ),
+            From::Image(image) => (
+                rootfs::image_names(hostname, RESOLV_CONF),
+                candidates(argv.first().map_or(&[][..], Vec::as_slice), &env["PATH"]),
+                image.config.working_dir.as_str(),
+                rights::capabilities(&container.security.capabilities, uid)?,
+            ),
+        };
+        let cwd = container
+            .working_dir
+            .clone()
+            .unwrap_or_else(|| if cwd.is_empty() { "/" } else { cwd }.into());
+        Ok(Plan {
+            root: (!rooted).then(|| self.root.clone()),
+            steps,
+            read_only: matches!(self.from, From::Host(_)) || container.security.read_only_root,
+            program,
+            argv,
+            env: variables(env),
+            cwd,
+            hostname: hostname.to_owned(),
+            uid,
+            gid,
+            groups: if inner.isolation == Isolation::Root {
+                groups
+            } else {
+                Vec::new()
+            },
+            capabilities,
+            filter: self.filter.clone(),
+            data_limit: memory.filter(|_| unlimited),
+        })
+    }
+
+    /// The plan of a command beside the app, from the app's own.
+    pub(super) fn for_command(
+        &self,
+        plan: Plan,
+        spec: &SandboxSpec,
+        account: &Account,
+        port: u16,
+        command: &ExecSpec,
+    ) -> Plan {
+        let mut env = self.environment(spec, account, &texts::facts(spec, port));
+        env.extend(command.env.iter().cloned());
+        let program = command.command.first().map_or("", String::as_str);
+        Plan {
+            root: None,
+            steps: Vec::new(),
+            program: candidates(program.as_bytes(), &env["PATH"]),
+            argv: command.command.iter().map(|a| a.clone().into_bytes()).collect(),
+            env: variables(env),
+            ..plan
+        }
+    }
+
+    fn environment(&self, spec: &SandboxSpec, account: &Account, facts: &Facts) -> BTreeMap<String, String> {
+        let under = match &self.from {
+            From::Host(_) => ("/tmp", &[][..]),
+            From::Image(image) => (account.home.as_deref().unwrap_or("/"), image.config.env.as_slice()),
+        };
+        environment(spec, &spec.workload.serving, facts, true, under)
+    }
+
+    /// Program and arguments.
+    fn argv(&self, container: &Container, facts: &Facts) -> Vec<Vec<u8>> {
+        match &self.from {
+            From::Host(program) => {
+                let name = container.command.is_empty();
+                let name = name.then(|| program.path.as_os_str().as_encoded_bytes().to_vec());
+                let rest = texts::filled(&container.command, facts).into_iter();
+                name.into_iter()
+                    .chain(rest)
+                    .chain(texts::filled(&container.args, facts))
+                    .collect()
+            }
+            From::Image(image) => {
+                let (given, args) = (
+                    texts::filled(&container.command, facts),
+                    texts::filled(&container.args, facts),
+                );
+                command((&image.config.entrypoint, &image.config.cmd), given, args)
+            }
+        }
+    }
+}
+
+fn variables(env: BTreeMap<String, String>) -> Vec<Vec<u8>> {
+    env.into_iter().map(|(k, v)| format!("{k}={v}").into_bytes()).collect()
+}
+
+/// No egress: a resolver that fails at once is better than one that waits for a name server.
+const RESOLV_CONF: &str = "# No network but loopback.\n";
+
+fn writable(spec: &SandboxSpec) -> u64 {
+    let ephemeral = spec.workload.serving.resources.ephemeral_limit.map(|limit| limit.0);
+    rootfs::writable(ephemeral, spec.limits.memory.map(|limit| limit.0))
+}
+
+/// Program and arguments, by Kubernetes' table: `command` replaces the entry point and, without `args`, the arguments too.
+fn command((entrypoint, cmd): (&[String], &[String]), command: Vec<Vec<u8>>, args: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let bytes = |list: &[String]| list.iter().map(|text| text.clone().into_bytes()).collect::<Vec<_>>();
+    let (program, arguments) = match (command.is_empty(), args.is_empty()) {
+        (false, _) => (command, args),
+        (true, false) => (bytes(entrypoint), args),
+        (true, true) => (bytes(entrypoint), bytes(cmd)),
+    };
+    program.into_iter().chain(arguments).collect()
+}
+
+/// Where a program may be: as it is when it has a directory, else in each of `PATH`'s.
+fn candidates(program: &[u8], path: &str) -> Vec<Vec<u8>> {
+    if program.contains(&b'/') {
+        return vec![program.to_vec()];
+    }
+    let dirs = path.split(':').map(|dir| if dir.is_empty() { "." } else { dir });
+    dirs.map(|dir| [dir.as_bytes(), b"/", program].concat()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_and_args_replace_what_the_image_says_by_kubernetes_table() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        // Entry point and arguments of the image, command and args of the manifest: what runs.
+        let cases = [
+            ("/ep", "a b", "", "", "/ep a b"),
+            ("/ep", "a b", "/c", "", "/c"),
+            ("/ep", "a b", "", "x", "/ep x"),
+            ("/ep", "a b", "/c", "x", "/c x"),
+            ("", "a b", "", "", "a b"),
+            ("", "a b", "", "x", "x"),
+            ("", "", "", "", ""),
+        ];
+        for (entrypoint, cmd, given, args, wanted) in cases {
+            let bytes = |text| words(text).into_iter().map(String::into_bytes).collect::<Vec<_>>();
+            let runs = command((&words(entrypoint), &words(cmd)), bytes(given), bytes(args));
+            assert_eq!(runs, bytes(wanted), "{entrypoint:?} {cmd:?} {given:?} {args:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_for_in_path_and_a_path_is_not() {
+        let found = |program: &str, path| {
+            let list = candidates(program.as_bytes(), path);
+            list.into_iter()
+                .map(|p| String::from_utf8(p).unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found("sh", "/bin:/usr/bin"), ["/bin/sh", "/usr/bin/sh"]);
+        assert_eq!(found("./sh", "/bin"), ["./sh"]);
+        assert_eq!(found("a/b", "/bin"), ["a/b"]);
+        assert_eq!(found("sh", ":/bin"), ["./sh", "/bin/sh"]);
+    }
+}

@@ -1,0 +1,297 @@
+//! Shells made ahead: some that any app can take, and for the services started last one or two with their root mounted.
+//! Pure: it says what to make and what to end, and does neither.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::spawner::protocol::{RootPlan, ShellId, Users};
+
+/// What a shell that is kept for a service depends on.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Key {
+    pub users: Users,
+    pub root: RootPlan,
+}
+
+/// How many shells are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Bounds {
+    /// For any app.
+    pub generic: usize,
+    /// Services that have shells of their own.
+    pub services: usize,
+}
+
+/// A shell of the pool.
+pub(super) trait Pooled {
+    fn id(&self) -> ShellId;
+    /// It has ended, or is about to.
+    fn is_dead(&self) -> bool;
+}
+
+/// The shells, oldest first.
+#[derive(Debug)]
+pub(super) struct Pool<S> {
+    generic: VecDeque<S>,
+    services: HashMap<Arc<Key>, Service<S>>,
+    /// Counts the starts: what was used last has the highest.
+    clock: u64,
+    pub counts: Counts,
+}
+
+#[derive(Debug)]
+struct Service<S> {
+    shells: VecDeque<S>,
+    used: u64,
+    wanted: usize,
+}
+
+/// How starts found the pool, since the beginning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Counts {
+    /// A shell with the root mounted.
+    pub rooted: u64,
+    /// A shell for any app.
+    pub generic: u64,
+    /// None: one was made on the path.
+    pub missed: u64,
+}
+
+/// A service that was found empty has this many shells from then on.
+const AT_MOST: usize = 2;
+
+impl<S> Default for Pool<S> {
+    fn default() -> Self {
+        Self {
+            generic: VecDeque::new(),
+            services: HashMap::new(),
+            clock: 0,
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl<S: Pooled> Pool<S> {
+    /// A shell for a start, and whether it has the root already. The service is remembered: it will have shells of its
+    /// own, the least recently started one loses them.
+    pub(super) fn take(&mut self, key: &Arc<Key>, generic: bool, bounds: Bounds) -> Option<(S, bool)> {
+        self.clock += 1;
+        let clock = self.clock;
+        let mut rooted = None;
+        if bounds.services > 0 {
+            let service = self.services.entry(Arc::clone(key)).or_insert_with(|| Service {
+                shells: VecDeque::new(),
+                used: clock,
+                wanted: 1,
+            });
+            let first = service.used == clock;
+            service.used = clock;
+            rooted = live(&mut service.shells);
+            if rooted.is_none() && !first {
+                service.wanted = AT_MOST;
+            }
+        }
+        if let Some(shell) = rooted {
+            self.counts.rooted += 1;
+            return Some((shell, true));
+        }
+        let shell = generic.then(|| live(&mut self.generic)).flatten();
+        match &shell {
+            Some(_) => self.counts.generic += 1,
+            None => self.counts.missed += 1,
+        }
+        shell.map(|shell| (shell, false))
+    }
+
+    /// Which shell is missing most: a generic one, or one for the service started last that has too few.
+    pub(super) fn missing(&self, bounds: Bounds) -> Option<Option<Arc<Key>>> {
+        if self.generic.len() < bounds.generic {
+            return Some(None);
+        }
+        let short = self
+            .services
+            .iter()
+            .filter(|(_, service)| service.shells.len() < service.wanted);
+        short
+            .max_by_key(|(_, service)| service.used)
+            .map(|(key, _)| Some(Arc::clone(key)))
+    }
+
+    /// Keeps a shell; one for a service that is not remembered any more comes back, to be ended.
+    pub(super) fn put(&mut self, key: Option<&Arc<Key>>, shell: S) -> Option<S> {
+        let Some(key) = key else {
+            self.generic.push_back(shell);
+            return None;
+        };
+        match self.services.get_mut(key) {
+            Some(service) => {
+                service.shells.push_back(shell);
+                None
+            }
+            None => Some(shell),
+        }
+    }
+
+    /// Forgets the services started longest ago, as many as are too many; their shells are to be ended.
+    pub(super) fn trim(&mut self, bounds: Bounds) -> Vec<S> {
+        let mut ended = Vec::new();
+        while self.services.len() > bounds.services {
+            let oldest = self.services.iter().min_by_key(|(_, service)| service.used);
+            let Some(key) = oldest.map(|(key, _)| Arc::clone(key)) else {
+                break;
+            };
+            ended.extend(
+                self.services
+                    .remove(&key)
+                    .into_iter()
+                    .flat_map(|service| service.shells),
+            );
+        }
+        ended
+    }
+
+    /// Forgets every service whose root has a layer that `gone` says is; their shells are to be ended.
+    pub(super) fn forget(&mut self, gone: impl Fn(&Path) -> bool) -> Vec<S> {
+        let stale = |key: &Key| match &key.root {
+            RootPlan::Image { layers, .. } => layers.iter().any(|layer| gone(layer)),
+            RootPlan::Host { .. } => false,
+        };
+        let keys: Vec<_> = self.services.keys().filter(|key| stale(key)).cloned().collect();
+        let services = keys.iter().filter_map(|key| self.services.remove(key));
+        services.flat_map(|service| service.shells).collect()
+    }
+
+    /// Forgets a service whose root cannot be mounted; its next start says why, and remembers it anew.
+    pub(super) fn forget_one(&mut self, key: &Key) {
+        self.services.remove(key);
+    }
+
+    /// It is dead.
+    pub(super) fn remove(&mut self, id: ShellId) {
+        self.generic.retain(|shell| shell.id() != id);
+        for service in self.services.values_mut() {
+            service.shells.retain(|shell| shell.id() != id);
+        }
+    }
+
+    /// Shells for any app, and shells with a root.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        let rooted = self.services.values().map(|service| service.shells.len()).sum();
+        (self.generic.len(), rooted)
+    }
+}
+
+fn live<S: Pooled>(shells: &mut VecDeque<S>) -> Option<S> {
+    while let Some(shell) = shells.pop_front() {
+        if !shell.is_dead() {
+            return Some(shell);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Fake(u64, bool);
+
+    impl Pooled for Fake {
+        fn id(&self) -> ShellId {
+            ShellId(self.0)
+        }
+        fn is_dead(&self) -> bool {
+            self.1
+        }
+    }
+
+    const BOUNDS: Bounds = Bounds {
+        generic: 1,
+        services: 2,
+    };
+
+    fn key(name: &str) -> Arc<Key> {
+        Arc::new(Key {
+            users: Users::Own,
+            root: RootPlan::Image {
+                layers: vec![name.into()],
+                size: 1,
+                userxattr: false,
+                steps: Vec::new(),
+            },
+        })
+    }
+
+    #[test]
+    fn a_service_that_was_started_gets_a_shell_of_its_own_and_a_second_one_when_that_was_not_enough() {
+        let mut pool = Pool::default();
+        let a = key("a");
+        assert_eq!(pool.missing(BOUNDS), Some(None));
+        pool.put(None, Fake(1, false));
+        assert_eq!(pool.missing(BOUNDS), None);
+        // The same key, made anew for each start.
+        assert_eq!(pool.take(&key("a"), true, BOUNDS), Some((Fake(1, false), false)));
+        pool.put(None, Fake(2, false));
+        assert_eq!(pool.missing(BOUNDS), Some(Some(a.clone())));
+        assert_eq!(pool.put(Some(&a), Fake(3, false)), None);
+        assert_eq!(pool.missing(BOUNDS), None);
+        assert_eq!(pool.take(&a, true, BOUNDS), Some((Fake(3, false), true)));
+        assert_eq!(pool.take(&a, true, BOUNDS), Some((Fake(2, false), false)));
+        assert_eq!(pool.take(&a, true, BOUNDS), None);
+        pool.put(None, Fake(4, false));
+        for id in 5..7 {
+            assert_eq!(pool.missing(BOUNDS), Some(Some(a.clone())));
+            pool.put(Some(&a), Fake(id, false));
+        }
+        assert_eq!(pool.missing(BOUNDS), None);
+        let counts = Counts {
+            rooted: 1,
+            generic: 2,
+            missed: 1,
+        };
+        assert_eq!(pool.counts, counts);
+    }
+
+    #[test]
+    fn the_service_started_longest_ago_loses_its_shells_first() {
+        let mut pool = Pool::default();
+        for (id, name) in [(1, "a"), (2, "b"), (3, "a"), (4, "c")] {
+            pool.take(&key(name), false, BOUNDS);
+            pool.put(Some(&key(name)), Fake(id, false));
+        }
+        assert_eq!(pool.trim(BOUNDS), [Fake(2, false)]);
+        assert_eq!(pool.put(Some(&key("b")), Fake(5, false)), Some(Fake(5, false)));
+        assert_eq!(pool.sizes(), (0, 2));
+        assert_eq!(pool.trim(BOUNDS), []);
+    }
+
+    #[test]
+    fn the_dead_and_those_of_a_removed_image_are_not_given_out() {
+        let mut pool = Pool::default();
+        for name in ["a", "b"] {
+            pool.take(&key(name), false, BOUNDS);
+        }
+        pool.put(Some(&key("a")), Fake(1, true));
+        pool.put(Some(&key("a")), Fake(2, false));
+        pool.put(Some(&key("b")), Fake(3, false));
+        assert_eq!(pool.take(&key("a"), false, BOUNDS), Some((Fake(2, false), true)));
+        assert_eq!(pool.forget(|layer| layer == Path::new("b")), [Fake(3, false)]);
+        pool.put(None, Fake(4, false));
+        pool.remove(ShellId(4));
+        assert_eq!(pool.sizes(), (0, 0));
+    }
+
+    #[test]
+    fn without_a_pool_nothing_is_kept_or_missing() {
+        let none = Bounds {
+            generic: 0,
+            services: 0,
+        };
+        let mut pool = Pool::<Fake>::default();
+        assert_eq!(pool.take(&key("a"), true, none), None);
+        assert_eq!(pool.missing(none), None);
+        assert_eq!(pool.sizes(), (0, 0));
+    }
+}
