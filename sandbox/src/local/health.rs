@@ -12,10 +12,12 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::command;
 use super::dial;
 use super::end;
 use super::state::{Inner, Sandbox};
 use crate::driver::{BoxFuture, Event};
+use crate::exec::ExecSpec;
 use crate::probe::{Ask, Change, Crowd, Health, Outcome, Target, ask};
 
 /// How many sandboxes are probed at this moment.
@@ -168,12 +170,18 @@ impl Monitor {
             inner: Arc::clone(&self.inner),
             sandbox: Arc::clone(&self.sandbox),
             port: self.workload.port,
+            container: self.container(&asked),
         };
         let asking = async move {
             let outcome = ask(&container, &check, asked.patience).await;
             (asked, outcome)
         };
         self.asks.push(Box::pin(asking));
+    }
+
+    fn container(&self, ask: &Ask) -> Arc<str> {
+        let container = self.workload.running().nth(ask.container);
+        Arc::clone(&container.unwrap_or(&self.workload.serving).name)
     }
 
     fn rest(&mut self) {
@@ -192,6 +200,8 @@ struct Inside {
     sandbox: Arc<Sandbox>,
     /// Where the serving container says it listens.
     port: u16,
+    /// Its name.
+    container: Arc<str>,
 }
 
 impl Inside {
@@ -212,11 +222,14 @@ impl Target for Inside {
         dial::connect(&self.inner, &self.sandbox, self.on(port)).await
     }
 
-    async fn exec(&self, _command: &[String]) -> io::Result<i32> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "exec probes are not supported yet",
-        ))
+    async fn exec(&self, command: &[String], most: usize) -> io::Result<(i32, Vec<u8>)> {
+        let spec = ExecSpec {
+            container: Some(Arc::clone(&self.container)),
+            ..ExecSpec::new(command)
+        };
+        let running = command::run(&self.inner, &self.sandbox, spec).await;
+        let ran = running.map_err(io::Error::other)?.ran(most).await;
+        Ok((ran.status.code(), ran.output))
     }
 }
 

@@ -19,8 +19,9 @@ pub(crate) trait Target: Sync {
     /// Connects to a port inside.
     fn connect(&self, port: u16) -> impl Future<Output = io::Result<TcpStream>> + Send;
 
-    /// Runs a command inside until it ends; its exit code. Dropped, the command is ended.
-    fn exec(&self, command: &[String]) -> impl Future<Output = io::Result<i32>> + Send;
+    /// Runs a command inside until it ends; its exit code and the first `most` bytes that it said. Dropped, the command
+    /// is ended.
+    fn exec(&self, command: &[String], most: usize) -> impl Future<Output = io::Result<(i32, Vec<u8>)>> + Send;
 }
 
 /// At most this much of an answer is read, head and body each.
@@ -75,9 +76,13 @@ async fn attempt(target: &impl Target, check: &Check, limit: Duration) -> Outcom
             Check::Tcp { port } => connect(target, *port).await.map(drop),
             Check::Http { port, path, headers } => http::get(target, *port, path, headers).await,
             Check::Grpc { port, service } => grpc::check(connect(target, *port).await?, *port, service).await,
-            Check::Exec { command } => match target.exec(command).await {
-                Ok(0) => Ok(()),
-                Ok(code) => Err(Trouble::Failed(format!("{} exited with code {code}", short(command)))),
+            Check::Exec { command } => match target.exec(command, MOST).await {
+                Ok((0, _)) => Ok(()),
+                Ok((code, said)) => Err(Trouble::Failed(format!(
+                    "{} exited with code {code}{}",
+                    short(command),
+                    last_line(&said)
+                ))),
                 Err(error) => Err(Trouble::Unknown(format!("{}: {error}", short(command)))),
             },
         }
@@ -115,6 +120,15 @@ pub(super) async fn connect(target: &impl Target, port: u16) -> Result<TcpStream
         io::ErrorKind::NotConnected | io::ErrorKind::NotFound => Trouble::Unknown(error.to_string()),
         _ => Trouble::Failed(format!("connect to port {port}: {error}")),
     })
+}
+
+/// What a command said last, after a colon; nothing when it said nothing.
+fn last_line(said: &[u8]) -> String {
+    let text = String::from_utf8_lossy(said);
+    match text.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
+        Some(line) => format!(": {}", line.chars().take(200).collect::<String>()),
+        None => String::new(),
+    }
 }
 
 /// The program of a command; its arguments may hold secrets.

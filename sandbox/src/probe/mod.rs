@@ -16,7 +16,8 @@
 //! - A startup or liveness probe that fails for good ends the container: Kubernetes restarts it in its Pod, Knarr
 //!   replaces the sandbox, under the same back-off.
 //! - `periodSeconds: 0` (Knative: aggressive): as often as is cheap until ready; then a round of tries every second, as
-//!   Kubernetes asks Knative's queue-proxy.
+//!   Kubernetes asks Knative's queue-proxy. Commands are asked less often, each being a process: up to a second apart
+//!   until ready, then every 10 s, as kubelet asks them.
 //! - Until a sandbox is ready for the first time, a readiness probe that fails is asked again sooner than its period,
 //!   unless it is exec or there is a startup probe: Knative's activator probes such Pods itself, every 200 ms.
 

@@ -337,6 +337,23 @@ fn aggressive_readiness_is_eager_first_and_steady_then() {
 }
 
 #[test]
+fn aggressive_commands_are_asked_less_often() {
+    let probes = Probes {
+        readiness: Some(Probe {
+            timeout: S,
+            ..Probe::aggressive(every(1).check)
+        }),
+        ..Probes::default()
+    };
+    let told = run(probes, 25 * S, |_, at| at >= 3_000);
+    let times: Vec<&str> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    let asked = [
+        "0", "20", "60", "140", "300", "620", "1260", "2260", "3260", "3260", "13260", "23260",
+    ];
+    assert_eq!(times, asked, "{told:?}");
+}
+
+#[test]
 fn a_long_period_does_not_hold_up_the_first_readiness() {
     let readiness = Probe {
         check: check(80),

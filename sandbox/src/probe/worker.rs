@@ -60,7 +60,7 @@ impl Worker {
     pub(super) fn new(spec: &Probe, begin: Timestamp) -> Self {
         Self {
             spec: spec.clone(),
-            pace: Pace::Steady(spec.period.unwrap_or(ROUND)),
+            pace: Pace::Steady(period(spec)),
             tick: begin.plus(spec.initial_delay),
             asking: false,
             last: None,
@@ -71,17 +71,14 @@ impl Worker {
     /// A readiness probe until its container is ready for the first time. `quick`: nothing forbids to ask sooner than
     /// every period.
     pub(super) fn eager(spec: &Probe, begin: Timestamp, quick: bool) -> Self {
-        let longest = match spec.period {
-            None => LONGEST_GAP,
-            Some(period) if quick && !matches!(spec.check, Check::Exec { .. }) => ACTIVATOR.min(period),
+        let (gap, longest) = match spec.period {
+            None if is_command(spec) => COMMAND_GAPS,
+            None => GAPS,
+            Some(period) if quick && !is_command(spec) => (GAPS.0, ACTIVATOR.min(period)),
             Some(_) => return Self::new(spec, begin),
         };
-        let pace = Pace::Eager {
-            gap: FIRST_GAP.min(longest),
-            longest,
-        };
         Self {
-            pace,
+            pace: Pace::Eager { gap, longest },
             ..Self::new(spec, begin)
         }
     }
@@ -101,15 +98,15 @@ impl Worker {
         let each = self.spec.timeout;
         match (self.pace, self.spec.period) {
             (Pace::Eager { .. }, _) => Patience::WhenOpen(each),
-            (Pace::Steady(period), None) => {
+            (Pace::Steady(period), None) if !is_command(&self.spec) => {
                 self.skip_to(now, period);
                 Patience::Rounds {
                     each,
-                    gap: LONGEST_GAP,
+                    gap: GAPS.1,
                     all: ROUND,
                 }
             }
-            (Pace::Steady(period), Some(_)) => {
+            (Pace::Steady(period), _) => {
                 self.skip_to(now, period);
                 Patience::Once(each)
             }
@@ -133,7 +130,7 @@ impl Worker {
                 self.tick = now.plus((*gap).max(crowd.gap()));
                 *gap = (*gap * 2).min(*longest);
             }
-            Pace::Steady(period) if self.spec.period.is_none() => *period = ROUND.max(crowd.round()),
+            Pace::Steady(steady) if self.spec.period.is_none() => *steady = period(&self.spec).max(crowd.round()),
             Pace::Steady(_) => {}
         }
         if matches!(outcome, Outcome::Unknown(_)) {
@@ -156,7 +153,7 @@ impl Worker {
     /// It has passed for the first time: from now on every period.
     pub(super) fn settle(&mut self, now: Timestamp) {
         if matches!(self.pace, Pace::Eager { .. }) {
-            let period = self.spec.period.unwrap_or(ROUND);
+            let period = period(&self.spec);
             self.pace = Pace::Steady(period);
             self.tick = now.plus(period);
         }
@@ -184,12 +181,27 @@ impl Worker {
     }
 }
 
+/// Once it is ready.
+fn period(spec: &Probe) -> Duration {
+    spec.period
+        .unwrap_or(if is_command(spec) { COMMAND_PERIOD } else { ROUND })
+}
+
+const fn is_command(spec: &Probe) -> bool {
+    matches!(spec.check, Check::Exec { .. })
+}
+
 /// Knative: kubelet asks queue-proxy this often when `periodSeconds` is 0, and waits this long.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Between two tries until ready: the first gap, and Knative's own.
-const FIRST_GAP: Duration = Duration::from_millis(1);
-const LONGEST_GAP: Duration = Duration::from_millis(50);
+/// Knative leaves exec to kubelet, whose period it is then.
+const COMMAND_PERIOD: Duration = Duration::from_secs(10);
+
+/// Between two tries until ready: the first gap and the longest, which is Knative's.
+const GAPS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// The same for commands, each of which is a process.
+const COMMAND_GAPS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Knative's activator asks Pods that are not ready yet this often.
 const ACTIVATOR: Duration = Duration::from_millis(200);

@@ -36,12 +36,12 @@ impl Target for Here {
         TcpStream::connect(("127.0.0.1", port)).await
     }
 
-    async fn exec(&self, command: &[String]) -> io::Result<i32> {
+    async fn exec(&self, command: &[String], _: usize) -> io::Result<(i32, Vec<u8>)> {
         if command[0] == "sleep" {
             std::future::pending::<()>().await;
         }
         match &self.exits {
-            Ok(code) => Ok(*code),
+            Ok(code) => Ok((*code, b"one\n no luck \n\n".to_vec())),
             Err(error) => Err(error.kind().into()),
         }
     }
@@ -186,7 +186,7 @@ async fn exec_passes_with_code_0_and_what_cannot_be_run_says_nothing() {
     };
     for (exits, wanted) in [
         (Ok(0), Outcome::Passed),
-        (Ok(3), Outcome::Failed("cat exited with code 3".into())),
+        (Ok(3), Outcome::Failed("cat exited with code 3: no luck".into())),
         (
             Err(io::ErrorKind::NotConnected.into()),
             Outcome::Unknown("cat: not connected".into()),
