@@ -9,6 +9,7 @@ mod idle;
 mod isolation;
 mod ordinary_user;
 mod overload;
+mod probes;
 mod protocols;
 mod python;
 mod rollout;

@@ -26,6 +26,7 @@ pub struct Service {
     args: Vec<String>,
     env: Vec<(String, String)>,
     port: Option<u16>,
+    probes: Vec<(String, String)>,
 }
 
 /// The workload app, at zero until somebody asks.
@@ -39,6 +40,7 @@ pub fn service(name: &str) -> Service {
         args: vec!["workload".to_owned()],
         env: Vec::new(),
         port: None,
+        probes: Vec::new(),
     }
 }
 
@@ -93,6 +95,12 @@ impl Service {
         self
     }
 
+    /// `readinessProbe` and the like, in flow style.
+    pub fn probe(mut self, kind: &str, text: &str) -> Self {
+        self.probes.push((kind.to_owned(), text.to_owned()));
+        self
+    }
+
     pub fn yaml(&self) -> String {
         let quoted = |text: &str| serde_json::to_string(text).unwrap();
         let mut text = format!(
@@ -117,6 +125,9 @@ impl Service {
         writeln!(text, "          args: [{}]", args.join(", ")).unwrap();
         if let Some(port) = self.port {
             writeln!(text, "          ports: [{{containerPort: {port}}}]").unwrap();
+        }
+        for (kind, probe) in &self.probes {
+            writeln!(text, "          {kind}: {probe}").unwrap();
         }
         if !self.env.is_empty() {
             text += "          env:\n";

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::flags::Flags;
+use crate::moods::Moods;
 use crate::overlap::Detector;
 use crate::{burn, websocket};
 
@@ -29,6 +30,7 @@ pub(crate) struct App {
     chatty: bool,
     hello: Bytes,
     overlap: Arc<Detector>,
+    moods: Arc<Moods>,
 }
 
 impl App {
@@ -49,6 +51,7 @@ impl App {
             chatty: flags.chatty,
             hello,
             overlap: Arc::default(),
+            moods: Arc::default(),
         }
     }
 
@@ -63,6 +66,7 @@ impl App {
             // A reader that has gone away is no reason to die, as `println!` would.
             let _ = writeln!(io::stdout(), "{} {}", request.method(), request.uri());
         }
+        self.moods.answers().await;
         if !self.ready.load(Ordering::Relaxed) {
             return text(StatusCode::SERVICE_UNAVAILABLE, "not ready yet\n");
         }
@@ -104,6 +108,17 @@ impl App {
             "/overlap" => self.overlap(query.millis("ms")?).await,
             "/overlap/report" => Ok(self.overlap_report(StatusCode::OK)),
             "/env" => Ok(env()),
+            "/ready" if self.moods.is_ready() => Ok(text(StatusCode::OK, "ready\n")),
+            "/ready" => Ok(text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")),
+            "/unready" => {
+                self.moods.become_unready(query.millis("ms")?);
+                Ok(text(StatusCode::OK, format!("{}\n", host())))
+            }
+            "/hang" => {
+                self.moods.hang(query.millis("ms")?);
+                Ok(text(StatusCode::OK, format!("{}\n", host())))
+            }
+            "/grpc.health.v1.Health/Check" => Ok(grpc(self.moods.grpc_health())),
             path => match path.strip_prefix("/status/") {
                 Some(code) => status(code),
                 None => Ok(text(StatusCode::NOT_FOUND, format!("no such path: {path}\n"))),
@@ -135,6 +150,23 @@ impl App {
         });
         json_response(status, &report)
     }
+}
+
+/// The sandbox that answers.
+fn host() -> String {
+    std::env::var("HOSTNAME").unwrap_or_default()
+}
+
+/// An answer of a gRPC server: its message, and status 0 behind it.
+fn grpc(message: Bytes) -> Response<Body> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let body = full(message).with_trailers(ready(Some(Ok(trailers))));
+    let mut response = Response::new(body.boxed_unsync());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
 }
 
 fn echo(request: Request<Incoming>) -> Response<Body> {

@@ -34,6 +34,10 @@ Paths:
   /overlap?ms=N         works N milliseconds, to the end even when the client goes away; 409 when two ran at once
   /overlap/report       what /overlap has seen in this process
   /env                  the environment as JSON
+  /ready                200, or 503 while it is not ready
+  /unready?ms=N         answers with its $HOSTNAME; not ready for the next N milliseconds
+  /hang?ms=N            answers with its $HOSTNAME; then answers nothing for N milliseconds, or for ever without N
+  /grpc.health.v1.Health/Check   with --h2c: gRPC health, as /ready
 ";
 
 /// The flags, checked.

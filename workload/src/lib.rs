@@ -12,6 +12,7 @@
 mod app;
 mod burn;
 mod flags;
+mod moods;
 mod overlap;
 mod serve;
 mod websocket;

@@ -300,3 +300,27 @@ fn not_ready_means_503_and_ends() {
     }
     assert_eq!(status(&app.get("/")), "200");
 }
+
+#[test]
+fn it_can_be_unready_and_hang_for_a_while() {
+    let app = App::start(&[]);
+    assert_eq!(status(&app.get("/ready")), "200");
+    assert!(app.get("/unready?ms=60000").ends_with("\r\n\r\nbox-1\n"));
+    assert_eq!(status(&app.get("/ready")), "503");
+    assert_eq!(status(&app.get("/")), "200", "it serves all the same");
+    let health = app.get("/grpc.health.v1.Health/Check");
+    assert!(
+        health.contains("application/grpc") && health.contains("\x08\x02"),
+        "{health:?}"
+    );
+
+    let app = App::start(&[]);
+    assert!(app.get("/grpc.health.v1.Health/Check").contains("\x08\x01"));
+    assert_eq!(status(&app.get("/hang?ms=500")), "200");
+    let stream = app.connect();
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    send(&stream, "GET /", "", "");
+    let silent = (&stream).read(&mut [0; 1]);
+    assert!(silent.is_err(), "{silent:?}");
+    assert_eq!(status(&app.get("/")), "200", "later it goes on");
+}
