@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod conformance;
 pub mod driver;
+pub mod egress;
 pub mod exec;
 pub mod fake;
 mod local;

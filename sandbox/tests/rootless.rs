@@ -7,7 +7,8 @@
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use manifests::ids::SandboxId;
 use sandbox::conformance;
 use sandbox::driver::Driver;
+use sandbox::egress::Cluster;
 use sandbox::{LocalConfig, LocalDriver};
 use support::contract::fixture;
 use support::shut_in::{assert_commands_are_hidden, assert_shut_in, findings};
@@ -157,4 +159,44 @@ fn killing_an_ordinary_users_spawner_kills_its_sandboxes_and_the_next_one_works(
         }
         driver.shutdown(Duration::from_secs(5)).await;
     });
+}
+
+#[test]
+fn an_ordinary_users_sandbox_reaches_services_by_name_and_nothing_else() {
+    if !is_ordinary("an_ordinary_users_sandbox_reaches_services_by_name_and_nothing_else") {
+        return;
+    }
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        config.egress.cluster = Some(Arc::new(Hello));
+        let driver = LocalDriver::new(config).unwrap();
+        driver
+            .start(spec("caller", workload(&app(), &["serve"])))
+            .await
+            .unwrap();
+        let net = async |what: &str| support::get(&*driver, "caller", &format!("/net/{what}")).await.unwrap();
+        let answer = net("get/hello:80/").await;
+        assert!(answer.ends_with("hello.default.svc.cluster.local"), "{answer}");
+        let refused = net("connect/5000/8.8.8.8:80").await;
+        assert!(refused.starts_with("error ConnectionRefused"), "{refused}");
+        let refused = net("udp/8.8.8.8:53").await;
+        assert!(refused.starts_with("error PermissionDenied"), "{refused}");
+        driver.shutdown(Duration::from_secs(5)).await;
+    });
+}
+
+/// One service.
+struct Hello;
+
+impl Cluster for Hello {
+    fn exists(&self, host: &str) -> bool {
+        host == "hello.default.svc.cluster.local"
+    }
+
+    fn serve(&self, host: &Arc<str>, mut stream: TcpStream, _: SocketAddr) {
+        stream.set_nonblocking(false).unwrap();
+        let _ = stream.read(&mut [0; 1024]);
+        write!(stream, "HTTP/1.1 200 OK\r\n\r\n{host}").unwrap();
+    }
 }

@@ -15,6 +15,7 @@ use super::state::Inner;
 use super::texts::{self, environment};
 use super::unbuilt::unbuilt;
 use crate::driver::{SandboxSpec, StartError};
+use crate::egress::resolv_conf;
 use crate::exec::ExecSpec;
 use crate::program::{self, Program};
 use crate::rootfs;
@@ -152,6 +153,7 @@ impl App {
     ) -> Result<Plan, String> {
         let container = &spec.workload.serving;
         let hostname = spec.id.as_str();
+        let names = resolv_conf(spec.revision.namespace());
         let facts = texts::facts(spec, port);
         let env = self.environment(spec, account, &facts);
         let argv = self.argv(container, &facts);
@@ -168,13 +170,13 @@ impl App {
         groups.dedup();
         let (steps, program, cwd, capabilities) = match &self.from {
             From::Host(program) => (
-                rootfs::names(hostname, uid, RESOLV_CONF),
+                rootfs::names(hostname, uid, &names),
                 vec![program.path.as_os_str().as_encoded_bytes().to_vec()],
                 "/",
                 0,
             ),
             From::Image(image) => (
-                rootfs::image_names(hostname, RESOLV_CONF),
+                rootfs::image_names(hostname, &names),
                 candidates(argv.first().map_or(&[][..], Vec::as_slice), &env["PATH"]),
                 image.config.working_dir.as_str(),
                 rights::capabilities(&container.security.capabilities, uid)?,
@@ -262,9 +264,6 @@ impl App {
 fn variables(env: BTreeMap<String, String>) -> Vec<Vec<u8>> {
     env.into_iter().map(|(k, v)| format!("{k}={v}").into_bytes()).collect()
 }
-
-/// No egress: a resolver that fails at once is better than one that waits for a name server.
-const RESOLV_CONF: &str = "# No network but loopback.\n";
 
 fn writable(spec: &SandboxSpec) -> u64 {
     let ephemeral = spec.workload.serving.resources.ephemeral_limit.map(|limit| limit.0);

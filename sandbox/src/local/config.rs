@@ -8,6 +8,7 @@ use std::thread;
 use manifests::units::{Bytes, Clock};
 
 use super::freeze::Freezing;
+use crate::egress::EgressConfig;
 use crate::logs::LogLimits;
 use crate::spawner::{self, UidRanges};
 
@@ -35,6 +36,8 @@ pub struct LocalConfig {
     /// Whether the memory of frozen sandboxes is moved to swap, where there is any. Default on: it costs a wake-up some
     /// milliseconds and gives most of the memory back.
     pub reclaim: bool,
+    /// Where sandboxes may connect to, and what they find there.
+    pub egress: EgressConfig,
     /// How much output is kept.
     pub logs: LogLimits,
     /// What is executed as the spawner: a program whose `main` begins with [`crate::spawner::main_if_asked`], and
@@ -56,6 +59,7 @@ impl LocalConfig {
             memory_budget: None,
             freezing: None,
             reclaim: true,
+            egress: EgressConfig::default(),
             logs: LogLimits::default(),
             spawner: (PathBuf::from("/proc/self/exe"), vec![spawner::ARGUMENT.into()]),
             clock,

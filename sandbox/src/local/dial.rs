@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::state::{Inner, Sandbox};
 use super::watched::watch;
-use crate::spawner::{Sockets, Wanted, socket as plain_socket, socket_in};
+use crate::spawner::{Sockets, Wanted, What, socket as plain_socket, socket_in};
 use crate::wire;
 
 /// How a socket comes into being.
@@ -138,12 +138,17 @@ impl Remote {
             .held()
             .and_then(|h| h.netns.as_ref())
             .ok_or(io::ErrorKind::NotConnected)?;
+        self.make(netns, What::Sockets(count)).await
+    }
+
+    /// Has something made in a network namespace.
+    pub(super) async fn make(&self, netns: &OwnedFd, what: What) -> io::Result<Vec<OwnedFd>> {
         let link = self.socket.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let link = link.ok_or(io::ErrorKind::NotConnected)?;
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.asked().insert(number, answer);
-        let sent = wire::send(link.as_fd(), &Wanted { number, count }, &[netns.as_fd()]);
+        let sent = wire::send(link.as_fd(), &Wanted { number, what }, &[netns.as_fd()]);
         let answer = match sent {
             Ok(()) => timeout(ANSWER, answered).await,
             Err(error) => Ok(Ok(Err(error))),
@@ -168,9 +173,10 @@ impl Remote {
             match ready.try_io(|s| wire::receive::<Sockets>(s.get_ref().as_fd())) {
                 Ok(Ok((answer, sockets))) => {
                     if let Some(asker) = self.asked().remove(&answer.number) {
-                        let _ = asker.send(match answer.errno {
-                            None => Ok(sockets),
-                            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                        let _ = asker.send(match (answer.errno, answer.problem) {
+                            (None, _) => Ok(sockets),
+                            (Some(errno), None) => Err(io::Error::from_raw_os_error(errno)),
+                            (Some(_), Some(problem)) => Err(io::Error::other(problem)),
                         });
                     }
                 }

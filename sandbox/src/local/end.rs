@@ -8,6 +8,7 @@ use manifests::units::Bytes;
 use tokio::time::timeout;
 
 use super::freeze;
+use super::network;
 use super::output;
 use super::proc;
 use super::shell::{Shell, Stage};
@@ -84,6 +85,9 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
         oom_killed: shell.cgroup.usage().is_ok_and(|usage| usage.oom_kills > 0),
         peak: shell.cgroup.peak_memory(),
     };
+    if let Some(sandbox) = &sandbox {
+        network::detach(sandbox).await;
+    }
     remove_cgroup(&inner, &shell).await;
     let sandbox = {
         let mut state = inner.lock();

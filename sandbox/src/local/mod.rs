@@ -19,6 +19,7 @@ mod freeze;
 mod health;
 mod image;
 mod link;
+mod network;
 mod output;
 mod pool;
 mod probe;
@@ -31,7 +32,7 @@ mod state;
 mod supervise;
 mod texts;
 mod unbuilt;
-mod watched;
+pub(crate) mod watched;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -5,11 +5,15 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::process::{Signal, pidfd_send_signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::pool::Pooled;
 use crate::cgroup::Cgroup;
+use crate::egress::Doors;
 use crate::spawner::protocol::{ShellId, Step};
+
+/// Doors that are being opened.
+pub(super) type Opening = oneshot::Receiver<io::Result<Doors>>;
 
 /// One shell, from the request to make it until nothing of it is left.
 pub(super) struct Shell {
@@ -20,6 +24,7 @@ pub(super) struct Shell {
     output: Mutex<Option<[OwnedFd; 2]>>,
     /// Its mounted root, until somebody has looked.
     root: Mutex<Option<OwnedFd>>,
+    doors: Mutex<Option<Opening>>,
 }
 
 /// What is held of the process.
@@ -105,20 +110,29 @@ impl Shell {
             held: OnceLock::new(),
             output: Mutex::new(None),
             root: Mutex::new(None),
+            doors: Mutex::new(None),
         }
     }
 
-    /// The spawner has made it.
-    pub(super) fn prepared(&self, pid: i32, uid_base: Option<u32>, fds: Vec<OwnedFd>) -> io::Result<()> {
+    /// The spawner has made it. `open` is asked to open the doors of its network, if it has one.
+    pub(super) fn prepared(
+        &self,
+        pid: i32,
+        uid_base: Option<u32>,
+        fds: Vec<OwnedFd>,
+        open: impl FnOnce(&OwnedFd) -> Opening,
+    ) -> io::Result<()> {
         let mut fds = fds.into_iter();
         let mut next = || fds.next().ok_or(io::ErrorKind::InvalidData);
         let (pidfd, out, err) = (next()?, next()?, next()?);
         *self.output.lock().unwrap_or_else(PoisonError::into_inner) = Some([out, err]);
+        let netns = fds.next();
+        *self.doors.lock().unwrap_or_else(PoisonError::into_inner) = netns.as_ref().map(open);
         let _ = self.held.set(Held {
             pid,
             pidfd,
             uid_base,
-            netns: fds.next(),
+            netns,
         });
         self.stage.send_replace(Stage::Prepared);
         Ok(())
@@ -170,6 +184,11 @@ impl Shell {
     /// The read ends of its output, once.
     pub(super) fn take_output(&self) -> Option<[OwnedFd; 2]> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The doors of its network, once; `None` without one, and before it has a process.
+    pub(super) fn take_doors(&self) -> Option<Opening> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Sends a signal to its first process, if it has one.

@@ -14,6 +14,7 @@ use super::dial;
 use super::end;
 use super::health::Monitor;
 use super::link::Link;
+use super::network;
 use super::output;
 use super::pool::Key;
 use super::shell::{Failure, Shell, Stage};
@@ -124,13 +125,15 @@ enum Trouble {
 struct Running<'a> {
     inner: &'a Arc<Inner>,
     sandbox: Arc<Sandbox>,
+    /// Until it is sent on its way.
+    plan: Option<Box<Plan>>,
     /// Once the program runs.
     monitor: Option<Monitor>,
     handed_over: bool,
 }
 
 impl<'a> Running<'a> {
-    /// Takes the name and a shell, and sends the app on its way.
+    /// Takes the name and a shell.
     fn begin(inner: &'a Arc<Inner>, spec: &SandboxSpec, app: &Arc<App>, account: &Account) -> Result<Self, Trouble> {
         let reservation = Reservation::take(inner, &spec.id).map_err(|e| Trouble::Told(e.into()))?;
         let port = match inner.isolation {
@@ -147,20 +150,24 @@ impl<'a> Running<'a> {
         let what = (Arc::clone(app), account.clone());
         let sandbox = Arc::new(Sandbox::new(spec.clone(), what, shell, port));
         reservation.fill(&sandbox);
-        let running = Self {
+        Ok(Self {
             inner,
             sandbox,
+            plan: Some(Box::new(plan)),
             monitor: None,
             handed_over: false,
-        };
-        let request = Request::Go {
-            shell: running.sandbox.shell.id,
-            plan: Box::new(plan),
-        };
-        match inner.spawner().map(|link| link.send(&request, &[])) {
+        })
+    }
+
+    /// Sends the app on its way.
+    fn go(&mut self) -> Result<(), Trouble> {
+        let Some(plan) = self.plan.take() else { return Ok(()) };
+        let shell = self.sandbox.shell.id;
+        let request = Request::Go { shell, plan };
+        match self.inner.spawner().map(|link| link.send(&request, &[])) {
             // A broken pipe is found again, as the shell's end.
-            None | Some(Ok(())) => Ok(running),
-            Some(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(running),
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Some(Err(source)) => {
                 let context = "send the plan to the spawner".to_owned();
                 Err(Trouble::Told(DriverError::Io { context, source }.into()))
@@ -170,8 +177,11 @@ impl<'a> Running<'a> {
 
     async fn get_ready(&mut self, spec: &SandboxSpec, begun: Timestamp) -> Result<Phases, Trouble> {
         let clock = &self.inner.config.clock;
+        self.sandbox.shell.until(|stage| !matches!(stage, Stage::Asked)).await;
+        // Before the app runs: it may connect at once.
+        network::attach(self.inner, &self.sandbox, spec).await;
+        self.go()?;
         let shell = &self.sandbox.shell;
-        shell.until(|stage| !matches!(stage, Stage::Asked)).await;
         output::begin(self.inner, &self.sandbox);
         dial::refill(self.inner, &self.sandbox);
         let over = |s: &Stage| matches!(s, Stage::Executed | Stage::Failed(_) | Stage::Ended(_));

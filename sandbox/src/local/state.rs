@@ -28,6 +28,7 @@ use super::proc;
 use super::shell::Shell;
 use crate::cgroup::Hierarchy;
 use crate::driver::{DriverError, Event, Exit, Limits, SandboxSpec, Stats};
+use crate::egress::{Attached, Network};
 use crate::logs::LogDir;
 use crate::rootfs::ORDINARY_UID;
 use crate::spawner::protocol::{Abilities, Isolation, Request, RootPlan, Setup, ShellId, Users};
@@ -59,6 +60,7 @@ pub(super) struct Inner {
     pub prober: Prober,
     pub probing: Probing,
     pub dialer: Dialer,
+    pub network: Network,
     /// For every spawner of this driver.
     pub setup: Setup,
     /// Held while this driver lives; the second one by its spawner too, until that has cleaned up.
@@ -144,6 +146,8 @@ pub(super) struct Sandbox {
     pub spare: Mutex<Vec<OwnedFd>>,
     pub refilling: AtomicBool,
     pub ice: Mutex<Ice>,
+    /// Its way out.
+    pub attached: Mutex<Option<Attached>>,
     gone: watch::Sender<Option<Exit>>,
 }
 
@@ -318,6 +322,7 @@ impl Sandbox {
             spare: Mutex::default(),
             refilling: AtomicBool::new(false),
             ice: Mutex::default(),
+            attached: Mutex::default(),
             gone: watch::Sender::new(None),
         }
     }

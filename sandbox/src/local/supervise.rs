@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use manifests::units::Clock;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -23,6 +24,7 @@ use super::dial::{Dialer, Remote};
 use super::end::bury;
 use super::freeze::Freezing;
 use super::link::Link;
+use super::network;
 use super::pool::Bounds;
 use super::probe::Prober;
 use super::proc;
@@ -32,6 +34,7 @@ use super::state::{Inner, warnings};
 use super::watched;
 use crate::cgroup::Hierarchy;
 use crate::driver::{ExitStatus, Limits};
+use crate::egress::{self, Network};
 use crate::logs::LogDir;
 use crate::spawner::protocol::{Event, Isolation, Setup, ShellId, VERSION};
 use crate::wire;
@@ -127,10 +130,17 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
         Ok(false) => tracing::warn!("the memory budget has no wall: no cgroup limits memory here"),
         Err(error) => tracing::warn!(%error, "the memory budget has no wall"),
     }
+    let network = Network::start(config.egress.clone(), Clock::clone(&config.clock))
+        .map_err(SetupError::io("start the network of sandboxes"))?;
+    let mut warnings = warnings(&link.abilities, &hierarchy);
+    if link.abilities.isolation == Isolation::Root {
+        warnings.extend(egress::trial());
+    }
     let inner = Inner {
+        network,
         isolation: link.abilities.isolation,
         abilities: link.abilities.clone(),
-        warnings: warnings(&link.abilities, &hierarchy),
+        warnings,
         freezing,
         budget,
         reclaiming: Semaphore::new(1),
@@ -256,7 +266,7 @@ fn handle(inner: &Arc<Inner>, event: Event, fds: Vec<OwnedFd>) -> io::Result<()>
             pid,
             uid_base,
         } => match shell(id) {
-            Some(shell) => shell.prepared(pid, uid_base, fds),
+            Some(shell) => shell.prepared(pid, uid_base, fds, |netns| network::open(inner, netns)),
             None => Ok(()),
         },
         Event::Rooted { shell: id } => {

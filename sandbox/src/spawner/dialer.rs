@@ -11,15 +11,25 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
+use crate::egress::{self, Doors};
 use crate::wire;
 
-/// Asks the dialer for sockets. Descriptor: the network namespace.
+/// Asks the dialer for sockets, or to open the doors. Descriptor: the network namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Wanted {
     /// Comes back with the answer.
     pub number: u64,
-    /// How many; at most 8.
-    pub count: u32,
+    /// What.
+    pub what: What,
+}
+
+/// What is made in a network namespace.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum What {
+    /// So many TCP sockets; at most 8.
+    Sockets(u32),
+    /// The sandbox's way out.
+    Doors,
 }
 
 /// The dialer's answer. Descriptors: the sockets.
@@ -29,6 +39,8 @@ pub(crate) struct Sockets {
     pub number: u64,
     /// An error number when there are none.
     pub errno: Option<i32>,
+    /// That in words, where there are better ones than the number's.
+    pub problem: Option<String>,
 }
 
 /// A TCP socket, non-blocking, of the namespace this thread is in.
@@ -56,16 +68,19 @@ pub(super) fn serve(connection: BorrowedFd<'_>) -> io::Result<()> {
             other => other?,
         };
         let made = match fds.first() {
-            Some(netns) => sockets(netns.as_fd(), wanted.count),
+            Some(netns) => make(netns.as_fd(), wanted.what),
             None => Err(io::ErrorKind::InvalidInput.into()),
         };
-        let (sockets, errno) = match made {
+        let (sockets, error) = match made {
             Ok(sockets) => (sockets, None),
-            Err(error) => (Vec::new(), Some(error.raw_os_error().unwrap_or(libc::EIO))),
+            Err(error) => (Vec::new(), Some(error)),
         };
         let answer = Sockets {
             number: wanted.number,
-            errno,
+            errno: error.as_ref().map(|error| error.raw_os_error().unwrap_or(libc::EIO)),
+            problem: error
+                .filter(|error| error.raw_os_error().is_none())
+                .map(|error| error.to_string()),
         };
         wire::send(
             connection,
@@ -75,9 +90,12 @@ pub(super) fn serve(connection: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-fn sockets(netns: BorrowedFd<'_>, count: u32) -> io::Result<Vec<OwnedFd>> {
+fn make(netns: BorrowedFd<'_>, what: What) -> io::Result<Vec<OwnedFd>> {
     enter(netns)?;
-    (0..count.min(8)).map(|_| socket()).collect()
+    match what {
+        What::Sockets(count) => (0..count.min(8)).map(|_| socket()).collect(),
+        What::Doors => egress::open_doors().map(Doors::into_fds),
+    }
 }
 
 fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {

@@ -24,7 +24,7 @@ mod raw;
 mod server;
 mod setup;
 
-pub(crate) use dialer::{Sockets, Wanted, socket, socket_in};
+pub(crate) use dialer::{Sockets, Wanted, What, socket, socket_in};
 pub use protocol::UidRanges;
 
 /// The hidden first argument.

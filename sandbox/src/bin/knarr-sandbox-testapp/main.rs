@@ -8,6 +8,7 @@
 #![allow(unsafe_code, missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod escape;
+mod net;
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -115,8 +116,8 @@ fn answer_all(listener: TcpListener, text: &str) {
     }
 }
 
-/// One connection: every request gets `text`, but `/env` the environment, `/status/N` that status, and `/sick` 503
-/// while the app is.
+/// One connection: every request gets `text`, but `/env` the environment, `/status/N` that status, `/net/...` what became
+/// of a try, and `/sick` 503 while the app is.
 fn answer(stream: TcpStream, text: &str) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut stream = stream;
@@ -135,6 +136,7 @@ fn answer(stream: TcpStream, text: &str) -> Option<()> {
         let healthy = if path == "/sick" && is_sick() { "503" } else { "200" };
         let status = path.strip_prefix("/status/").unwrap_or(healthy).to_owned();
         let body = match path.as_str() {
+            path if path.starts_with("/net/") => net::answer(&path[5..]),
             "/env" => env::vars().map(|(k, v)| format!("{k}={v}\n")).collect(),
             _ => text.to_owned(),
         };
