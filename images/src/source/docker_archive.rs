@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use manifests::reference::Reference;
 use serde::Deserialize;
 
 use super::files::Files;
@@ -99,8 +100,10 @@ fn pick(mut saved: Vec<Saved>, tag: Option<&str>) -> Result<Saved, String> {
     let count = saved.len();
     let place = match tag {
         Some(tag) => {
-            let latest = format!("{tag}:latest");
-            let is_it = |name: &String| name == tag || (!tag.contains(':') && *name == latest);
+            // As Docker reads names: `app` is `docker.io/library/app:latest`.
+            let normal = |name: &str| name.parse::<Reference>().ok();
+            let wanted = normal(tag);
+            let is_it = |name: &String| name == tag || (wanted.is_some() && normal(name) == wanted);
             saved
                 .iter()
                 .position(|image| image.repo_tags.iter().flatten().any(is_it))

@@ -136,26 +136,26 @@ impl Read for Part {
 fn members(file: &File) -> Result<HashMap<String, (u64, u64)>, String> {
     let mut members = HashMap::new();
     let mut links = Vec::new();
-    let mut reader = TarReader::seekable(file);
-    reader.for_each(|entry| {
+    let broken = |error: io::Error| format!("not a tar archive: {error}");
+    let mut reader = TarReader::new(file);
+    while let Some(entry) = reader.next_entry().map_err(broken)? {
         if members.len() + links.len() >= MEMBER_LIMIT {
             return Err(format!("it has more than {MEMBER_LIMIT} members"));
         }
-        let name = normal(&String::from_utf8_lossy(&entry.path_bytes()));
-        let kind = entry.header().entry_type();
-        if kind.is_file() || kind.is_contiguous() {
-            members.insert(name, (entry.raw_file_position(), entry.size()));
+        let name = normal(&String::from_utf8_lossy(&entry.path));
+        let kind = entry.kind();
+        if (kind.is_file() || kind.is_contiguous()) && entry.sparse.is_none() {
+            members.insert(name, (entry.offset, entry.size));
         } else if kind.is_symlink() || kind.is_hard_link() {
-            let target = entry.link_name_bytes().unwrap_or_default();
-            let target = String::from_utf8_lossy(&target).into_owned();
+            let target = String::from_utf8_lossy(&entry.link).into_owned();
             let target = match (kind.is_symlink(), name.rsplit_once('/')) {
                 (true, Some((folder, _))) => format!("{folder}/{target}"),
                 _ => target,
             };
             links.push((name, normal(&target)));
         }
-        Ok(())
-    })?;
+        reader.jump().map_err(broken)?;
+    }
     for (name, target) in links {
         if let Some(&place) = members.get(&target) {
             members.entry(name).or_insert(place);

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::files::Files;
 use super::{Answer, Blob, Raw, Source};
+use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::manifest::{Descriptor, Index, MANIFEST_LIMIT};
 use crate::tasks::blocking;
@@ -13,7 +14,15 @@ use crate::tasks::blocking;
 /// An image in a layout.
 pub(crate) struct Layout {
     files: Arc<Files>,
-    top: Descriptor,
+    top: Top,
+}
+
+/// What the reference stands for.
+enum Top {
+    /// An entry of `index.json`.
+    Entry(Descriptor),
+    /// All of `index.json`: one image for several platforms.
+    Whole(Vec<u8>),
 }
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -44,9 +53,11 @@ impl Layout {
                 format!("oci-layout: version {version} is not known, 1.0.0 is"),
             ));
         }
-        let index: Index = serde_json::from_slice(&files.read("index.json", MANIFEST_LIMIT)?)
+        let bytes = files.read("index.json", MANIFEST_LIMIT)?;
+        let index: Index = serde_json::from_slice(&bytes)
             .map_err(|error| ImageError::invalid(&place, format!("index.json: {error}")))?;
-        let top = pick(&index, tag).map_err(|reason| ImageError::NotFound(format!("{place}: {reason}")))?;
+        let entry = pick(&index, tag).map_err(|reason| ImageError::NotFound(format!("{place}: {reason}")))?;
+        let top = entry.map_or(Top::Whole(bytes), Top::Entry);
         Ok(Self {
             files: Arc::new(files),
             top,
@@ -54,46 +65,35 @@ impl Layout {
     }
 }
 
-/// The entry of that tag; without a tag the only one.
-fn pick(index: &Index, tag: Option<&str>) -> Result<Descriptor, String> {
+/// The entry of that tag; without a tag the only one, or `None` when all entries together are one image.
+fn pick(index: &Index, tag: Option<&str>) -> Result<Option<Descriptor>, String> {
     let names = |entry: &Descriptor| {
         let short = entry.annotation(REF_NAME).map(ToOwned::to_owned);
         let long = entry.annotation(CONTAINERD_NAME).map(ToOwned::to_owned);
         [short, long].into_iter().flatten().collect::<Vec<_>>()
     };
-    let all: Vec<String> = index.manifests.iter().flat_map(names).collect();
+    let mut all: Vec<String> = index.manifests.iter().flat_map(names).collect();
+    all.sort();
+    all.dedup();
     let choice = match all.is_empty() {
         true => "no image in it has a name".to_owned(),
         false => format!("there are {}", all.join(", ")),
     };
-    match tag {
-        Some(tag) => {
-            let named = index
-                .manifests
-                .iter()
-                .find(|entry| names(entry).iter().any(|name| name == tag));
+    match (tag, index.manifests.as_slice()) {
+        (Some(tag), entries) => {
+            let named = entries.iter().find(|entry| names(entry).iter().any(|name| name == tag));
             named
                 .cloned()
+                .map(Some)
                 .ok_or_else(|| format!("no image is named {tag}: {choice}"))
         }
-        None => match index.manifests.as_slice() {
-            [only] => Ok(only.clone()),
-            [] => Err("the layout is empty".to_owned()),
-            several => {
-                // One image for several platforms, listed without an index of its own.
-                let platforms = several.iter().all(|entry| entry.platform.is_some());
-                let here = Index {
-                    manifests: several.to_vec(),
-                };
-                match platforms.then(|| here.choose(&crate::platform::Platform::host()).cloned()) {
-                    Some(Ok(entry)) if all.len() <= 1 => Ok(entry),
-                    _ => Err(format!(
-                        "it has {} images: say which one by its tag; {choice}",
-                        several.len()
-                    )),
-                }
-            }
-        },
+        (None, []) => Err("the layout is empty".to_owned()),
+        (None, [only]) => Ok(Some(only.clone())),
+        (None, several) if all.len() <= 1 && several.iter().all(|entry| entry.platform.is_some()) => Ok(None),
+        (None, several) => Err(format!(
+            "it has {} images: say which one by its tag; {choice}",
+            several.len()
+        )),
     }
 }
 
@@ -103,11 +103,20 @@ fn blob_name(descriptor: &Descriptor) -> String {
 
 impl Source for Layout {
     fn document<'a>(&'a self, wanted: Option<&'a Descriptor>) -> Answer<'a, Raw> {
-        let entry = wanted.unwrap_or(&self.top).clone();
+        let entry = match (wanted, &self.top) {
+            (Some(entry), _) | (None, Top::Entry(entry)) => entry.clone(),
+            (None, Top::Whole(bytes)) => {
+                let raw = Raw {
+                    bytes: bytes.clone(),
+                    media_type: None,
+                };
+                return Box::pin(async { Ok(raw) });
+            }
+        };
         let files = self.files.clone();
         Box::pin(blocking(move || {
             let bytes = files.read(&blob_name(&entry), MANIFEST_LIMIT)?;
-            if crate::digest::Digest::of(&bytes) != entry.digest {
+            if Digest::of(&bytes) != entry.digest {
                 let name = blob_name(&entry);
                 return Err(ImageError::invalid(
                     files.path().display(),
@@ -119,8 +128,11 @@ impl Source for Layout {
         }))
     }
 
-    fn peek(&self) -> Answer<'_, Option<crate::digest::Digest>> {
-        let digest = self.top.digest;
+    fn peek(&self) -> Answer<'_, Option<Digest>> {
+        let digest = match &self.top {
+            Top::Entry(entry) => entry.digest,
+            Top::Whole(bytes) => Digest::of(bytes),
+        };
         Box::pin(async move { Ok(Some(digest)) })
     }
 

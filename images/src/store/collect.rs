@@ -11,14 +11,13 @@ use std::time::SystemTime;
 use manifests::units::Bytes;
 use rustix::fs::FlockOperation;
 
-use super::Inner;
 use super::disk::{Disk, lock_directory, remove_tree};
-use super::layer::LayerFile;
+use super::layer::{Budget, LayerFile};
 use super::record::Record;
+use super::{Inner, Root};
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::tasks::blocking;
-use crate::worker::Limits;
 
 /// An image in the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -229,7 +228,7 @@ fn shrink(inner: &Inner, target: u64) -> Result<u64, ImageError> {
             sweep.drop_layer(&diff_id)?;
         }
     }
-    sweep.sort_by_use(inner);
+    sweep.inventory.records.sort_by_key(|(_, used)| *used);
     let used = names_in_use(inner);
     let mut place = 0;
     while sweep.inventory.total() > target && place < sweep.inventory.records.len() {
@@ -272,12 +271,8 @@ impl<'a> Sweep<'a> {
         let lock = inner.disk.lock(FlockOperation::LockExclusive)?;
         {
             let roots = inner.roots.read().unwrap_or_else(PoisonError::into_inner);
-            for (image, root) in roots
-                .iter()
-                .filter(|(_, root)| root.used.swap(false, Ordering::Relaxed))
-            {
-                let _ = root;
-                Record::touch(&inner.disk, &image.to_string());
+            for (image, root) in roots.iter() {
+                Record::touch(&inner.disk, &image.to_string(), root.used.load(Ordering::Relaxed));
             }
         }
         Ok(Self {
@@ -286,10 +281,6 @@ impl<'a> Sweep<'a> {
             graves: Vec::new(),
             _lock: lock,
         })
-    }
-
-    fn sort_by_use(&mut self, _inner: &Inner) {
-        self.inventory.records.sort_by_key(|(_, used)| *used);
     }
 
     /// Forgets a name; its layers stay for now.
@@ -347,80 +338,98 @@ impl<'a> Sweep<'a> {
     }
 }
 
-/// Room for an image whose unpacked size nobody knows.
+/// Room for an image whose unpacked size nobody knows before it is unpacked.
+///
+/// Within a quota an image may take what others that nobody uses take now; these go when it is there, the least recently
+/// used first, and no more of them than must. When the disk itself is full they go before another try.
 pub(super) struct Room {
-    quota: Option<u64>,
+    pub(super) budget: Option<Arc<Budget>>,
     wanted: u64,
-    stuck: bool,
 }
 
-/// How much larger an unpacked layer is than a compressed one, mostly.
-const EXPANSION: u64 = 3;
-
 impl Room {
-    pub(super) fn for_image(inner: &Inner, compressed: u64) -> Self {
-        Self {
-            quota: inner.config.quota.map(|quota| quota.0),
-            wanted: compressed.saturating_mul(EXPANSION).max(1 << 20),
-            stuck: false,
-        }
-    }
-
-    /// Makes as much as is probably needed, before the pull.
-    pub(super) async fn make(&self, inner: &Arc<Inner>) -> Result<(), ImageError> {
-        let Some(quota) = self.quota else { return Ok(()) };
-        let (inner, target) = (inner.clone(), quota.saturating_sub(self.wanted));
-        blocking(move || {
-            if usage(&inner)?.total.0 > target {
-                shrink(&inner, target)?;
+    /// For an image of so many compressed bytes, some of whose layers may be there.
+    pub(super) async fn for_image(
+        inner: &Arc<Inner>,
+        compressed: u64,
+        diff_ids: &[Digest],
+    ) -> Result<Self, ImageError> {
+        let budget = match inner.config.quota {
+            None => None,
+            Some(quota) => {
+                let (inner, mut used) = (inner.clone(), diff_ids.iter().copied().collect::<HashSet<_>>());
+                let in_use = blocking(move || {
+                    let inventory = Inventory::take(&inner.disk)?;
+                    let names = names_in_use(&inner);
+                    let records = inventory
+                        .records
+                        .iter()
+                        .filter(|(record, _)| names.contains(&record.name));
+                    used.extend(records.flat_map(|(record, _)| &record.diff_ids));
+                    Ok(used
+                        .iter()
+                        .filter_map(|diff_id| inventory.layers.get(diff_id))
+                        .sum::<u64>())
+                });
+                let left = quota.0.saturating_sub(in_use.await?);
+                Some(Arc::new(Budget {
+                    quota: quota.0,
+                    left: left.into(),
+                    exceeded: false.into(),
+                }))
             }
-            Ok(())
+        };
+        Ok(Self {
+            budget,
+            wanted: compressed.max(1 << 20),
         })
-        .await
     }
 
-    /// It was not enough: makes more. False when nothing more can go.
+    /// The disk was full: makes room. False when that is in vain.
     pub(super) async fn more(&mut self, inner: &Arc<Inner>) -> Result<bool, ImageError> {
-        if self.stuck {
+        if self
+            .budget
+            .as_ref()
+            .is_some_and(|budget| budget.exceeded.load(Ordering::Relaxed))
+        {
             return Ok(false);
         }
         self.wanted = self.wanted.saturating_mul(2);
         let (inner, wanted) = (inner.clone(), self.wanted);
-        let quota = self.quota;
         let freed = blocking(move || {
             let total = usage(&inner)?.total.0;
-            let target = quota.unwrap_or(total).min(total).saturating_sub(wanted);
-            shrink(&inner, target)
-        })
-        .await?;
-        // With what is free now one more try, then it is certain.
-        self.stuck = freed == 0 || self.quota.is_some_and(|quota| self.wanted >= quota);
-        Ok(freed > 0)
+            shrink(&inner, total.saturating_sub(wanted))
+        });
+        Ok(freed.await? > 0)
     }
 
-    /// After the pull: no more than the quota.
-    pub(super) async fn settle(&self, inner: &Arc<Inner>) -> Result<(), ImageError> {
-        let Some(quota) = self.quota else { return Ok(()) };
+    /// After the pull: no more than the quota. What is in use elsewhere may make that impossible; then the image goes again.
+    pub(super) async fn settle(
+        &self,
+        inner: &Arc<Inner>,
+        root: Arc<Root>,
+        name: String,
+    ) -> Result<Arc<Root>, ImageError> {
+        let Some(quota) = self.budget.as_ref().map(|budget| budget.quota) else {
+            return Ok(root);
+        };
         let inner = inner.clone();
         blocking(move || {
-            if usage(&inner)?.total.0 > quota {
-                shrink(&inner, quota)?;
+            let mut total = usage(&inner)?.total.0;
+            if total > quota {
+                total -= shrink(&inner, quota)?;
             }
-            Ok(())
+            if total <= quota {
+                return Ok(root);
+            }
+            drop(root);
+            remove(&inner, &name)?;
+            Err(ImageError::Full {
+                what: name,
+                store: inner.disk.root.clone(),
+                reason: format!("with it {total} bytes are in use, the quota is {quota}"),
+            })
         })
         .await
-    }
-}
-
-impl Inner {
-    /// Bounds for a layer that is about to be unpacked.
-    pub(super) async fn layer_limits(self: &Arc<Self>) -> Result<Limits, ImageError> {
-        let mut limits = Limits::default();
-        if let Some(quota) = self.config.quota {
-            let inner = self.clone();
-            let used = blocking(move || Ok(usage(&inner)?.total.0)).await?;
-            limits.bytes = limits.bytes.min(quota.0.saturating_sub(used));
-        }
-        Ok(limits)
     }
 }

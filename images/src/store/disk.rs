@@ -19,6 +19,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -213,7 +214,10 @@ pub(super) fn lock_directory(path: &Path, operation: FlockOperation) -> io::Resu
 /// Writes a file so that it has either its old content or all of the new, whatever happens.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    // Other threads and processes may write the same file now.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}.{number}.new", std::process::id()));
     let new = PathBuf::from(name);
     let write = || {
         let mut file = File::options()

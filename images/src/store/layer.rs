@@ -2,17 +2,18 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use manifests::units::Bytes;
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
@@ -24,7 +25,7 @@ use crate::manifest::Descriptor;
 use crate::progress::Stage;
 use crate::source::{Blob, Source};
 use crate::tasks::blocking;
-use crate::worker::{self, Failure, Limits, Outcome, Problem, Report};
+use crate::worker::{self, Failure, Outcome, Problem, Report, Rules};
 
 /// A layer that stays while this lives, whatever process collects garbage.
 #[derive(Debug)]
@@ -61,6 +62,18 @@ pub(super) struct Wanted {
     pub(super) diff_id: Digest,
     /// As the user wrote it, for messages.
     pub(super) image: String,
+    /// What all layers of the image may take together.
+    pub(super) budget: Option<Arc<Budget>>,
+}
+
+/// How many more bytes an image may take.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// Of the whole store, for messages.
+    pub(super) quota: u64,
+    pub(super) left: AtomicU64,
+    /// It was not enough.
+    pub(super) exceeded: AtomicBool,
 }
 
 impl Layer {
@@ -117,11 +130,10 @@ pub(super) async fn fetch(
     let blob = wanted.source.blob(&wanted.descriptor).await?;
     let unpack = Unpack {
         program: inner.config.worker.clone(),
-        limits: inner.layer_limits().await?,
+        rules: rules(wanted.budget.as_deref()),
         disk: inner.disk.clone(),
         verify_blob: wanted.source.has_blob_digests(),
-        cancelled: Arc::new(AtomicBool::new(false)),
-        quota: inner.config.quota,
+        cancelled: Arc::default(),
         wanted: wanted.clone(),
         stage,
     };
@@ -161,6 +173,15 @@ pub(super) async fn fetch(
         }
     };
     Ok(Arc::new(layer))
+}
+
+/// Bounds for a layer that is about to be unpacked.
+fn rules(budget: Option<&Budget>) -> Rules {
+    let mut rules = Rules::default();
+    if let Some(budget) = budget {
+        rules.bytes = rules.bytes.min(budget.left.load(Ordering::Relaxed));
+    }
+    rules
 }
 
 enum Step {
@@ -240,22 +261,46 @@ impl Drop for Claim {
     }
 }
 
-struct CancelOnDrop(Arc<AtomicBool>);
+/// Whether anybody still waits, and the worker that ends when nobody does.
+#[derive(Default)]
+struct Cancelled {
+    yes: AtomicBool,
+    worker: Mutex<Option<OwnedFd>>,
+}
+
+struct CancelOnDrop(Arc<Cancelled>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.yes.store(true, Ordering::SeqCst);
+        self.0.kill();
+    }
+}
+
+impl Cancelled {
+    /// From now on the worker ends with the wait.
+    fn watch(&self, worker: OwnedFd) {
+        *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = Some(worker);
+        if self.yes.load(Ordering::SeqCst) {
+            self.kill();
+        }
+    }
+
+    fn kill(&self) {
+        if let Some(worker) = &*self.worker.lock().unwrap_or_else(PoisonError::into_inner) {
+            // It may have ended by itself.
+            let _ = rustix::process::pidfd_send_signal(worker, Signal::KILL);
+        }
     }
 }
 
 /// Everything that the blocking part needs.
 struct Unpack {
     program: (PathBuf, Vec<std::ffi::OsString>),
-    limits: Limits,
+    rules: Rules,
     disk: Disk,
     verify_blob: bool,
-    cancelled: Arc<AtomicBool>,
-    quota: Option<Bytes>,
+    cancelled: Arc<Cancelled>,
     wanted: Wanted,
     stage: watch::Sender<Stage>,
 }
@@ -280,11 +325,15 @@ impl Unpack {
             entries: report.entries,
             opaque_root: report.opaque.iter().any(|path| path == b"."),
             opaque: self.disk.opaque,
-            owners: rustix::process::geteuid().is_root(),
+            owners: self.rules.owners,
             devices: report.devices,
             attributes: report.attributes,
         };
         let layer = claim.publish(facts)?;
+        if let Some(budget) = &self.wanted.budget {
+            let spend = |left: u64| Some(left.saturating_sub(report.disk));
+            let _ = budget.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
+        }
         self.stage.send_replace(Stage::Done);
         Ok(layer)
     }
@@ -335,7 +384,7 @@ impl Unpack {
         let mut command = Command::new(&self.program.0);
         command
             .args(&self.program.1)
-            .args(worker::arguments(files, &self.limits))
+            .args(worker::arguments(files, &self.rules))
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -347,6 +396,11 @@ impl Unpack {
                 error,
             )
         })?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        // Without it the worker goes on to its end, in vain.
+        if let Some(Ok(worker)) = pid.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) {
+            self.cancelled.watch(worker);
+        }
         if let Some(input) = &child.stdin {
             // Fewer switches between the processes; an ordinary user's share of pipe memory may be used up.
             let _ = rustix::pipe::fcntl_setpipe_size(input, PIPE);
@@ -364,7 +418,7 @@ impl Unpack {
         let mut buffer = vec![0; PIPE];
         let mut told = 0;
         loop {
-            if self.cancelled.load(Ordering::Relaxed) {
+            if self.cancelled.yes.load(Ordering::Relaxed) {
                 return Err(ImageError::Unreachable(
                     "nobody waits for the layer any more".to_owned(),
                 ));
@@ -442,12 +496,15 @@ impl Unpack {
         match failure.problem {
             Problem::Archive => self.invalid(failure.message),
             Problem::Full => full(failure.message),
-            Problem::TooLarge => match self.quota {
-                Some(quota) => full(format!(
-                    "{} are left of the quota of {} bytes",
-                    failure.message, quota.0
-                )),
-                None => self.invalid(failure.message),
+            Problem::TooLarge => match &self.wanted.budget {
+                Some(budget) if self.rules.bytes < Rules::default().bytes => {
+                    budget.exceeded.store(true, Ordering::Relaxed);
+                    let (message, quota) = (failure.message, budget.quota);
+                    full(format!(
+                        "{message}, and no more of the quota of {quota} bytes is free or can be made free"
+                    ))
+                }
+                _ => self.invalid(failure.message),
             },
             Problem::System | Problem::Setup => {
                 let error = match failure.errno {

@@ -18,8 +18,9 @@ mod record;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::SystemTime;
 
 use manifests::workload::{Image, PullPolicy, RegistryAuth};
 use tokio::sync::Semaphore;
@@ -68,8 +69,8 @@ pub struct Root {
     /// Whether files have the owners that the image gives them. Otherwise all belong to the store's user.
     pub owners: bool,
     leases: Vec<Arc<Layer>>,
-    /// Since garbage was last collected.
-    used: AtomicBool,
+    /// When it was last asked for, in nanoseconds since 1970: the least recently used images go first.
+    used: AtomicU64,
 }
 
 impl Root {
@@ -88,7 +89,7 @@ impl Root {
             userxattr: false,
             owners: true,
             leases: Vec::new(),
-            used: AtomicBool::new(true),
+            used: AtomicU64::new(now()),
         }
     }
 
@@ -104,7 +105,7 @@ impl Root {
             userxattr: visible.iter().any(|layer| layer.facts.opaque == OpaqueMark::User),
             owners: visible.iter().all(|layer| layer.facts.owners),
             leases: layers,
-            used: AtomicBool::new(true),
+            used: AtomicU64::new(now()),
         }
     }
 }
@@ -156,7 +157,7 @@ impl Store {
     pub fn ready(&self, image: &Image) -> Option<Arc<Root>> {
         let roots = self.inner.roots.read().unwrap_or_else(PoisonError::into_inner);
         let root = roots.get(image)?;
-        root.used.store(true, Ordering::Relaxed);
+        root.used.store(now(), Ordering::Relaxed);
         Some(root.clone())
     }
 
@@ -230,7 +231,7 @@ impl Inner {
         let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
         match roots.get(image) {
             Some(there) if there.digest == root.digest && there.layers == root.layers => {
-                there.used.store(true, Ordering::Relaxed);
+                there.used.store(now(), Ordering::Relaxed);
                 there.clone()
             }
             _ => {
@@ -240,4 +241,14 @@ impl Inner {
             }
         }
     }
+}
+
+/// Files have times of this clock too.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "compared with the times of files, and nothing else"
+)]
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

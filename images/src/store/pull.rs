@@ -114,7 +114,7 @@ async fn recorded(inner: &Arc<Inner>, image: &Image, top: Option<Digest>) -> Res
                 None => return Ok(None),
             }
         }
-        Record::touch(&inner.disk, &name);
+        Record::touch(&inner.disk, &name, super::now());
         Ok(Some(
             inner.set_ready(&image, Root::new(record.manifest, config.image, layers)),
         ))
@@ -187,6 +187,8 @@ async fn fetch(
         .map(|layer| (layer.digest, Bytes(layer.size)))
         .collect();
     progress.layers(&sizes);
+    let compressed = sizes.iter().map(|(_, size)| size.0).fold(0, u64::saturating_add);
+    let mut room = collect::Room::for_image(inner, compressed, &config.diff_ids).await?;
     let wanted: Vec<Wanted> = found
         .manifest
         .layers
@@ -197,13 +199,11 @@ async fn fetch(
             descriptor: descriptor.clone(),
             diff_id: *diff_id,
             image: name.clone(),
+            budget: room.budget.clone(),
         })
         .collect();
 
-    let compressed: u64 = sizes.iter().map(|(_, size)| size.0).fold(0, u64::saturating_add);
-    let mut room = collect::Room::for_image(inner, compressed);
     let layers = loop {
-        room.make(inner).await?;
         let all = wanted.iter().map(|wanted| flight::get(inner, wanted.clone(), progress));
         // More at once would only wait for their turns.
         let all = futures_util::stream::iter(all)
@@ -211,7 +211,7 @@ async fn fetch(
             .try_collect::<Vec<_>>();
         match all.await {
             Ok(layers) => break layers,
-            // Nobody knew how large it gets.
+            // The disk itself, maybe.
             Err(full @ ImageError::Full { .. }) => match room.more(inner).await? {
                 true => {}
                 false => return Err(full),
@@ -221,7 +221,7 @@ async fn fetch(
     };
 
     let record = Record {
-        name,
+        name: name.clone(),
         top: found.top,
         manifest: found.digest,
         config: found.manifest.config.digest,
@@ -238,8 +238,7 @@ async fn fetch(
         Ok(inner.set_ready(&image, Root::new(record.manifest, config.image, layers)))
     })
     .await?;
-    room.settle(inner).await?;
-    Ok(root)
+    room.settle(inner, root, name).await
 }
 
 /// What a manifest and its configuration must agree on.

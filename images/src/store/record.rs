@@ -62,19 +62,24 @@ impl Record {
         write_whole(&Self::path(disk, &self.name), &text).map_err(failed)
     }
 
-    /// It is used now.
-    pub(super) fn touch(disk: &Disk, name: &str) {
-        // Only the order in which images are collected hangs on it.
-        if let Ok(file) = File::options().append(true).open(Self::path(disk, name)) {
-            let now = rustix::fs::Timespec {
-                tv_sec: 0,
-                tv_nsec: rustix::fs::UTIME_NOW,
-            };
+    /// It was used then, in nanoseconds since 1970.
+    pub(super) fn touch(disk: &Disk, name: &str, used: u64) {
+        const SECOND: u64 = 1_000_000_000;
+        // Only the order in which images are collected hangs on it. Another process may have used it later.
+        let older = |file: &File| {
+            let time = file.metadata().and_then(|metadata| metadata.modified()).ok();
+            let since = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+            since.is_none_or(|since| since.as_nanos() < u128::from(used))
+        };
+        let file = File::options().append(true).open(Self::path(disk, name));
+        if let Some(file) = file.ok().filter(older) {
+            let [tv_sec, tv_nsec] = [used / SECOND, used % SECOND].map(|part| i64::try_from(part).unwrap_or_default());
+            let time = rustix::fs::Timespec { tv_sec, tv_nsec };
             let _ = rustix::fs::futimens(
                 &file,
                 &rustix::fs::Timestamps {
-                    last_access: now,
-                    last_modification: now,
+                    last_access: time,
+                    last_modification: time,
                 },
             );
         }

@@ -14,7 +14,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
-use super::report::{Failure, Limits, Problem};
+use super::report::{Failure, Problem, Rules};
 
 /// What unpacking needs of root's powers: any owner, any mode, any path, set-id bits, file capabilities.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
@@ -42,9 +42,10 @@ pub(super) fn unshare() -> Result<(), Failure> {
         let write = |file: &str, text: String| {
             fs::write(format!("/proc/self/{file}"), text).map_err(|error| setup(&format!("cannot write {file}"), error))
         };
+        // As root of the new namespace: a program executed by anybody else has no capabilities, not even in there.
         write("setgroups", "deny".to_owned())?;
-        write("uid_map", format!("{user} {user} 1"))?;
-        write("gid_map", format!("{group} {group} 1"))?;
+        write("uid_map", format!("0 {user} 1"))?;
+        write("gid_map", format!("0 {group} 1"))?;
     }
     Ok(())
 }
@@ -58,7 +59,7 @@ fn leave(namespaces: UnshareFlags) -> rustix::io::Result<()> {
 }
 
 /// Makes the directory the root of everything, gives up the rest, and returns it open.
-pub(super) fn enter(directory: &Path, limits: &Limits) -> Result<OwnedFd, Failure> {
+pub(super) fn enter(directory: &Path, rules: &Rules) -> Result<OwnedFd, Failure> {
     rustix::process::umask(Mode::empty());
     let shown = directory.display();
     let root = match pivot(directory) {
@@ -67,7 +68,7 @@ pub(super) fn enter(directory: &Path, limits: &Limits) -> Result<OwnedFd, Failur
     };
     let root = rustix::fs::openat(CWD, root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| setup(&format!("cannot open {shown}"), error))?;
-    limit(limits)?;
+    limit(rules)?;
     drop_capabilities()?;
     rustix::thread::set_no_new_privs(true).map_err(|error| setup("no_new_privs", error))?;
     Ok(root)
@@ -97,10 +98,10 @@ fn in_own_mount_namespace() -> bool {
     parent == 0 || matches!((of("self"), of(&parent.to_string())), (Ok(ours), Ok(theirs)) if ours != theirs)
 }
 
-fn limit(limits: &Limits) -> Result<(), Failure> {
+fn limit(rules: &Rules) -> Result<(), Failure> {
     let bounds = [
-        (Resource::Fsize, limits.bytes),
-        (Resource::As, limits.memory),
+        (Resource::Fsize, rules.bytes),
+        (Resource::As, rules.memory),
         (Resource::Nofile, 1024),
         (Resource::Core, 0),
         (Resource::Msgqueue, 0),

@@ -10,6 +10,8 @@
 mod decompress;
 mod jail;
 mod report;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod unpack;
 
@@ -18,7 +20,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub(crate) use report::{Failure, Limits, Outcome, Problem, Report};
+pub(crate) use report::{Failure, Outcome, Problem, Report, Rules};
 
 /// The hidden first argument.
 pub(crate) const ARGUMENT: &str = "__knarr-unpack";
@@ -48,34 +50,34 @@ pub fn main_if_asked() {
     std::process::exit(code);
 }
 
-/// What the worker is told: the directory to fill, and the bounds.
+/// What the worker is told: the directory to fill, and how.
 struct Order {
     directory: PathBuf,
-    limits: Limits,
+    rules: Rules,
     raw: [OsString; 2],
 }
 
 impl Order {
     fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
-        let wrong = || Failure::new(Problem::Setup, "the unpack worker needs a directory and limits");
+        let wrong = || Failure::new(Problem::Setup, "the unpack worker needs a directory and rules");
         let directory = arguments.next().ok_or_else(wrong)?;
-        let limits = arguments.next().ok_or_else(wrong)?;
-        let parsed = limits
+        let rules = arguments.next().ok_or_else(wrong)?;
+        let parsed = rules
             .to_str()
             .and_then(|text| serde_json::from_str(text).ok())
             .ok_or_else(wrong)?;
         Ok(Self {
             directory: PathBuf::from(&directory),
-            limits: parsed,
-            raw: [directory, limits],
+            rules: parsed,
+            raw: [directory, rules],
         })
     }
 }
 
 /// Arguments for the worker beyond its program and what [`ARGUMENT`] stands in.
-pub(crate) fn arguments(directory: &std::path::Path, limits: &Limits) -> [OsString; 2] {
-    let limits = serde_json::to_string(limits).unwrap_or_default();
-    [directory.as_os_str().to_owned(), limits.into()]
+pub(crate) fn arguments(directory: &std::path::Path, rules: &Rules) -> [OsString; 2] {
+    let rules = serde_json::to_string(rules).unwrap_or_default();
+    [directory.as_os_str().to_owned(), rules.into()]
 }
 
 /// Makes the namespaces and runs itself again in them: only a child is in a new process namespace.
@@ -93,8 +95,8 @@ fn outside(order: Order) -> Result<i32, Failure> {
 
 fn inside(order: Order) -> Result<i32, Failure> {
     jail::bind_to_parent()?;
-    let root = jail::enter(&order.directory, &order.limits)?;
-    let report = unpack::unpack(io::stdin(), root, &order.limits)?;
+    let root = jail::enter(&order.directory, &order.rules)?;
+    let report = unpack::unpack(io::stdin(), root, &order.rules)?;
     say(&Outcome::Done(report));
     Ok(0)
 }

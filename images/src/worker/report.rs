@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// Bounds on one layer, against archives that are small and unpack to something huge.
+/// How a layer is to be unpacked, with bounds against archives that are small and unpack to something huge.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Limits {
+pub(crate) struct Rules {
     /// Bytes of the uncompressed archive, and bytes on disk.
     pub(crate) bytes: u64,
     /// Files, directories, links.
@@ -17,9 +17,11 @@ pub(crate) struct Limits {
     pub(crate) depth: usize,
     /// Bytes that the worker itself may have in memory.
     pub(crate) memory: u64,
+    /// Files get the archive's owners; otherwise all belong to this user.
+    pub(crate) owners: bool,
 }
 
-impl Default for Limits {
+impl Default for Rules {
     /// Room for the largest images in use (tens of gigabytes, about a million files), and far less than harm.
     fn default() -> Self {
         Self {
@@ -27,6 +29,7 @@ impl Default for Limits {
             entries: 4_000_000,
             depth: 256,
             memory: 2 << 30,
+            owners: rustix::process::geteuid().is_root(),
         }
     }
 }

@@ -85,6 +85,8 @@ pub(super) struct Tree {
     limit: usize,
     /// Directories that no entry asked for but that others lie in.
     pub(super) implied: u64,
+    /// Those of them that took the place of a whiteout.
+    pub(super) opaque: Vec<Vec<u8>>,
 }
 
 /// What a name was before.
@@ -104,6 +106,7 @@ impl Tree {
             depths: HashMap::new(),
             limit,
             implied: 0,
+            opaque: Vec::new(),
         }
     }
 
@@ -125,7 +128,7 @@ impl Tree {
         let path = joined(names);
         if self.last.as_ref().is_none_or(|(last, _)| *last != path) {
             let found = match self.resolve(&path) {
-                Err(Errno::NOENT) => self.make_parents(names),
+                Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(names),
                 found => found,
             };
             let opened = found.map_err(|error| path_failure(&path, error))?;
@@ -158,9 +161,20 @@ impl Tree {
         let mut here = self.resolve(b".")?;
         for length in 1..=names.len() {
             let path = joined(&names[..length]);
+            let name = names[length - 1];
             here = match self.resolve(&path) {
+                Err(Errno::NOTDIR) => {
+                    let there = rustix::fs::statat(&here, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                    if !is_whiteout(&there) {
+                        return Err(Errno::NOTDIR);
+                    }
+                    rustix::fs::unlinkat(&here, name, AtFlags::empty())?;
+                    self.make_one(here.as_fd(), name, 0o755)?;
+                    self.opaque.push(path.clone());
+                    self.resolve(&path)?
+                }
                 Err(Errno::NOENT) => {
-                    self.make_one(here.as_fd(), names[length - 1], 0o755)?;
+                    self.make_one(here.as_fd(), name, 0o755)?;
                     self.implied += 1;
                     self.resolve(&path)?
                 }

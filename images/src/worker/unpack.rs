@@ -4,27 +4,30 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use tar::EntryType;
 
 use super::decompress::Decompressed;
-use super::report::{Failure, Limits, Problem, Report};
+use super::report::{Failure, Problem, Report, Rules};
 use super::tree::{EntryPath, Made, Tree, is_whiteout, path_failure};
 use crate::tar_reader::{Entry, TarReader};
 
 /// Unpacks a layer into the directory, and reads the input to its end.
-pub(crate) fn unpack(input: impl Read + Send + 'static, root: OwnedFd, limits: &Limits) -> Result<Report, Failure> {
-    let mut decompressed = Decompressed::new(input, limits.bytes);
+pub(crate) fn unpack(input: impl Read + Send + 'static, root: OwnedFd, rules: &Rules) -> Result<Report, Failure> {
+    let mut decompressed = Decompressed::new(input, rules.bytes);
     let mut unpacker = Unpacker {
-        tree: Tree::new(root, limits.depth),
-        limits,
-        owner: rustix::process::geteuid().is_root(),
+        tree: Tree::new(root, rules.depth),
+        rules,
+        owner: rules.owners,
         directories: HashMap::new(),
         report: Report::default(),
         buffer: vec![0; 256 << 10],
     };
-    TarReader::new(&mut decompressed).for_each(|entry| unpacker.entry(entry))?;
+    let mut archive = TarReader::new(&mut decompressed);
+    while let Some(entry) = archive.next_entry()? {
+        unpacker.entry(&entry, &mut archive)?;
+    }
     let mut report = unpacker.finish()?;
     report.diff_id = Some(decompressed.finish()?);
     Ok(report)
@@ -32,7 +35,7 @@ pub(crate) fn unpack(input: impl Read + Send + 'static, root: OwnedFd, limits: &
 
 struct Unpacker<'a> {
     tree: Tree,
-    limits: &'a Limits,
+    rules: &'a Rules,
     /// Whether files keep the archive's owner, or all belong to this user.
     owner: bool,
     /// What is set when nothing is made in them any more, by inode: a directory may be read-only, and its time changes
@@ -56,18 +59,13 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const AUFS: &[u8] = b".wh..wh.";
 
 impl Unpacker<'_> {
-    fn entry<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), Failure> {
-        let kind = entry.header().entry_type();
-        if kind == EntryType::XGlobalHeader {
-            return Ok(());
-        }
-        let raw = entry.path_bytes().into_owned();
-        let path = EntryPath::parse(&raw, self.limits.depth)?;
-        let is_directory = kind.is_dir() || (kind.is_file() && raw.ends_with(b"/"));
+    fn entry(&mut self, entry: &Entry, content: &mut impl Read) -> Result<(), Failure> {
+        let kind = entry.kind();
+        let path = EntryPath::parse(&entry.path, self.rules.depth)?;
         self.count(0)?;
 
         let Some((parents, name)) = path.split() else {
-            if !is_directory {
+            if kind != EntryType::Directory {
                 return Err(Failure::archive("an entry without a name is not a directory"));
             }
             let metadata = metadata(entry, self.owner, &mut self.report)?;
@@ -86,14 +84,16 @@ impl Unpacker<'_> {
         }
 
         match kind {
-            _ if is_directory => {
+            EntryType::Directory => {
                 let metadata = metadata(entry, self.owner, &mut self.report)?;
                 if let Made::OverWhiteout = self.tree.make_directory(parents, name)? {
                     self.report.opaque.push(path.bytes());
                 }
                 self.describe_directory(&path.bytes(), metadata)
             }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.file(entry, parents, name),
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.file(entry, content, parents, name)
+            }
             EntryType::Symlink => self.symbolic_link(entry, parents, name),
             EntryType::Link => self.hard_link(entry, &path),
             EntryType::Fifo => {
@@ -125,23 +125,22 @@ impl Unpacker<'_> {
             self.report.disk = self.report.disk.saturating_add(INODE);
         }
         let entries = self.report.entries + self.tree.implied;
-        if entries > self.limits.entries {
+        if entries > self.rules.entries {
             return Err(Failure::new(
                 Problem::TooLarge,
-                format!("the layer has more than {} files", self.limits.entries),
+                format!("the layer has more than {} files", self.rules.entries),
             ));
         }
-        if self.report.disk > self.limits.bytes {
-            let reason = format!("the layer unpacks to more than {} bytes", self.limits.bytes);
+        if self.report.disk > self.rules.bytes {
+            let reason = format!("the layer unpacks to more than {} bytes", self.rules.bytes);
             return Err(Failure::new(Problem::TooLarge, reason));
         }
         Ok(())
     }
 
-    fn file<R: Read>(&mut self, entry: &mut Entry<'_, R>, parents: &[&[u8]], name: &[u8]) -> Result<(), Failure> {
+    fn file(&mut self, entry: &Entry, content: &mut impl Read, parents: &[&[u8]], name: &[u8]) -> Result<(), Failure> {
         let metadata = metadata(entry, self.owner, &mut self.report)?;
-        let size = entry.size();
-        self.count(size.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX))?;
+        self.count(entry.size.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX))?;
         // Overwriting what is there would write through a hard link: what is there gives way instead.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // Set-id bits only once the owner is right; a change of owner clears them too.
@@ -150,60 +149,57 @@ impl Unpacker<'_> {
             .tree
             .make(parents, name, |parent| rustix::fs::openat(parent, name, flags, mode))?;
         let failed = |error: Errno| path_failure(name, error);
-        let sparse = entry.header().entry_type() == EntryType::GNUSparse;
-        let mut written = 0;
-        loop {
-            let count = match entry.read(&mut self.buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let chunk = &self.buffer[..count];
-            if sparse && chunk.iter().all(|&byte| byte == 0) {
-                rustix::fs::seek(&file, rustix::fs::SeekFrom::Current(count as i64)).map_err(failed)?;
-            } else {
-                let mut rest = chunk;
-                while !rest.is_empty() {
-                    match rustix::io::write(&file, rest) {
-                        Ok(count) => rest = &rest[count..],
-                        Err(Errno::INTR) => {}
-                        Err(error) => return Err(failed(error)),
-                    }
+        match &entry.sparse {
+            None => self.copy(content, &file, entry.size, name)?,
+            Some(stretches) => {
+                for &(offset, length) in stretches {
+                    rustix::fs::seek(&file, SeekFrom::Start(offset)).map_err(failed)?;
+                    self.copy(content, &file, length, name)?;
                 }
+                rustix::fs::ftruncate(&file, entry.size).map_err(failed)?;
             }
-            written += count as u64;
-        }
-        if written != size {
-            return Err(Failure::archive(format!(
-                "{:?} ends early",
-                String::from_utf8_lossy(name)
-            )));
-        }
-        if sparse {
-            rustix::fs::ftruncate(&file, size).map_err(failed)?;
         }
         self.describe(file.as_fd(), name, &metadata)
     }
 
-    fn symbolic_link<R: Read>(
-        &mut self,
-        entry: &mut Entry<'_, R>,
-        parents: &[&[u8]],
-        name: &[u8],
-    ) -> Result<(), Failure> {
+    fn copy(&mut self, content: &mut impl Read, file: &OwnedFd, mut left: u64, name: &[u8]) -> Result<(), Failure> {
+        while left > 0 {
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let count = match content.read(&mut self.buffer[..wanted]) {
+                Ok(0) => {
+                    return Err(Failure::archive(format!(
+                        "{:?} ends early",
+                        String::from_utf8_lossy(name)
+                    )));
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            left -= count as u64;
+            let mut rest = &self.buffer[..count];
+            while !rest.is_empty() {
+                match rustix::io::write(file, rest) {
+                    Ok(count) => rest = &rest[count..],
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err(path_failure(name, error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn symbolic_link(&mut self, entry: &Entry, parents: &[&[u8]], name: &[u8]) -> Result<(), Failure> {
         let metadata = metadata(entry, self.owner, &mut self.report)?;
         // Any target is right: what it means is decided where it is followed, and that is always inside.
-        let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-        self.tree.make(parents, name, |parent| {
-            rustix::fs::symlinkat(target.as_slice(), parent, name)
-        })?;
+        let target = entry.link.as_slice();
+        self.tree
+            .make(parents, name, |parent| rustix::fs::symlinkat(target, parent, name))?;
         self.describe_link(parents, name, &metadata)
     }
 
-    fn hard_link<R: Read>(&mut self, entry: &mut Entry<'_, R>, path: &EntryPath<'_>) -> Result<(), Failure> {
-        let raw = entry.link_name_bytes().unwrap_or_default().into_owned();
-        let target = EntryPath::parse(&raw, self.limits.depth)?;
+    fn hard_link(&mut self, entry: &Entry, path: &EntryPath<'_>) -> Result<(), Failure> {
+        let target = EntryPath::parse(&entry.link, self.rules.depth)?;
         let (Some((parents, name)), Some((folder, file))) = (path.split(), target.split()) else {
             return Err(Failure::archive("a hard link without a name or a target"));
         };
@@ -326,6 +322,7 @@ impl Unpacker<'_> {
         }
         self.report.disk += self.tree.implied * INODE;
         self.report.entries += self.tree.implied;
+        self.report.opaque.append(&mut self.tree.opaque);
         self.report.opaque.sort();
         self.report.opaque.dedup();
         Ok(self.report)
@@ -350,33 +347,15 @@ fn times(metadata: &Metadata) -> Timestamps {
     }
 }
 
-fn metadata<R: Read>(entry: &mut Entry<'_, R>, owner: bool, report: &mut Report) -> Result<Metadata, Failure> {
-    let mut attributes = Vec::new();
-    let mut modified = None;
-    if let Some(extensions) = entry.pax_extensions()? {
-        for extension in extensions {
-            let extension = extension?;
-            let (key, value) = (extension.key_bytes(), extension.value_bytes());
-            if key == b"mtime" {
-                modified = time(value);
-            } else if key.starts_with(b"GNU.sparse.") {
-                return Err(Failure::archive(
-                    "it has a sparse file in the PAX format, which is not known; GNU's is",
-                ));
-            } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                match kept(name) {
-                    true => attributes.push((name.to_vec(), value.to_vec())),
-                    false => report.attributes += 1,
-                }
-            }
-        }
-    }
-    let header = entry.header();
-    let seconds = || header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok());
-    let modified = modified.unwrap_or(Timespec {
-        tv_sec: seconds().unwrap_or(0),
-        tv_nsec: 0,
-    });
+fn metadata(entry: &Entry, owner: bool, report: &mut Report) -> Result<Metadata, Failure> {
+    let (wanted, unwanted): (Vec<_>, Vec<_>) = entry.attributes().partition(|(name, _)| kept(name));
+    report.attributes += unwanted.len() as u64;
+    let attributes = wanted
+        .into_iter()
+        .map(|(name, value)| (name.to_vec(), value.to_vec()))
+        .collect();
+    let (tv_sec, tv_nsec) = entry.modified();
+    let modified = Timespec { tv_sec, tv_nsec };
     let id = |id: u64| {
         // The last number means "leave it" to the system call.
         u32::try_from(id)
@@ -384,9 +363,12 @@ fn metadata<R: Read>(entry: &mut Entry<'_, R>, owner: bool, report: &mut Report)
             .filter(|&id| id != u32::MAX)
             .ok_or_else(|| Failure::archive(format!("{id} is not a user or group id")))
     };
-    let mode = header.mode()? & 0o7777;
+    let mode = entry.mode()?;
     let owner = match owner {
-        true => Some((Uid::from_raw(id(header.uid()?)?), Gid::from_raw(id(header.gid()?)?))),
+        true => {
+            let (user, group) = entry.owner()?;
+            Some((Uid::from_raw(id(user)?), Gid::from_raw(id(group)?)))
+        }
         false => None,
     };
     Ok(Metadata {
@@ -403,23 +385,4 @@ fn metadata<R: Read>(entry: &mut Entry<'_, R>, owner: bool, report: &mut Report)
 /// File capabilities and the user's own attributes. Not overlayfs's: they would say which files lower layers may show.
 fn kept(attribute: &[u8]) -> bool {
     attribute == b"security.capability" || (attribute.starts_with(b"user.") && !attribute.starts_with(b"user.overlay."))
-}
-
-/// `SECONDS[.FRACTION]`, maybe negative.
-fn time(text: &[u8]) -> Option<Timespec> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
-    let digits: String = fraction.chars().take(9).collect();
-    let nanoseconds: i64 = format!("{digits:0<9}").parse().ok()?;
-    Some(match text.starts_with('-') && nanoseconds > 0 {
-        true => Timespec {
-            tv_sec: seconds - 1,
-            tv_nsec: 1_000_000_000 - nanoseconds,
-        },
-        false => Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanoseconds,
-        },
-    })
 }

@@ -1,10 +1,8 @@
 //! Every local transport, with real archives and the real worker.
 
-mod support;
-
+use crate::support::{Compression, Layer, Picture, oci, pack, read, store};
 use images::{ImageError, Silent};
 use manifests::workload::{Image, PullPolicy};
-use support::{Compression, Layer, Picture, oci, pack, read, store};
 
 fn picture() -> Picture {
     let lower = Layer::new()

@@ -275,3 +275,66 @@ pub fn names(dir: &Path) -> Vec<String> {
     all.sort();
     all
 }
+
+/// A store whose workers leave a line each in a file: how many layers were unpacked.
+pub fn counting(dir: &Path, log: &Path, config: StoreConfig) -> Store {
+    let worker = env!("CARGO_BIN_EXE_knarr-images-worker");
+    let script = format!("echo >>'{}'; exec '{worker}' __knarr-unpack \"$@\"", log.display());
+    let arguments = ["-c", &script, "sh"].map(Into::into).to_vec();
+    Store::open(
+        dir,
+        StoreConfig {
+            worker: ("/bin/sh".into(), arguments),
+            ..config
+        },
+    )
+    .unwrap()
+}
+
+pub fn count(log: &Path) -> usize {
+    std::fs::read_to_string(log).unwrap_or_default().lines().count()
+}
+
+/// Bytes that gzip cannot make smaller, the same for the same seed.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let step = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(step).flatten().take(length).collect()
+}
+
+/// An image of one layer with one file of so many bytes.
+pub fn simple(seed: u64, length: usize) -> Picture {
+    let layer = Layer::new().file("file", &noise(seed, length)).finish();
+    Picture::new(vec![(layer, Compression::Gzip)])
+}
+
+/// Everything that is half done: what no crash and no error may leave for long.
+pub fn unfinished(store: &Path) -> Vec<String> {
+    let is = |name: &String| name.ends_with(".partial") || name.ends_with(".new") || name.starts_with("trash/");
+    let top = |folder: &str| {
+        let entries = std::fs::read_dir(store.join(folder)).unwrap();
+        entries
+            .map(move |entry| format!("{folder}/{}", entry.unwrap().file_name().display()))
+            .collect::<Vec<_>>()
+    };
+    ["layers", "images", "blobs/sha256", "trash"]
+        .into_iter()
+        .flat_map(top)
+        .filter(is)
+        .collect()
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// For tests that need what is not here: says so, and fails where everything must be there.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "CI has everything, but: {why}");
+    eprintln!("skipped: {why}");
+}
