@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::support::{
-    Compression, Layer, Picture, add_to_index, count, counting, names, noise, oci, put_blob, simple, store,
-    store_with, unfinished,
+    Compression, Layer, Picture, add_to_index, count, counting, names, noise, oci, put_blob, simple, store, store_with,
+    unfinished,
 };
 use images::{Digest, ImageError, Progress, Silent, Stage, Store, StoreConfig};
 use manifests::units::Bytes;
