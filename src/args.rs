@@ -84,6 +84,9 @@ pub(crate) struct ServerFlags {
     /// Gateway threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Memory of all sandboxes together: bytes as in 2Gi, or a share of the machine's [default: 75%]
+    #[arg(long, value_name = "BYTES|N%")]
+    pub(crate) memory_budget: Option<String>,
     /// Run programs as plain processes, for hosts that allow no isolation; only for programs you trust
     #[arg(long)]
     pub(crate) unsafe_no_isolation: bool,

@@ -36,6 +36,9 @@ pub(crate) fn config(flags: ServerFlags) -> anyhow::Result<Config> {
         drain_timeout: None,
         queue: RawQueue::default(),
         specs: Vec::new(),
+        frozen: None,
+        memory_budget: flags.memory_budget,
+        reclaim_frozen: None,
         unsafe_no_isolation: flags.unsafe_no_isolation,
     };
     Ok(Config::from_raw(flags.over(file))?)

@@ -17,6 +17,8 @@ pub type CapacityOf = Box<dyn Fn() -> Capacity + Send>;
 /// The starts in flight, and who waits for one.
 pub(crate) struct Admission {
     capacity: CapacityOf,
+    /// It does not change while Knarr runs.
+    budget: Option<Bytes>,
     in_flight: HashMap<SandboxId, InFlight>,
     line: VecDeque<RevisionId>,
     turn: Turn,
@@ -44,13 +46,39 @@ pub(crate) enum Refused {
     /// Too many in flight, or others stand in line.
     Busy,
     /// It does not fit.
-    Memory { needs: Bytes, free: Bytes },
+    Memory(Short),
+}
+
+/// A start that does not fit into memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Short {
+    pub(crate) needs: Bytes,
+    /// What can be given to new sandboxes, what starts in flight were promised taken off.
+    pub(crate) free: Bytes,
+    pub(crate) budget: Bytes,
+    pub(crate) used: Bytes,
+}
+
+impl Short {
+    /// In words for the user, with the numbers.
+    pub(crate) fn text(&self) -> String {
+        let mib = |Bytes(bytes): Bytes| bytes >> 20;
+        format!(
+            "another replica needs {} MiB of memory, {} MiB are left: sandboxes use {} of {} MiB",
+            mib(self.needs),
+            mib(self.free),
+            mib(self.used),
+            mib(self.budget)
+        )
+    }
 }
 
 impl Admission {
     pub(crate) fn new(capacity: CapacityOf) -> Self {
+        let budget = Some(capacity().budget);
         Self {
             capacity,
+            budget,
             in_flight: HashMap::new(),
             line: VecDeque::new(),
             turn: Turn::Open,
@@ -64,12 +92,27 @@ impl Admission {
         (capacity.cores, u32::try_from(fits).unwrap_or(u32::MAX))
     }
 
+    /// What all sandboxes together may use; `None` where nobody says.
+    pub(crate) fn budget(&self) -> Option<Bytes> {
+        self.budget.filter(|budget| budget.0 > 0)
+    }
+
+    /// Looks at the host, for its whole memory.
+    pub(crate) fn look(&self) -> Capacity {
+        (self.capacity)()
+    }
+
     /// Takes a start slot and the memory.
     pub(crate) fn admit(&mut self, id: &SandboxId, needs: Bytes, now: Timestamp) -> Result<(), Refused> {
         let capacity = (self.capacity)();
         let free = self.free(capacity);
         if needs > free {
-            return Err(Refused::Memory { needs, free });
+            return Err(Refused::Memory(Short {
+                needs,
+                free,
+                budget: capacity.budget,
+                used: capacity.used,
+            }));
         }
         let blocked = match self.turn {
             Turn::Open => !self.line.is_empty(),
@@ -209,7 +252,12 @@ mod tests {
         let (needs, free) = (Bytes(30 << 20), Bytes(20 << 20));
         assert_eq!(
             admission.admit(&id(2), needs, at(0)),
-            Err(Refused::Memory { needs, free })
+            Err(Refused::Memory(Short {
+                needs,
+                free,
+                budget: Bytes(0),
+                used: Bytes(0)
+            }))
         );
         admission.release(&id(1));
         assert_eq!(admission.admit(&id(2), needs, at(0)), Ok(()));

@@ -14,6 +14,9 @@
 //! cpu = "50m"            # this much CPU, changed in place
 //! price-per-hour = 0.1
 //! memory-price-per-gib-hour = 0.0
+//!
+//! [frozen]
+//! memory-price-per-gib-hour = 0.4   # of what a frozen sandbox really holds; it uses no CPU
 //! ```
 
 use std::sync::Arc;
@@ -31,6 +34,16 @@ pub struct RawCatalogue {
     /// Every spec.
     #[serde(default, rename = "spec")]
     pub specs: Vec<RawSpec>,
+    /// What a frozen sandbox costs; the default when it is absent.
+    pub frozen: Option<RawFrozen>,
+}
+
+/// The price of a frozen sandbox as written.
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawFrozen {
+    /// Per GiB that it holds in memory; what was moved to swap costs nothing.
+    pub memory_price_per_gib_hour: f64,
 }
 
 /// One spec as written.
@@ -54,6 +67,8 @@ pub struct Catalogue {
     full: Spec,
     /// Cheapest first.
     throttled: Vec<Spec>,
+    /// Of a GiB that a frozen sandbox holds.
+    frozen_memory_price: f64,
 }
 
 /// What an instance may be.
@@ -83,14 +98,38 @@ impl Catalogue {
         match rung {
             Rung::Zero => PricePerHour(0.0),
             Rung::Full => self.full.price(workload),
-            Rung::Throttled | Rung::Frozen => self.throttled.first().unwrap_or(&self.full).price(workload),
+            Rung::Throttled => self.throttled.first().unwrap_or(&self.full).price(workload),
+            Rung::Frozen => self.frozen_price(workload.memory_limit().unwrap_or_default(), workload),
+        }
+    }
+
+    /// What a frozen instance costs that holds `memory`: never more than one that runs on the cheapest spec, which holds
+    /// as much.
+    pub fn frozen_price(&self, Bytes(memory): Bytes, workload: &Workload) -> PricePerHour {
+        let running = self.price(Rung::Throttled, workload).0;
+        PricePerHour((self.frozen_memory_price * gib(memory)).min(running))
+    }
+}
+
+impl Default for RawCatalogue {
+    /// What a file would say to get [`Catalogue::default`].
+    fn default() -> Self {
+        let spec = |name: &str, cpu: &str, price_per_hour| RawSpec {
+            name: name.into(),
+            cpu: cpu.into(),
+            price_per_hour,
+            memory_price_per_gib_hour: 0.0,
+        };
+        Self {
+            specs: vec![spec("full", "limit", 1.0), spec("throttled", "50m", 0.1)],
+            frozen: None,
         }
     }
 }
 
 impl Default for Catalogue {
-    /// Full at 1 per hour, and a throttled one with a twentieth of a core at a tenth of that: its CPU share, and as much
-    /// again for the memory it keeps.
+    /// Full at 1 per hour; a throttled one with a twentieth of a core at a tenth of that: its CPU share, and as much again
+    /// for the memory it keeps, taken as 128 MiB; a frozen one at that price for the memory it really holds.
     fn default() -> Self {
         let spec = |name: &str, cpu, price| Spec {
             name: name.into(),
@@ -101,6 +140,7 @@ impl Default for Catalogue {
         Self {
             full: spec("full", None, 1.0),
             throttled: vec![spec("throttled", Some(Millicores(50)), 0.1)],
+            frozen_memory_price: FROZEN_MEMORY_PRICE,
         }
     }
 }
@@ -131,6 +171,14 @@ impl TryFrom<RawCatalogue> for Catalogue {
 
     fn try_from(raw: RawCatalogue) -> Result<Self, CatalogueError> {
         let mut problems = Vec::new();
+        let frozen_memory_price = raw
+            .frozen
+            .map_or(FROZEN_MEMORY_PRICE, |frozen| frozen.memory_price_per_gib_hour);
+        if !frozen_memory_price.is_finite() || frozen_memory_price < 0.0 {
+            problems.push(format!(
+                "frozen.memory-price-per-gib-hour: {frozen_memory_price} must be a number of 0 or more"
+            ));
+        }
         let mut specs: Vec<Spec> = Vec::new();
         for (n, raw) in raw.specs.into_iter().enumerate() {
             if raw.name.is_empty() || specs.iter().any(|spec| *spec.name == *raw.name) {
@@ -177,7 +225,11 @@ impl TryFrom<RawCatalogue> for Catalogue {
             }
         }
         if problems.is_empty() {
-            Ok(Self { full, throttled })
+            Ok(Self {
+                full,
+                throttled,
+                frozen_memory_price,
+            })
         } else {
             Err(CatalogueError(problems))
         }
@@ -211,6 +263,9 @@ fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }
 
+/// See [`Catalogue::default`].
+const FROZEN_MEMORY_PRICE: f64 = 0.4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,13 +281,14 @@ mod tests {
     }
 
     fn read(specs: Vec<RawSpec>) -> Result<Catalogue, CatalogueError> {
-        RawCatalogue { specs }.try_into()
+        RawCatalogue { specs, frozen: None }.try_into()
     }
 
     #[test]
     fn the_default_is_what_a_file_would_say() {
         let specs = vec![spec("throttled", "50m", 0.1, 0.0), spec("full", "limit", 1.0, 0.0)];
         assert_eq!(read(specs), Ok(Catalogue::default()));
+        assert_eq!(RawCatalogue::default().try_into(), Ok(Catalogue::default()));
     }
 
     #[test]
@@ -250,6 +306,17 @@ mod tests {
         assert_eq!(catalogue.price(Rung::Zero, workload), PricePerHour(0.0));
         assert_eq!(catalogue.price(Rung::Full, workload), PricePerHour(1.25));
         assert_eq!(catalogue.price(Rung::Throttled, workload).0, 0.05 + 0.25);
+        assert_eq!(catalogue.frozen_price(Bytes(128 << 20), workload).0, 0.05);
+        assert_eq!(
+            catalogue.frozen_price(Bytes(0), workload).0,
+            0.0,
+            "all of it is in swap"
+        );
+        assert_eq!(
+            catalogue.frozen_price(Bytes(4 << 30), workload),
+            catalogue.price(Rung::Throttled, workload),
+            "never dearer than one that runs"
+        );
         let cpus = |spec: &Spec| spec.limits(workload).cpu;
         assert_eq!(
             catalogue.throttled().iter().map(cpus).collect::<Vec<_>>(),
@@ -271,6 +338,19 @@ mod tests {
             read(vec![]).unwrap_err().0,
             ["0 specs have cpu: \"limit\", exactly one must"]
         );
+        let mut raw = RawCatalogue {
+            specs: vec![spec("full", "limit", 1.0, 0.0)],
+            frozen: Some(RawFrozen {
+                memory_price_per_gib_hour: -1.0,
+            }),
+        };
+        let CatalogueError(problems) = Catalogue::try_from(raw.clone()).unwrap_err();
+        assert_eq!(
+            problems,
+            ["frozen.memory-price-per-gib-hour: -1 must be a number of 0 or more"]
+        );
+        raw.frozen = None;
+        assert!(Catalogue::try_from(raw).is_ok());
         let dear = vec![spec("full", "limit", 1.0, 0.0), spec("dear", "50m", 1.0, 0.0)];
         assert!(read(dear).unwrap_err().0[0].contains("must cost less"));
     }

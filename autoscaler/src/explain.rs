@@ -10,7 +10,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use manifests::exchange::Rung;
 use manifests::ids::RevisionId;
-use manifests::units::{Replicas, Timestamp};
+use manifests::units::{Bytes, Replicas, Timestamp};
+use sandbox::driver::Reclaimed;
 use serde::Serialize;
 
 use crate::planner::Plan;
@@ -76,6 +77,16 @@ pub enum Cause {
     Unhealthy(String),
     /// A gateway gave up on a sandbox.
     Ejected,
+    /// A sandbox was frozen; it holds this much.
+    Frozen(Bytes),
+    /// A sandbox could not be frozen or thawed.
+    FreezeFailed(String),
+    /// A frozen sandbox is ready again, this long after the wake-up call.
+    Thawed(Duration),
+    /// Memory of a frozen sandbox was moved to swap.
+    Reclaimed(Reclaimed),
+    /// Memory was short, and its idle sandbox was worth least.
+    Evicted,
 }
 
 /// What a decision was made from.
@@ -261,8 +272,24 @@ impl fmt::Display for Cause {
             Self::ReadyAgain => f.write_str("a sandbox is ready again"),
             Self::Unhealthy(why) => write!(f, "a sandbox is replaced ({why})"),
             Self::Ejected => f.write_str("a gateway gave up on a sandbox"),
+            Self::Frozen(memory) => write!(f, "a sandbox is frozen and holds {}", mib(*memory)),
+            Self::FreezeFailed(why) => write!(f, "freezing failed ({why})"),
+            Self::Thawed(after) => write!(f, "a sandbox is thawed after {}", crate::planner::short(*after)),
+            Self::Reclaimed(Reclaimed { before, after }) => {
+                write!(
+                    f,
+                    "a frozen sandbox holds {} instead of {}: the rest is in swap",
+                    mib(*after),
+                    mib(*before)
+                )
+            }
+            Self::Evicted => f.write_str("memory is short elsewhere"),
         }
     }
+}
+
+fn mib(Bytes(bytes): Bytes) -> String {
+    format!("{}.{} MiB", bytes >> 20, (bytes >> 10) % 1024 * 10 / 1024)
 }
 
 fn rfc3339(at: Timestamp) -> humantime::Rfc3339Timestamp {

@@ -19,12 +19,13 @@ use std::time::Duration;
 use manifests::exchange::{LoadReport, Snapshot};
 use manifests::ids::{Generation, RevisionId, SandboxId};
 use manifests::revision::Revision;
-use manifests::units::Timestamp;
-use sandbox::driver::{DriverError, Exit, ExitStatus, StartError, Started};
+use manifests::units::{Bytes, Timestamp};
+use sandbox::driver::{Capacity, DriverError, Exit, ExitStatus, Reclaimed, StartError, Started};
 
 use crate::admission::{Admission, CapacityOf};
 use crate::catalogue::Catalogue;
 use crate::collect::Gateways;
+use crate::evict::{self, Enough, Evictions};
 use crate::explain::Explain;
 use crate::names::Names;
 use crate::scaler::{Context, Output, Scaler};
@@ -90,6 +91,33 @@ pub enum Event {
         /// Whether they are.
         result: Result<(), DriverError>,
     },
+    /// A freeze ended.
+    Frozen {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which sandbox.
+        id: SandboxId,
+        /// What it holds.
+        result: Result<Bytes, DriverError>,
+    },
+    /// A thaw ended.
+    Thawed {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which sandbox.
+        id: SandboxId,
+        /// Whether it runs.
+        result: Result<(), DriverError>,
+    },
+    /// Memory of a frozen sandbox was moved to swap.
+    Reclaimed {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which sandbox.
+        id: SandboxId,
+        /// How much.
+        reclaimed: Reclaimed,
+    },
     /// Events were missed: this is what runs, and what of it is not ready.
     Running {
         /// Every started sandbox.
@@ -106,6 +134,10 @@ pub struct Fleet {
     /// The one in place; the next is compared with it.
     snapshot: Arc<Snapshot>,
     cx: Context,
+    /// Evicted and not gone yet, with the memory that comes free by it.
+    freeing: HashMap<SandboxId, Bytes>,
+    /// Memory in use is looked at again then.
+    relieve_at: Timestamp,
 }
 
 struct Entry {
@@ -131,8 +163,27 @@ impl Fleet {
                 explain,
                 generation: Generation { epoch, counter: 0 },
                 outputs: Default::default(),
+                freezes: false,
+                evictions: Evictions::default(),
+                hungry: Default::default(),
             },
+            freeing: HashMap::new(),
+            relieve_at: Timestamp::EPOCH,
         }
+    }
+
+    /// Whether the driver can freeze; it cannot until told so.
+    #[must_use]
+    pub fn with_freezer(mut self, can: bool) -> Self {
+        self.cx.freezes = can;
+        self
+    }
+
+    /// Where it says what could be evicted.
+    #[must_use]
+    pub fn with_evictions(mut self, evictions: Evictions) -> Self {
+        self.cx.evictions = evictions;
+        self
     }
 
     /// Takes one event.
@@ -153,9 +204,27 @@ impl Fleet {
                     });
                 }
             }
-            Event::Exited { revision, id, exit } => self.with(&revision, |scaler, cx| scaler.exited(&id, &exit, cx)),
+            Event::Exited { revision, id, exit } => {
+                self.with(&revision, |scaler, cx| scaler.exited(&id, &exit, cx));
+                self.freed(&id);
+            }
             Event::Stopped { revision, id, result } => {
                 self.with(&revision, |scaler, cx| scaler.stopped(&id, result, cx));
+                self.freed(&id);
+            }
+            Event::Frozen { revision, id, result } => {
+                self.with(&revision, |scaler, cx| scaler.frozen(&id, result, cx));
+            }
+            Event::Thawed { revision, id, result } => {
+                self.with(&revision, |scaler, cx| scaler.thawed(&id, result, cx));
+            }
+            Event::Reclaimed {
+                revision,
+                id,
+                reclaimed,
+            } => {
+                self.with(&revision, |scaler, cx| scaler.reclaimed(&id, reclaimed, cx));
+                self.freed(&id);
             }
             Event::LimitsSet { revision, id, result } => {
                 self.with(&revision, |scaler, cx| scaler.limits_set(&id, result, cx));
@@ -182,6 +251,7 @@ impl Fleet {
         for revision in due.collect::<Vec<_>>() {
             self.with(&revision, Scaler::timeout);
         }
+        self.relieve();
         self.turns();
     }
 
@@ -295,8 +365,65 @@ impl Fleet {
         }
     }
 
-    /// Whoever stands in line for a start, while there is room.
+    /// A sandbox is gone, or part of its memory: those that wait for memory look again, in order, until one waits on.
+    fn freed(&mut self, id: &SandboxId) {
+        self.freeing.remove(id);
+        for _ in 0..self.cx.hungry.len() {
+            let Some((revision, _)) = self.cx.hungry.pop_front() else {
+                return;
+            };
+            self.with(&revision, Scaler::memory_freed);
+            if let Some(last) = self.cx.hungry.pop_back_if(|(hungry, _)| *hungry == revision) {
+                return self.cx.hungry.push_front(last);
+            }
+        }
+    }
+
+    /// What a start lacks is taken from idle sandboxes, when that is enough for it; else for the next in line.
+    fn make_room(&mut self) {
+        let coming: u64 = self.freeing.values().map(|memory| memory.0).sum();
+        for at in 0..self.cx.hungry.len() {
+            let Some((_, lacks)) = self.cx.hungry.get(at) else {
+                return;
+            };
+            let shortage = Bytes(lacks.0.saturating_sub(coming));
+            if shortage.0 == 0 || self.evict(shortage, Enough::All) {
+                return;
+            }
+        }
+    }
+
+    /// Sandboxes may grow after their start: near the end of the budget idle ones go before the kernel has to kill.
+    fn relieve(&mut self) {
+        if self.cx.now < self.relieve_at {
+            return;
+        }
+        self.relieve_at = self.cx.now.plus(RELIEF);
+        let Capacity { budget, used, .. } = self.cx.admission.look();
+        let (high, low) = (budget.0 / 100 * HIGH_PERCENT, budget.0 / 100 * LOW_PERCENT);
+        let used = used
+            .0
+            .saturating_sub(self.freeing.values().map(|memory| memory.0).sum());
+        if budget.0 > 0 && used > high {
+            self.evict(Bytes(used - low), Enough::Some);
+        }
+    }
+
+    /// Whether any was chosen.
+    fn evict(&mut self, shortage: Bytes, enough: Enough) -> bool {
+        let order = self.cx.evictions.order(self.cx.now);
+        let chosen = evict::choose(order, shortage, enough);
+        for standing in &chosen {
+            tracing::info!(sandbox = %standing.sandbox, bytes = standing.memory.0, "evicted: memory is short");
+            self.freeing.insert(standing.sandbox.clone(), standing.memory);
+            self.with(&standing.revision, Scaler::evict);
+        }
+        !chosen.is_empty()
+    }
+
+    /// Whoever stands in line for a start, while there is room; and whoever lacks memory gets it from those that idle.
     fn turns(&mut self) {
+        self.make_room();
         while let Some(revision) = self.cx.admission.begin_turn(self.cx.now) {
             self.with(&revision, Scaler::turn);
             self.cx.admission.end_turn();
@@ -313,6 +440,8 @@ impl Fleet {
             unschedule(&mut self.due, entry.due, id);
             self.revisions.remove(id);
             self.cx.explain.forget(id);
+            self.cx.evictions.forget(id);
+            self.cx.hungry.retain(|(hungry, _)| hungry != id);
             return;
         }
         let due = entry.scaler.next_timeout(self.cx.now);
@@ -364,6 +493,13 @@ fn unschedule(due: &mut BTreeSet<(Timestamp, RevisionId)>, at: Option<Timestamp>
         due.remove(&(at, id.clone()));
     }
 }
+
+/// How often memory in use is looked at, while anything is due at all.
+const RELIEF: Duration = Duration::from_secs(1);
+
+/// Above this share of the budget idle sandboxes are evicted, down to the other one.
+const HIGH_PERCENT: u64 = 95;
+const LOW_PERCENT: u64 = 90;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@
 //! | `bounds`, `gate`, `conditions` | min, max and initial scale; scale to zero; `Active` and its siblings |
 //! | `zero_to_n`, `admission`, `backoff` | what a queue may ask for; how many starts at once; when to start again |
 //! | `catalogue`, `start_latency`, `planner` | specs and prices; how long a wake-up may take; where to stand idle |
+//! | `evict` | which idle sandbox goes first when memory is short |
 //! | `scaler`, `fleet` | one revision; all of them |
 //! | `explain`, `metrics` | why |
 
@@ -29,6 +30,7 @@ pub mod catalogue;
 pub mod collect;
 pub mod conditions;
 pub mod decider;
+pub mod evict;
 pub mod explain;
 pub mod fleet;
 pub mod gate;

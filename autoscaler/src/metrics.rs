@@ -16,13 +16,19 @@
 //! | `knarr_sandbox_starts_total` | counter | namespace, revision, outcome | ended starts |
 //! | `knarr_sandbox_start_seconds` | histogram | namespace, revision | from the decision to ready |
 //! | `knarr_sandbox_exits_total` | counter | namespace, revision | ends that nobody asked for |
+//! | `knarr_revision_frozen_replicas`, `knarr_revision_frozen_bytes` | gauge | namespace, revision | frozen, and what they hold |
+//! | `knarr_sandbox_freezes_total` | counter | namespace, revision, outcome | freezes: `frozen` or `failed` |
+//! | `knarr_sandbox_thaw_seconds` | histogram | namespace, revision | from the wake-up call to ready |
+//! | `knarr_sandbox_reclaimed_bytes_total` | counter | namespace, revision | memory of frozen sandboxes moved to swap |
+//! | `knarr_sandbox_evictions_total` | counter | namespace, revision | idle sandboxes that went because memory was short |
 
 use std::time::Duration;
 
 use manifests::exchange::Rung;
 use manifests::ids::RevisionId;
-use manifests::units::{PricePerHour, Replicas};
+use manifests::units::{Bytes, PricePerHour, Replicas};
 use metrics::{Label, counter, gauge, histogram};
+use sandbox::driver::Reclaimed;
 
 use crate::decider::Observed;
 
@@ -39,6 +45,8 @@ pub(crate) struct Gauges {
     pub(crate) excess_burst_capacity: i32,
     pub(crate) rung: Rung,
     pub(crate) price: PricePerHour,
+    /// Memory of the frozen one; `None` when there is none.
+    pub(crate) frozen: Option<Bytes>,
 }
 
 pub(crate) fn set(revision: &RevisionId, gauges: &Gauges) {
@@ -62,6 +70,11 @@ pub(crate) fn set(revision: &RevisionId, gauges: &Gauges) {
         ),
         ("knarr_revision_rung", f64::from(gauges.rung as u8)),
         ("knarr_revision_price_per_hour", gauges.price.0),
+        (
+            "knarr_revision_frozen_replicas",
+            f64::from(u8::from(gauges.frozen.is_some())),
+        ),
+        ("knarr_revision_frozen_bytes", bytes(gauges.frozen.unwrap_or_default())),
     ];
     let labels = labels(revision);
     for (name, value) in values {
@@ -82,6 +95,34 @@ pub(crate) fn start_ended(revision: &RevisionId, outcome: Result<Duration, &'sta
 /// A sandbox ended without being asked to.
 pub(crate) fn exited(revision: &RevisionId) {
     counter!("knarr_sandbox_exits_total", labels(revision)).increment(1);
+}
+
+/// A freeze ended, as it should or not.
+pub(crate) fn frozen(revision: &RevisionId, done: bool) {
+    let mut labels = labels(revision);
+    labels.push(Label::new("outcome", if done { "frozen" } else { "failed" }));
+    counter!("knarr_sandbox_freezes_total", labels).increment(1);
+}
+
+/// A thaw ended.
+pub(crate) fn thawed(revision: &RevisionId, took: Duration) {
+    histogram!("knarr_sandbox_thaw_seconds", labels(revision)).record(took);
+}
+
+/// Memory of a frozen sandbox was moved to swap.
+pub(crate) fn reclaimed(revision: &RevisionId, reclaimed: Reclaimed) {
+    let freed = reclaimed.before.0.saturating_sub(reclaimed.after.0);
+    counter!("knarr_sandbox_reclaimed_bytes_total", labels(revision)).increment(freed);
+}
+
+/// An idle sandbox went because memory was short.
+pub(crate) fn evicted(revision: &RevisionId) {
+    counter!("knarr_sandbox_evictions_total", labels(revision)).increment(1);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes of memory are far below 2^53 bytes")]
+fn bytes(Bytes(bytes): Bytes) -> f64 {
+    bytes as f64
 }
 
 fn labels(revision: &RevisionId) -> Vec<Label> {

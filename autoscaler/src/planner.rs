@@ -30,10 +30,16 @@ pub struct PlanInput<'a> {
     pub starts: &'a Latencies,
     /// Wake-ups from throttled: from the wake-up call to the limit rewritten.
     pub upgrades: &'a Latencies,
+    /// Wake-ups from frozen: from the wake-up call to ready.
+    pub thaws: &'a Latencies,
     /// The last start failed: nobody can say how long the next one takes.
     pub start_fails: bool,
     /// This host could not lower the limit of a running sandbox.
     pub throttle_fails: bool,
+    /// This host can freeze, and could freeze this revision.
+    pub can_freeze: bool,
+    /// What an idle sandbox of it holds.
+    pub memory: Bytes,
 }
 
 /// Where to stand, and why.
@@ -87,6 +93,8 @@ pub enum Verdict {
     StartFails,
     /// This host cannot change limits in place.
     Unavailable,
+    /// This host cannot freeze, or not this one.
+    CannotFreeze,
 }
 
 /// Chooses. Same input, same plan.
@@ -148,6 +156,7 @@ impl Candidate {
             Verdict::Unmeasured => "rejected: no start was measured yet",
             Verdict::StartFails => "rejected: the last start failed",
             Verdict::Unavailable => "rejected: this host could not change the CPU limit in place",
+            Verdict::CannotFreeze => "rejected: this host could not freeze it",
         }
     }
 }
@@ -155,7 +164,21 @@ impl Candidate {
 /// Every rung this host offers, judged against the SLA but not yet against each other.
 fn ladder(input: PlanInput<'_>) -> Vec<Candidate> {
     let starts = input.starts.estimate(input.sla, None);
-    let upgrades = input.upgrades.estimate(input.sla, Some(UPGRADE_PRIOR));
+    let upgrades = input.upgrades.estimate(input.sla, Some(ASSUMED_UPGRADE));
+    let thaws = input.thaws.estimate(input.sla, Some(ASSUMED_THAW));
+    let frozen = Candidate {
+        rung: Rung::Frozen,
+        spec: None,
+        cpu: Some(Millicores(0)),
+        price: input.catalogue.frozen_price(input.memory, input.workload),
+        bound: thaws.filter(|_| input.can_freeze).map(|thaws| thaws.bound),
+        samples: thaws.map_or(0, |thaws| thaws.samples),
+        verdict: if input.can_freeze {
+            judge(thaws, input.sla)
+        } else {
+            Verdict::CannotFreeze
+        },
+    };
     let zero = Candidate {
         rung: Rung::Zero,
         spec: None,
@@ -183,7 +206,11 @@ fn ladder(input: PlanInput<'_>) -> Vec<Candidate> {
         samples: 0,
         misses: 0,
     };
-    let mut ladder = vec![zero, on(Rung::Full, input.catalogue.full(), Some(nothing_added))];
+    let mut ladder = vec![
+        zero,
+        frozen,
+        on(Rung::Full, input.catalogue.full(), Some(nothing_added)),
+    ];
     ladder.extend(input.catalogue.throttled().iter().map(|spec| {
         let mut throttled = on(Rung::Throttled, spec, upgrades);
         if input.throttle_fails {
@@ -231,7 +258,10 @@ pub(crate) fn short(duration: Duration) -> String {
 }
 
 /// Rewriting a limit takes far less; this stands in until it was measured once.
-const UPGRADE_PRIOR: Duration = Duration::from_millis(5);
+pub(crate) const ASSUMED_UPGRADE: Duration = Duration::from_millis(5);
+
+/// So does a thaw, unless the memory was moved to swap.
+pub(crate) const ASSUMED_THAW: Duration = Duration::from_millis(5);
 
 /// The memory an instance is assumed to need when the manifest sets no limit.
 pub const ASSUMED_MEMORY: Bytes = Bytes(64 << 20);
@@ -245,8 +275,10 @@ mod tests {
         sla_ms: u64,
         starts_ms: Vec<u64>,
         upgrades_ms: Vec<u64>,
+        thaws_ms: Vec<u64>,
         start_fails: bool,
         throttle_fails: bool,
+        can_freeze: bool,
     }
 
     fn decide(case: &Case) -> Plan {
@@ -264,8 +296,11 @@ mod tests {
             workload: &revision("default", "a").workload,
             starts: &latencies(&case.starts_ms),
             upgrades: &latencies(&case.upgrades_ms),
+            thaws: &latencies(&case.thaws_ms),
             start_fails: case.start_fails,
             throttle_fails: case.throttle_fails,
+            can_freeze: case.can_freeze,
+            memory: Bytes(64 << 20),
         })
     }
 
@@ -291,10 +326,12 @@ mod tests {
                 upgrades_ms,
                 start_fails,
                 throttle_fails: false,
+                thaws_ms: vec![],
+                can_freeze: false,
             });
             assert_eq!(plan.rung, want, "row {n}: {plan:#?}");
             let chosen = plan.candidates.iter().filter(|c| c.verdict == Verdict::Chosen).count();
-            assert_eq!((chosen, plan.candidates.len()), (1, 3), "row {n}");
+            assert_eq!((chosen, plan.candidates.len()), (1, 4), "row {n}");
         }
     }
 
@@ -306,6 +343,8 @@ mod tests {
             upgrades_ms: vec![],
             start_fails: false,
             throttle_fails: false,
+            thaws_ms: vec![],
+            can_freeze: false,
         });
         let lines: Vec<String> = plan
             .candidates
@@ -324,6 +363,7 @@ mod tests {
             lines,
             [
                 "zero 0.0000/h adds at most 12.8s, 1 measured rejected: may be slower than the SLA allows",
+                "frozen 0.0250/h wake-up unknown rejected: this host could not freeze it",
                 "throttled 0.1000/h adds at most 31.9ms, not measured yet chosen",
                 "full 1.0000/h adds nothing keeps the SLA, costs more",
             ]
@@ -342,10 +382,38 @@ mod tests {
             upgrades_ms: vec![],
             start_fails: false,
             throttle_fails: true,
+            thaws_ms: vec![],
+            can_freeze: false,
         };
         let plan = decide(&case);
         assert_eq!(plan.rung, Rung::Full);
-        assert_eq!(plan.candidates[1].verdict, Verdict::Unavailable);
+        assert_eq!(plan.candidates[2].verdict, Verdict::Unavailable);
+    }
+
+    /// (SLA, starts, thaws) of a host that can freeze.
+    #[test]
+    fn frozen_is_cheaper_than_throttled_and_dearer_than_zero() {
+        let table = [
+            (500, vec![5], vec![], Rung::Zero),
+            (500, vec![2000], vec![], Rung::Frozen),
+            (500, vec![], vec![1], Rung::Frozen),
+            // It pages in from swap: 99 % may be above.
+            (500, vec![2000], vec![400, 600], Rung::Throttled),
+            (20, vec![5], vec![], Rung::Full),
+            (20, vec![2000], vec![1, 1], Rung::Frozen),
+        ];
+        for (n, (sla_ms, starts_ms, thaws_ms, want)) in table.into_iter().enumerate() {
+            let plan = decide(&Case {
+                sla_ms,
+                starts_ms,
+                upgrades_ms: vec![],
+                thaws_ms,
+                start_fails: false,
+                throttle_fails: false,
+                can_freeze: true,
+            });
+            assert_eq!(plan.rung, want, "row {n}: {plan:#?}");
+        }
     }
 
     #[test]

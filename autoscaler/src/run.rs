@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::Catalogue;
+use crate::evict::Evictions;
 use crate::explain::Explain;
 use crate::fleet::{Event, Fleet};
 use crate::scaler::Output;
@@ -34,6 +35,8 @@ pub struct Inputs {
     pub catalogue: Catalogue,
     /// The log of decisions; keep a clone to read it.
     pub explain: Explain,
+    /// What could be evicted; keep a clone to read it.
+    pub evictions: Evictions,
     /// The number of Knarr's start (or the leader's term): generations of endpoint sets and statuses carry it.
     pub epoch: u64,
 }
@@ -52,7 +55,9 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs, stop: CancellationToken) 
     let mut exits = inputs.driver.events();
     let host = Arc::clone(&inputs.driver);
     let capacity = Box::new(move || host.capacity());
-    let mut fleet = Fleet::new(inputs.catalogue, inputs.explain, inputs.epoch, capacity);
+    let mut fleet = Fleet::new(inputs.catalogue, inputs.explain, inputs.epoch, capacity)
+        .with_freezer(inputs.driver.freezer().is_some())
+        .with_evictions(inputs.evictions);
     let mut hands = Hands::new(Arc::clone(&inputs.driver));
     let first = inputs.snapshots.borrow_and_update().clone();
     fleet.handle(Event::Snapshot(first), (inputs.clock)());
@@ -74,7 +79,9 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs, stop: CancellationToken) 
                 Ok(driver::Event::Readiness { id, revision, ready, why }) => {
                     Some(Event::Readiness { revision, id, unready: (!ready).then_some(why) })
                 }
-                Ok(driver::Event::Reclaimed { .. }) => None,
+                Ok(driver::Event::Reclaimed { id, revision, reclaimed }) => {
+                    Some(Event::Reclaimed { revision, id, reclaimed })
+                }
                 Ok(driver::Event::Unhealthy { id, revision, why }) => Some(Event::Unhealthy { revision, id, why }),
                 Err(broadcast::error::RecvError::Lagged(_)) => Some(Event::Running {
                     running: inputs.driver.list(),
@@ -150,6 +157,22 @@ impl Hands {
                     Box::pin(async move {
                         let result = driver.set_limits(&id, limits).await;
                         Event::LimitsSet { revision, id, result }
+                    })
+                });
+            }
+            Output::Freeze { revision, id } => {
+                self.spawn(move |driver| {
+                    Box::pin(async move {
+                        let result = driver.freeze(&id).await;
+                        Event::Frozen { revision, id, result }
+                    })
+                });
+            }
+            Output::Thaw { revision, id } => {
+                self.spawn(move |driver| {
+                    Box::pin(async move {
+                        let result = driver.thaw(&id).await;
+                        Event::Thawed { revision, id, result }
                     })
                 });
             }

@@ -15,13 +15,24 @@
 //! run (as a Pod that is not Ready still counts for its Deployment), until it is ready again. One whose liveness probe has
 //! failed is *stopping* at once, by its driver, and is replaced.
 //!
+//! One that shall stay frozen drains like any other, until every gateway has neither a request nor a connection there; then:
+//! *freezing* ─▶ *frozen* ─▶ *thawing* ─▶ *ready*. Woken while it drains, it is ready again at once; woken while it is being
+//! frozen, it is thawed as soon as it stands still.
+//!
 //! S1. Never more sandboxes starting or ready than `max-scale` allows (initial-scale and min-scale may ask for more).
 //! S2. A sandbox is stopped only after it left the endpoint set and every gateway released it, or its drain deadline passed.
-//! S3. Every sandbox in the endpoint set is ready.
+//! S3. Every sandbox in the endpoint set is ready, and none of them is frozen or being frozen.
+//! S4. A sandbox is frozen only after it left the endpoint set and every gateway has neither a request nor a connection
+//!     there, and only where the manifest asks for it; at most one of a revision.
+//! S5. A frozen sandbox counts as no replica: it is neither ready nor starting.
+//! S6. Idle sandboxes are evicted only while something does not fit, in the order of [`crate::evict`], and never one that a
+//!     request needs.
 
 mod decide;
 mod events;
 mod execute;
+mod freeze;
+mod memory;
 mod report;
 mod types;
 
@@ -31,12 +42,13 @@ use std::time::Duration;
 use manifests::exchange::{Condition, EndpointSet, Rung};
 use manifests::ids::{Generation, RevisionId, SandboxId};
 use manifests::revision::Revision;
-use manifests::units::{Replicas, Timestamp};
+use manifests::units::{Bytes, Replicas, Timestamp};
 
 use crate::backoff::Backoff;
 use crate::collect::{Collector, Loads};
 use crate::conditions::{Health, Trouble};
 use crate::decider::{Decider, DeciderSpec, Decision, TICK};
+use crate::evict::Rhythm;
 use crate::explain::Cause;
 use crate::gate::Phase;
 use crate::start_latency::Latencies;
@@ -71,8 +83,22 @@ pub(crate) struct Scaler {
     backoff: Backoff,
     start_fails: bool,
     throttle_fails: bool,
+    freeze_fails: bool,
     starts: Latencies,
     upgrades: Latencies,
+    thaws: Latencies,
+    /// Since when no gateway has had a request; `None` while one has.
+    quiet_since: Option<Timestamp>,
+    /// How often it is woken, for evictions.
+    rhythm: Rhythm,
+    /// Something of it is among what may be evicted.
+    stands: bool,
+    /// The memory of its idle sandbox was needed elsewhere: none stays until it is woken.
+    evicted: bool,
+    /// The most memory that its last sandbox had.
+    peak: Option<Bytes>,
+    /// Since when a start does not fit into memory.
+    short_since: Option<Timestamp>,
     /// The call that an upgrade in flight answers.
     woken: Option<Timestamp>,
     loads: Loads,
@@ -81,10 +107,11 @@ pub(crate) struct Scaler {
     hot: Option<Box<Hot>>,
     in_line: bool,
     gauged: bool,
-    /// The gate, a lack of memory, the planned downgrade: look again then.
+    /// The gate, a lack of memory, the planned downgrade, the freeze delay: look again then.
     gate_at: Option<Timestamp>,
     memory_at: Option<Timestamp>,
     downgrade_at: Option<Timestamp>,
+    freeze_at: Option<Timestamp>,
     published: EndpointSet,
     status: Option<manifests::exchange::RevisionStatus>,
 }
@@ -121,8 +148,16 @@ impl Scaler {
             backoff: Backoff::default(),
             start_fails: false,
             throttle_fails: false,
+            freeze_fails: false,
             starts: Latencies::default(),
             upgrades: Latencies::default(),
+            thaws: Latencies::default(),
+            quiet_since: None,
+            rhythm: Rhythm::default(),
+            stands: false,
+            evicted: false,
+            peak: None,
+            short_since: None,
             woken: None,
             loads: Loads::default(),
             absorbed: 0,
@@ -132,6 +167,7 @@ impl Scaler {
             gate_at: None,
             memory_at: None,
             downgrade_at: None,
+            freeze_at: None,
             published,
             status: None,
             revision,
@@ -209,6 +245,7 @@ impl Scaler {
         self.execute(&decided, cx);
         self.report(from, decided, cause, cx);
         self.advance(cx);
+        self.stand(cx);
         self.cool(cx);
     }
 
@@ -262,8 +299,15 @@ impl Scaler {
         self.ready().0 + self.unready().0 + self.starting().0
     }
 
+    /// On their way to ready: being started or thawed.
     fn starting(&self) -> Replicas {
-        count(self.sandboxes.iter().filter(|sandbox| sandbox.state == State::Starting))
+        let coming = |sandbox: &&Sandbox| {
+            matches!(
+                sandbox.state,
+                State::Starting | State::Thawing { .. } | State::Freezing { woken: Some(_) }
+            )
+        };
+        count(self.sandboxes.iter().filter(coming))
     }
 
     /// Requests one replica can take at once.
@@ -274,6 +318,8 @@ impl Scaler {
     /// Replicas that shall run.
     fn wanted(&self) -> Replicas {
         match self.idle {
+            // A frozen one does not count.
+            Some(Rung::Frozen) => Replicas(0),
             Some(rung) if rung > Rung::Zero => Replicas(1),
             _ => self.replicas,
         }

@@ -52,6 +52,13 @@ impl Latencies {
         self.samples.is_empty()
     }
 
+    /// The one in the middle; `None` when nothing was measured.
+    pub fn median(&self) -> Option<Duration> {
+        let mut sorted: Vec<Duration> = self.samples.iter().copied().collect();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied()
+    }
+
     /// The bound at the SLA's quantile. With nothing measured, `prior` stands for one sample; without it there is no
     /// estimate.
     pub fn estimate(&self, sla: &ColdStartSla, prior: Option<Duration>) -> Option<Estimate> {

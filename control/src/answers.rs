@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use activator::Pools;
+use autoscaler::evict::Evictions;
 use autoscaler::explain::Explain;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -21,7 +22,7 @@ use crate::desired::Desired;
 use crate::logs::Logs;
 use crate::metrics::{self, Totals};
 use crate::objects::conditions;
-use crate::status::{Ready, RevisionStatus, RouteStatus, ServiceStatus, Status, Traffic};
+use crate::status::{Eviction, MemoryStatus, Ready, RevisionStatus, RouteStatus, ServiceStatus, Status, Traffic};
 
 /// Reads what the planes publish. Nothing here writes.
 pub(crate) struct Live {
@@ -32,6 +33,8 @@ pub(crate) struct Live {
     pub(crate) pools: Arc<Pools>,
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) explain: Explain,
+    /// What stands idle, and in which order it would go.
+    pub(crate) evictions: Evictions,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) clock: Clock,
     pub(crate) started: Timestamp,
@@ -49,6 +52,7 @@ impl Answers for Live {
             started_ms: self.started.as_millis(),
             listen: self.addresses.iter().map(ToString::to_string).collect(),
             warnings: self.isolation.iter().chain(warnings.iter()).cloned().collect(),
+            memory: self.memory(),
             services: self.services_of(&desired),
             revisions: store
                 .all::<Revision>()
@@ -60,6 +64,7 @@ impl Answers for Live {
     }
 
     fn metrics(&self) -> String {
+        metrics::memory(&self.driver.capacity());
         self.metrics.render()
     }
 
@@ -126,6 +131,27 @@ impl Live {
             }
         }
         processes
+    }
+
+    fn memory(&self) -> MemoryStatus {
+        let capacity = self.driver.capacity();
+        let standing = self.evictions.order((self.clock)());
+        MemoryStatus {
+            budget: capacity.budget.0,
+            used: capacity.used.0,
+            free: capacity.free_memory.0,
+            freezer: self.driver.freezer().unwrap_or_default().to_owned(),
+            evictions: standing
+                .into_iter()
+                .map(|standing| Eviction {
+                    namespace: standing.revision.namespace().to_owned(),
+                    revision: standing.revision.name().to_owned(),
+                    sandbox: standing.sandbox.to_string(),
+                    rung: standing.rung.as_str().to_owned(),
+                    memory: standing.memory.0,
+                })
+                .collect(),
+        }
     }
 
     /// The services alone.

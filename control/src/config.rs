@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use autoscaler::catalogue::{Catalogue, RawCatalogue, RawSpec};
+use autoscaler::catalogue::{Catalogue, RawCatalogue, RawFrozen, RawSpec};
+use manifests::resources::Quantity;
+use manifests::units::Bytes;
 use serde::Deserialize;
 
 /// The settings as written, by file or by flag; what is absent gets its default in [`Config::from_raw`].
@@ -30,6 +32,13 @@ pub struct RawConfig {
     /// Instance specs with prices: see [`autoscaler::catalogue`]. Default: `full` and `throttled`.
     #[serde(default, rename = "spec")]
     pub specs: Vec<RawSpec>,
+    /// What a frozen sandbox costs: see [`autoscaler::catalogue`].
+    pub frozen: Option<RawFrozen>,
+    /// Memory of all sandboxes together: bytes as Kubernetes writes them (`2Gi`), or a share of the machine's (`50%`). At
+    /// least 64 MiB. Default `75%`, of the limit of Knarr's own cgroup where there is one.
+    pub memory_budget: Option<String>,
+    /// Whether memory of frozen sandboxes is moved to swap, where there is any. Default true.
+    pub reclaim_frozen: Option<bool>,
     /// Run programs as plain processes, without isolation.
     #[serde(default)]
     pub unsafe_no_isolation: bool,
@@ -64,6 +73,10 @@ pub struct Config {
     pub queue_timeout: Option<Duration>,
     /// Instance specs with prices.
     pub catalogue: Catalogue,
+    /// Memory of all sandboxes together.
+    pub memory_budget: Bytes,
+    /// Whether memory of frozen sandboxes is moved to swap.
+    pub reclaim_frozen: bool,
     /// Run programs as plain processes, without isolation.
     pub unsafe_no_isolation: bool,
 }
@@ -131,6 +144,9 @@ impl RawConfig {
                 timeout: self.queue.timeout.or(under.queue.timeout),
             },
             specs: if self.specs.is_empty() { under.specs } else { self.specs },
+            frozen: self.frozen.or(under.frozen),
+            memory_budget: self.memory_budget.or(under.memory_budget),
+            reclaim_frozen: self.reclaim_frozen.or(under.reclaim_frozen),
             unsafe_no_isolation: self.unsafe_no_isolation || under.unsafe_no_isolation,
         }
     }
@@ -187,12 +203,17 @@ impl Config {
                 .timeout
                 .map(|text| duration("queue.timeout", &text))
                 .transpose()?,
-            catalogue: if raw.specs.is_empty() {
-                Catalogue::default()
-            } else {
-                Catalogue::try_from(RawCatalogue { specs: raw.specs })
-                    .map_err(|error| value("spec", error.to_string()))?
-            },
+            catalogue: Catalogue::try_from(RawCatalogue {
+                specs: if raw.specs.is_empty() {
+                    RawCatalogue::default().specs
+                } else {
+                    raw.specs
+                },
+                frozen: raw.frozen,
+            })
+            .map_err(|error| value("spec", error.to_string()))?,
+            memory_budget: memory_budget(raw.memory_budget.as_deref().unwrap_or("75%"))?,
+            reclaim_frozen: raw.reclaim_frozen.unwrap_or(true),
             unsafe_no_isolation: raw.unsafe_no_isolation,
         })
     }
@@ -246,6 +267,31 @@ pub fn duration(field: &'static str, text: &str) -> Result<Duration, ConfigError
     millis.map(Duration::from_millis).ok_or_else(wrong)
 }
 
+/// `50%` of the machine's memory, or bytes as Kubernetes writes them.
+fn memory_budget(text: &str) -> Result<Bytes, ConfigError> {
+    let wrong = |what: &str| {
+        let message = format!("\"{text}\" {what}; write bytes as in 2Gi or 1500M, at least 64Mi, or a share as in 50%");
+        value("memory-budget", message)
+    };
+    let budget = match text.strip_suffix('%') {
+        Some(percent) => match percent.parse() {
+            Ok(percent @ 1..=100) => sandbox::share_of_memory(percent),
+            _ => return Err(wrong("is not 1% to 100%")),
+        },
+        None => {
+            let quantity: Quantity = text.parse().map_err(|_| wrong("is not an amount of memory"))?;
+            Bytes(u64::try_from(quantity.value()).map_err(|_| wrong("is out of range"))?)
+        }
+    };
+    if budget < LEAST_BUDGET {
+        return Err(wrong("is too little for any sandbox"));
+    }
+    Ok(budget)
+}
+
+/// Below this not even the prepared shells leave room for an app.
+const LEAST_BUDGET: Bytes = Bytes(64 << 20);
+
 fn address(field: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse().map_err(|_| {
         value(
@@ -295,11 +341,32 @@ mod tests {
                 "drain-timeout: \"30\" is not a duration; write a whole number with ms, s, m or h",
             ),
             ("drain-timeout = '99999999999999999h'", "is not a duration"),
+            (
+                "memory-budget = '0%'",
+                "memory-budget: \"0%\" is not 1% to 100%; write bytes as in 2Gi",
+            ),
+            ("memory-budget = '101%'", "is not 1% to 100%"),
+            ("memory-budget = '50 %'", "is not 1% to 100%"),
+            ("memory-budget = 'lots'", "is not an amount of memory"),
+            ("memory-budget = '-1Gi'", "is out of range"),
+            ("memory-budget = '1Mi'", "is too little for any sandbox"),
+            (
+                "[frozen]\nmemory-price-per-gib-hour = -1",
+                "must be a number of 0 or more",
+            ),
             ("lisen = []", "unknown field `lisen`"),
         ] {
             let error = checked(toml).unwrap_err();
             assert!(error.contains(wanted), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn a_memory_budget_is_bytes_or_a_share() {
+        let budget = |text: &str| checked(&format!("memory-budget = '{text}'")).unwrap().memory_budget.0;
+        assert_eq!((budget("2Gi"), budget("1500M")), (2 << 30, 1_500_000_000));
+        assert_eq!(checked("").unwrap().memory_budget.0, budget("75%"));
+        assert!(budget("50%") * 2 <= budget("100%") && budget("50%") > 0);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use manifests::units::Bytes;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use sandbox::driver::Capacity;
 use tokio_util::sync::CancellationToken;
 
 use crate::status::{ColdStarts, Latency, Requests};
@@ -30,6 +32,14 @@ pub(crate) fn install() -> PrometheusHandle {
             handle
         })
         .clone()
+}
+
+/// `knarr_memory_budget_bytes` and `knarr_memory_used_bytes`, as they are when somebody asks.
+pub(crate) fn memory(capacity: &Capacity) {
+    #[expect(clippy::cast_precision_loss, reason = "sizes of memory are far below 2^53 bytes")]
+    let bytes = |bytes: Bytes| bytes.0 as f64;
+    ::metrics::gauge!("knarr_memory_budget_bytes").set(bytes(capacity.budget));
+    ::metrics::gauge!("knarr_memory_used_bytes").set(bytes(capacity.used));
 }
 
 /// Sums up what was recorded, once a second: the exporter keeps every single value of a histogram until somebody asks, and

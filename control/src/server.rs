@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use activator::Pools;
+use autoscaler::evict::Evictions;
 use autoscaler::explain::Explain;
 use gateway::Gateway;
 use manifests::exchange::EndpointSet;
@@ -115,6 +116,8 @@ impl Server {
         // Sandboxes.
         let driver = LocalDriver::new(LocalConfig {
             unsafe_no_isolation: config.unsafe_no_isolation,
+            memory_budget: Some(config.memory_budget),
+            reclaim: config.reclaim_frozen,
             ..LocalConfig::new(directory.path().join("sandboxes"), Clock::clone(&clock))
         })?;
 
@@ -150,7 +153,7 @@ impl Server {
         tasks.spawn(report_load(Arc::clone(&pools), Clock::clone(&clock), stop.clone()));
 
         // Scaling.
-        let explain = Explain::default();
+        let (explain, evictions) = (Explain::default(), Evictions::default());
         let inputs = autoscaler::run::Inputs {
             snapshots,
             reports,
@@ -158,6 +161,7 @@ impl Server {
             clock: Clock::clone(&clock),
             catalogue: config.catalogue,
             explain: explain.clone(),
+            evictions: evictions.clone(),
             epoch,
         };
         let outputs = autoscaler::run::Outputs {
@@ -175,6 +179,7 @@ impl Server {
             pools,
             driver: Arc::clone(&driver) as Arc<dyn Driver>,
             explain,
+            evictions,
             metrics,
             clock,
             started: clock::system()(),

@@ -14,12 +14,47 @@ pub struct Status {
     pub listen: Vec<String>,
     /// What is degraded on this host or wrong with a file, in words; empty when all is well.
     pub warnings: Vec<String>,
+    /// What sandboxes may use and do.
+    #[serde(default)]
+    pub memory: MemoryStatus,
     /// Services by namespace and name.
     pub services: Vec<ServiceStatus>,
     /// Revisions by namespace and name.
     pub revisions: Vec<RevisionStatus>,
     /// Routes by namespace and name.
     pub routes: Vec<RouteStatus>,
+}
+
+/// The memory of all sandboxes together, in bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryStatus {
+    /// What they may use.
+    pub budget: u64,
+    /// What they use now, prepared shells included, reclaimable page cache not.
+    pub used: u64,
+    /// What can be given to new ones.
+    pub free: u64,
+    /// By what sandboxes are frozen; empty when they cannot be.
+    pub freezer: String,
+    /// What stands idle, in the order in which it would be evicted when memory is short.
+    pub evictions: Vec<Eviction>,
+}
+
+/// A sandbox that stands idle by policy.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Eviction {
+    /// The revision's namespace.
+    pub namespace: String,
+    /// The revision.
+    pub revision: String,
+    /// The sandbox.
+    pub sandbox: String,
+    /// `frozen`, `throttled` or `full`.
+    pub rung: String,
+    /// What it holds, in bytes.
+    pub memory: u64,
 }
 
 /// A `Ready` condition.

@@ -100,6 +100,14 @@ impl Workload {
         limits.reduce(|sum, limit| Some(Millicores(sum?.0.saturating_add(limit?.0))))?
     }
 
+    /// The memory that one sandbox requests: of its running containers together; `None` when none of them says.
+    pub fn memory_request(&self) -> Option<Bytes> {
+        let requests = self
+            .running()
+            .filter_map(|container| container.resources.memory_request);
+        requests.reduce(|sum, request| Bytes(sum.0.saturating_add(request.0)))
+    }
+
     /// The memory limit of one sandbox: of its running containers together; `None` when one of them has none.
     pub fn memory_limit(&self) -> Option<Bytes> {
         let limits = self.running().map(|container| container.resources.memory_limit);

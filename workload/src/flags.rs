@@ -13,6 +13,7 @@ Flags (DUR is a number with a unit: 250ms, 2s, 1m):
   --start-delay DUR   wait before listening, as an app with a slow start does
   --ready-delay DUR   listen at once, but answer 503 to everything for this long
   --fail-start CODE   exit with CODE instead of listening (after --start-delay)
+  --hold MIB          hold this much memory from the start on
   --body BYTES        answer / with exactly this many bytes
   --one-connection    serve one connection at a time, keep-alive included, as Python's HTTPServer does
   --h2c               also speak HTTP/2 without TLS (prior knowledge)
@@ -48,6 +49,8 @@ pub(crate) struct Flags {
     pub(crate) start_delay: Duration,
     pub(crate) ready_delay: Duration,
     pub(crate) fail_start: Option<u8>,
+    /// MiB held from the start on.
+    pub(crate) hold: usize,
     /// Bytes of the body of `/`; `None` is the greeting.
     pub(crate) body: Option<usize>,
     pub(crate) one_connection: bool,
@@ -73,6 +76,7 @@ pub(crate) fn parse(
         start_delay: Duration::ZERO,
         ready_delay: Duration::ZERO,
         fail_start: None,
+        hold: 0,
         body: None,
         one_connection: false,
         h2c: false,
@@ -99,6 +103,7 @@ pub(crate) fn parse(
             "--start-delay" => flags.start_delay = duration(name, &value()?)?,
             "--ready-delay" => flags.ready_delay = duration(name, &value()?)?,
             "--fail-start" => flags.fail_start = Some(number(name, &value()?, "an exit code, 0 to 255")?),
+            "--hold" => flags.hold = number(name, &value()?, "a number of MiB")?,
             "--body" => flags.body = Some(number(name, &value()?, "a number of bytes")?),
             "--one-connection" => flags.one_connection = true,
             "--h2c" => flags.h2c = true,
@@ -162,6 +167,7 @@ mod tests {
         assert_eq!(flags("--ready-delay 250ms").ready_delay, Duration::from_millis(250));
         assert_eq!(flags("--start-delay 1m").start_delay, Duration::from_secs(60));
         assert!(flags("--one-connection --h2c").h2c);
+        assert_eq!(flags("--hold 20").hold, 20);
     }
 
     #[test]

@@ -44,7 +44,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("error: told to fail at start (--fail-start {code})");
         return ExitCode::from(code);
     }
-    match serve::run(&flags) {
+    // Written to, so that it is really there; kept to the end of the process.
+    let held = vec![1_u8; flags.hold << 20];
+    let ended = serve::run(&flags);
+    drop(std::hint::black_box(held));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: cannot listen on port {}: {error}", flags.port);

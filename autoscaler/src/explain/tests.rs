@@ -75,6 +75,9 @@ fn an_idle_plan_reads_like_this() {
         upgrades: &Latencies::default(),
         start_fails: false,
         throttle_fails: false,
+        thaws: &Latencies::default(),
+        can_freeze: true,
+        memory: manifests::units::Bytes(64 << 20),
     });
     let mut record = record(61, Cause::Tick, 1, 1);
     record.decided = Some(Replicas(0));
@@ -88,18 +91,19 @@ fn an_idle_plan_reads_like_this() {
     record.reason = plan.reason();
     record.plan = Some(plan);
     let want = "\
-2026-09-21T14:14:21.000Z  tick: stays at 1 (throttled)
+2026-09-21T14:14:21.000Z  tick: stays at 1 (frozen)
     inputs    concurrency stable 0.00, panic 0.00, target 70.00; 1 ready, 0 starting; 0 in flight, 0 waiting
     decider   0 replicas
-    because   throttled at 0.1000/h is the cheapest rung that keeps p99<500ms (adds at most 31.9ms, not measured yet)
+    because   frozen at 0.0250/h is the cheapest rung that keeps p99<500ms (adds at most 31.9ms, not measured yet)
     rung      zero         0.0000/h  adds at most 12.8s, 1 measured          rejected: may be slower than the SLA allows
-    rung      throttled    0.1000/h  adds at most 31.9ms, not measured yet   chosen
+    rung      frozen       0.0250/h  adds at most 31.9ms, not measured yet   chosen
+    rung      throttled    0.1000/h  adds at most 31.9ms, not measured yet   keeps the SLA, costs more
     rung      full         1.0000/h  adds nothing                            keeps the SLA, costs more
 ";
     assert_eq!(record.to_string(), want);
     let json = serde_json::to_value(&record).unwrap();
     assert_eq!(json["plan"]["candidates"][1]["verdict"], "Chosen");
-    assert_eq!((&json["cause"], &json["rung"]), (&"tick".into(), &"throttled".into()));
+    assert_eq!((&json["cause"], &json["rung"]), (&"tick".into(), &"frozen".into()));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The whole loop in virtual time: idle to zero, bursts, crashes, drains, the ladder.
 
+mod frozen;
+mod memory;
 mod probes;
 mod seeds;
 mod sim;
@@ -165,7 +167,7 @@ fn what_does_not_fit_is_unschedulable() {
         (status.resources.status, status.resources.reason.as_ref()),
         (ConditionStatus::False, "Unschedulable")
     );
-    let text = "another replica needs 200 MiB of memory, this machine has 100 MiB left";
+    let text = "another replica needs 200 MiB of memory, 100 MiB are left: sandboxes use 0 of 100 MiB";
     assert_eq!(status.resources.message.as_ref(), text);
     assert_eq!(
         sim.sets[&id].trouble.as_deref(),

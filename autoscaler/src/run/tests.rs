@@ -21,6 +21,7 @@ struct Bench {
     endpoints: UnboundedReceiver<EndpointSet>,
     statuses: UnboundedReceiver<RevisionStatus>,
     explain: Explain,
+    evictions: crate::evict::Evictions,
     stop: CancellationToken,
     loop_ended: tokio::task::JoinHandle<()>,
     counter: u64,
@@ -39,12 +40,14 @@ impl Bench {
         let (endpoints_in, endpoints) = unbounded_channel();
         let (statuses_in, statuses) = unbounded_channel();
         let (explain, stop, born) = (Explain::default(), CancellationToken::new(), Instant::now());
+        let evictions = crate::evict::Evictions::default();
         let inputs = Inputs {
             snapshots: snapshot,
             reports: report,
             driver: Arc::new(driver.clone()),
             clock: Arc::new(move || Timestamp::from_millis(1_000_000_000).plus(born.elapsed())),
             catalogue: Catalogue::default(),
+            evictions: evictions.clone(),
             explain: explain.clone(),
             epoch: 7,
         };
@@ -60,6 +63,7 @@ impl Bench {
             endpoints,
             statuses,
             explain,
+            evictions,
             stop,
             loop_ended,
             counter: 0,
@@ -230,8 +234,34 @@ async fn a_burst_a_crash_and_a_drain() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_frozen_one_is_thawed_by_the_wake_up_call() {
+    let mut bench = Bench::new();
+    bench.starts_take(Duration::from_millis(20));
+    let mut frozen = revision("default", "frozen-00001");
+    let delay = Some(Duration::from_secs(2));
+    frozen.idle = IdlePolicy::Frozen { delay };
+    bench.deploy(std::slice::from_ref(&frozen));
+    bench.idle(10).await;
+    let set = bench.set();
+    assert_eq!((set.endpoints.len(), set.rung), (0, Rung::Frozen));
+    let [sandbox] = &bench.driver.list()[..] else {
+        panic!("one sandbox")
+    };
+    assert_eq!(bench.driver.is_frozen(sandbox), Some(true));
+    assert_eq!(bench.evictions.order(Timestamp::EPOCH).len(), 1);
+    bench.report(&frozen.id, LoadKind::Wake, 1, 1, &[]);
+    millis(1).await;
+    assert_eq!(bench.driver.is_frozen(sandbox), Some(false));
+    let set = bench.set();
+    assert_eq!((set.endpoints.len(), set.rung), (1, Rung::Full));
+    assert_eq!(bench.driver.starts(&frozen.id), 1);
+    assert_eq!(bench.evictions.order(Timestamp::EPOCH).len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_starter_with_an_sla_is_throttled_and_upgraded_in_place() {
     let mut bench = Bench::new();
+    bench.driver.set_freezer(false);
     bench.starts_take(Duration::from_secs(2));
     let mut slow = revision("default", "slow-00001");
     slow.idle = IdlePolicy::Auto(ColdStartSla {

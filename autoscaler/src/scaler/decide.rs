@@ -10,7 +10,7 @@ use super::{Context, Scaler};
 use crate::bounds::{Bounded, Bounds, active_threshold};
 use crate::conditions::{ActiveInput, Trouble, active, set};
 use crate::gate::{GateInput, Phase, Verdict, Why, judge};
-use crate::planner::{ASSUMED_MEMORY, Plan, PlanInput, plan};
+use crate::planner::{Plan, PlanInput, plan};
 use crate::zero_to_n::{Demand, Queue, demand};
 
 /// What was decided, in numbers and words.
@@ -63,7 +63,7 @@ impl Scaler {
     /// A removed revision runs nothing.
     pub(super) fn nothing(&mut self, _: &Context) -> Decided {
         self.replicas = Replicas(0);
-        (self.idle, self.floor, self.gate_at) = (None, None, None);
+        (self.idle, self.floor, self.gate_at, self.freeze_at) = (None, None, None, None);
         let reason = "the revision was removed".into();
         Decided {
             up: Replicas(0),
@@ -76,14 +76,19 @@ impl Scaler {
 
     /// What shall run.
     pub(super) fn decide(&mut self, cx: &mut Context) -> Decided {
+        self.look_whether_quiet(cx);
         let mut clamps = self.decider_clamps();
         let demand = self.demand(cx, &mut clamps);
+        let rests = demand.replicas.0 == 0 && self.delay_is_over(cx);
+        if rests {
+            self.freeze_at = None;
+        }
         let mut bounded = self.bounded();
-        let mut verdict = self.scale(bounded.map(Bounded::replicas), demand, cx.now);
+        let mut verdict = self.scale(bounded.map(Bounded::replicas), demand, rests, cx.now);
         // Going inactive, or active for the first time, makes Knative reconcile again at once.
         while self.update_active(verdict.want, cx.now) {
             bounded = self.bounded();
-            verdict = self.scale(bounded.map(Bounded::replicas), demand, cx.now);
+            verdict = self.scale(bounded.map(Bounded::replicas), demand, rests, cx.now);
         }
         match bounded {
             Some(Bounded::Raised(to)) if self.initialized => clamps.push(format!("raised to min-scale {to}")),
@@ -93,11 +98,17 @@ impl Scaler {
         }
         self.update_proxy(verdict.want, cx.now);
         let mut reason = verdict.reason;
-        let plan = self.plan_idle(verdict.zero, cx);
-        if let Some(plan) = &plan {
-            reason = plan.reason();
+        self.evicted &= verdict.zero.is_some();
+        let (rung, plan) = self.stand_idle(verdict.zero, cx);
+        match &plan {
+            Some(plan) => reason = plan.reason(),
+            None if rung == Some(Rung::Frozen) => reason.push_str("; one sandbox stays, frozen"),
+            None => {}
         }
-        self.idle = plan.as_ref().map(|plan| plan.rung).filter(|rung| *rung > Rung::Zero);
+        if self.evicted && (plan.is_some() || rung.is_some()) {
+            reason.push_str("; evicted, its memory was needed");
+        }
+        self.idle = rung.filter(|rung| *rung > Rung::Zero && !self.evicted);
         let up = self.wanted();
         let keep = self.keep(verdict.want, cx.now).max(up);
         if keep > up {
@@ -121,8 +132,17 @@ impl Scaler {
     }
 
     /// Knative's `scale`: applies a count, or asks the gate. Sets `replicas` when it says so.
-    fn scale(&mut self, bounded: Option<Replicas>, demand: Demand, now: Timestamp) -> Scaled {
+    /// `rests`: the freeze delay is over.
+    fn scale(&mut self, bounded: Option<Replicas>, demand: Demand, rests: bool, now: Timestamp) -> Scaled {
         self.gate_at = None;
+        if rests {
+            self.replicas = Replicas(0);
+            return Scaled {
+                want: Some(Replicas(0)),
+                zero: Some(Why::Idle),
+                reason: "no request for knarr.dev/freeze-delay".into(),
+            };
+        }
         let queued = demand.replicas.0 > 0 && demand.replicas > bounded.unwrap_or_default();
         let Some(wanted) = bounded.filter(|_| !queued).or(queued.then_some(demand.replicas)) else {
             return Scaled {
@@ -239,25 +259,32 @@ impl Scaler {
         self.proxy_since = if serve { None } else { self.proxy_since.or(Some(now)) };
     }
 
-    /// Where to stand instead of zero, for revisions with `knarr.dev/idle: auto` that anybody can reach.
-    fn plan_idle(&self, zero: Option<Why>, cx: &Context) -> Option<Plan> {
-        let IdlePolicy::Auto(sla) = &self.revision.idle else {
-            return None;
-        };
+    /// Where to stand instead of zero, for revisions that say so and that anybody can reach; and the plan behind it, when
+    /// there is a choice.
+    fn stand_idle(&self, zero: Option<Why>, cx: &Context) -> (Option<Rung>, Option<Plan>) {
         if zero.is_none_or(|why| why == Why::ActivationTimeout)
             || self.revision.reachability == Reachability::Unreachable
         {
-            return None;
+            return (None, None);
         }
-        Some(plan(PlanInput {
+        let sla = match &self.revision.idle {
+            IdlePolicy::Knative => return (None, None),
+            IdlePolicy::Frozen { .. } => return (self.can_freeze(cx).then_some(Rung::Frozen), None),
+            IdlePolicy::Auto(sla) => sla,
+        };
+        let plan = plan(PlanInput {
             sla,
             catalogue: &cx.catalogue,
             workload: &self.revision.workload,
             starts: &self.starts,
             upgrades: &self.upgrades,
+            thaws: &self.thaws,
             start_fails: self.start_fails,
             throttle_fails: self.throttle_fails,
-        }))
+            can_freeze: self.can_freeze(cx),
+            memory: self.holds(),
+        });
+        (Some(plan.rung), Some(plan))
     }
 
     /// What the queue asks for. Requests in flight without a queue ask for one replica.
@@ -270,7 +297,7 @@ impl Scaler {
                 limit: None,
             };
         }
-        let needs = self.revision.workload.memory_limit().unwrap_or(ASSUMED_MEMORY);
+        let needs = self.promise(cx);
         let (cores, fits_memory) = cx.admission.room(needs);
         let (ready, starting) = (self.ready(), self.starting());
         let demand = demand(

@@ -24,6 +24,9 @@ impl Scaler {
         let busy = load.concurrency.0 > 0.0 || load.rps.0 > 0.0 || load.waiting > 0 || load.in_flight > 0;
         if counts {
             self.absorbed = 0;
+            if busy {
+                self.asked(cx.now);
+            }
             if busy && self.hot.is_none() {
                 self.heat(cx, cx.now.plus(TICK));
             }
@@ -31,6 +34,7 @@ impl Scaler {
                 hot.collector.record(cx.now, load.concurrency.0, load.rps.0);
             }
         }
+        self.look_whether_quiet(cx);
         let wake = load.kind == LoadKind::Wake;
         if wake {
             self.woken.get_or_insert(cx.now);
@@ -78,7 +82,7 @@ impl Scaler {
                     self.absorbed = self.absorbed.saturating_add(self.slots());
                 }
                 self.trouble = None;
-                self.start_fails = false;
+                (self.start_fails, self.freeze_fails) = (false, false);
                 metrics::start_ended(&self.revision.id, Ok(took));
                 Cause::Started(took)
             }
@@ -132,6 +136,11 @@ impl Scaler {
         let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.id == *id) else {
             return;
         };
+        if sandbox.state.is_cold() {
+            // On its way to frozen or back: it ends instead.
+            sandbox.state = State::Stopping { retry: None };
+            return self.look(cx, Cause::Unhealthy(why.as_ref().into()));
+        }
         let (State::Ready { since, .. } | State::Unready { since, .. }) = sandbox.state else {
             return;
         };
@@ -150,6 +159,7 @@ impl Scaler {
         };
         let sandbox = self.sandboxes.remove(index);
         cx.admission.release(id);
+        self.peak = exit.peak_memory.or(self.peak);
         if !exit.requested {
             metrics::exited(&self.revision.id);
             tracing::warn!(sandbox = %id, how = %exit.status, oom = exit.oom_killed, "sandbox ended by itself");
@@ -158,6 +168,11 @@ impl Scaler {
             State::Ready { since, .. } | State::Unready { since, .. } => since,
             // It ended in the instant in which it became ready, and this came first.
             State::Starting => cx.now,
+            State::Thawing { since } => since,
+            State::Freezing { .. } | State::Frozen => {
+                let memory = if exit.oom_killed { ", out of memory" } else { "" };
+                return self.look(cx, Cause::Exited(format!("{}{memory}, frozen", exit.status)));
+            }
             State::Draining { .. } | State::Stopping { .. } => {
                 let told = exit.unhealthy.as_deref().map(Trouble::unhealthy);
                 if told.is_some() && self.trouble == told {

@@ -4,23 +4,24 @@ use std::time::Duration;
 
 use manifests::exchange::Rung;
 use manifests::ids::SandboxId;
-use manifests::units::{Bytes, Timestamp};
+use manifests::units::Timestamp;
 use sandbox::driver::{Limits, SandboxSpec, StartError};
 
 use super::Scaler;
 use super::decide::{DOWNGRADE_AFTER, Decided};
-use super::types::{Context, Level, Output, Sandbox, State};
+use super::types::{Context, Level, Output, Sandbox, State, Then};
 use crate::admission::Refused;
 use crate::catalogue::Catalogue;
 use crate::conditions::Trouble;
-use crate::planner::ASSUMED_MEMORY;
 
 impl Scaler {
     /// Limits first: an upgrade in place is what a waiting request needs soonest.
     pub(super) fn execute(&mut self, decided: &Decided, cx: &mut Context) {
         self.set_levels(cx);
+        self.thaw_missing(decided.up.0, cx);
         self.start_missing(decided.up.0, cx);
         self.drop_excess(decided.keep.0, cx);
+        self.drop_frozen(cx);
     }
 
     /// Gives up on sandboxes that a gateway could not use any more; true when one of them was still in use.
@@ -28,29 +29,46 @@ impl Scaler {
         let mut any = false;
         for sandbox in &mut self.sandboxes {
             if matches!(sandbox.state, State::Ready { .. } | State::Unready { .. }) && ids.contains(&sandbox.id) {
-                sandbox.state = State::Draining { set: None, since: now };
+                sandbox.state = State::drain(now);
                 any = true;
             }
         }
         any
     }
 
-    /// Stops what has drained.
+    /// Stops or freezes what has drained.
     pub(super) fn advance(&mut self, cx: &mut Context) {
         let longest = self.revision.timeouts.request + DRAIN_MARGIN;
-        let due: Vec<SandboxId> = self
-            .sandboxes
-            .iter()
-            .filter(|sandbox| match sandbox.state {
-                State::Draining { set: Some(set), since } => {
-                    self.loads.released(&cx.gateways, &sandbox.id, set, since, cx.now) || cx.now >= since.plus(longest)
+        let (mut stops, mut freezes) = (Vec::new(), Vec::new());
+        for Sandbox { id, state, .. } in &self.sandboxes {
+            match *state {
+                State::Draining {
+                    set: Some(set),
+                    since,
+                    then,
+                } => {
+                    let late = cx.now >= since.plus(longest);
+                    let (loads, gateways) = (&self.loads, &cx.gateways);
+                    match then {
+                        Then::Freeze if loads.disconnected(gateways, id, set, since, cx.now) => {
+                            freezes.push(id.clone())
+                        }
+                        // A connection that does not end: it is no use to anybody.
+                        Then::Freeze if late => stops.push(id.clone()),
+                        Then::Stop if late || loads.released(gateways, id, set, since, cx.now) => {
+                            stops.push(id.clone())
+                        }
+                        _ => {}
+                    }
                 }
-                State::Stopping { retry: Some(at) } => at <= cx.now,
-                _ => false,
-            })
-            .map(|sandbox| sandbox.id.clone())
-            .collect();
-        for id in due {
+                State::Stopping { retry: Some(at) } if at <= cx.now => stops.push(id.clone()),
+                _ => {}
+            }
+        }
+        for id in freezes {
+            self.freeze(&id, cx);
+        }
+        for id in stops {
             self.stop(&id, cx);
         }
     }
@@ -60,7 +78,12 @@ impl Scaler {
             return;
         };
         sandbox.state = State::Stopping { retry: None };
-        let (revision, grace) = (self.revision.id.clone(), self.revision.workload.stop_grace);
+        let revision = self.revision.id.clone();
+        let mut grace = self.revision.workload.stop_grace;
+        if self.evicted {
+            // Somebody waits for its memory.
+            grace = grace.min(EVICTION_GRACE);
+        }
         cx.outputs.push_back(Output::Stop {
             revision,
             id: id.clone(),
@@ -81,6 +104,7 @@ impl Scaler {
             .chain(self.hot.as_ref().map(|hot| hot.next_tick))
             .chain(self.gate_at)
             .chain(self.downgrade_at)
+            .chain(self.freeze_at)
             .chain(if missing { self.memory_at } else { None })
             .chain(if missing { self.backoff.until(now) } else { None })
             .min()
@@ -126,10 +150,13 @@ impl Scaler {
     fn start_missing(&mut self, up: u32, cx: &mut Context) {
         let now = cx.now;
         self.memory_at = self.memory_at.filter(|at| *at > now);
+        if self.live() >= up {
+            return self.fits(cx);
+        }
         if self.in_line || self.backoff.until(now).is_some() || self.memory_at.is_some() {
             return;
         }
-        let needs = self.revision.workload.memory_limit().unwrap_or(ASSUMED_MEMORY);
+        let needs = self.promise(cx);
         let mut live = self.live();
         while live < up {
             let id = cx.names.next(&self.revision.id);
@@ -139,14 +166,11 @@ impl Scaler {
                     self.in_line = true;
                     return cx.admission.join(self.revision.id.clone());
                 }
-                Err(Refused::Memory { needs, free }) => {
-                    self.memory_at = Some(now.plus(MEMORY_RETRY));
-                    self.trouble = Some(Trouble::unschedulable(no_room(needs, free)));
-                    return;
-                }
+                Err(Refused::Memory(short)) => return self.does_not_fit(short, cx),
             }
             live += 1;
         }
+        self.fits(cx);
     }
 
     fn start(&mut self, id: SandboxId, cx: &mut Context) {
@@ -171,6 +195,7 @@ impl Scaler {
             limits,
             changing: false,
             unready: None,
+            memory: None,
         });
     }
 
@@ -186,9 +211,14 @@ impl Scaler {
                 .last_where(|state| matches!(state, State::Unready { .. }))
                 .or_else(|| self.last_where(|state| matches!(state, State::Ready { .. })))
             {
+                let freezes = self.idle == Some(Rung::Frozen)
+                    && live == 1
+                    && matches!(self.sandboxes[index].state, State::Ready { .. })
+                    && !self.sandboxes.iter().any(|sandbox| sandbox.state.is_cold());
                 self.sandboxes[index].state = State::Draining {
                     set: None,
                     since: cx.now,
+                    then: if freezes { Then::Freeze } else { Then::Stop },
                 };
             }
             live -= 1;
@@ -220,20 +250,14 @@ pub(super) const fn outcome(error: &StartError) -> &'static str {
     }
 }
 
-fn no_room(Bytes(needs): Bytes, Bytes(free): Bytes) -> String {
-    let mib = |bytes: u64| bytes >> 20;
-    format!(
-        "another replica needs {} MiB of memory, this machine has {} MiB left",
-        mib(needs),
-        mib(free)
-    )
-}
-
 /// After a start that did not fit, look again this much later.
 pub(super) const MEMORY_RETRY: Duration = Duration::from_secs(1);
 
 /// After a stop that failed, try again this much later.
 pub(super) const STOP_RETRY: Duration = Duration::from_secs(5);
+
+/// How long an evicted sandbox may take to end by itself.
+const EVICTION_GRACE: Duration = Duration::from_secs(2);
 
 const DRAIN_LOOK: Duration = Duration::from_secs(1);
 

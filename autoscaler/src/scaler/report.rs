@@ -6,11 +6,11 @@ use std::time::Duration;
 use manifests::exchange::{Endpoint, EndpointSet, RevisionStatus, Rung};
 use manifests::ids::Generation;
 use manifests::revision::Metric;
-use manifests::units::{Concurrency, PricePerHour, Replicas, Rps};
+use manifests::units::{Bytes, Concurrency, PricePerHour, Replicas, Rps};
 
 use super::Scaler;
 use super::decide::Decided;
-use super::types::{Context, Level, Output, State};
+use super::types::{Context, Level, Output, Sandbox, State};
 use crate::decider::Observed;
 use crate::explain::{Cause, Inputs, Record};
 use crate::metrics::{self, Gauges};
@@ -47,10 +47,12 @@ impl Scaler {
             })
             .collect();
         let (rung, trouble) = (self.rung(), self.trouble_text(endpoints.is_empty()));
+        let refuses = trouble.is_some() && self.refuses(cx);
         let waits = |state: State| matches!(state, State::Draining { set: None, .. });
         let forced = self.sandboxes.iter().any(|sandbox| waits(sandbox.state));
         let last = &self.published;
-        if !forced && (&last.endpoints, last.rung, &last.trouble) == (&endpoints, rung, &trouble) {
+        let same = (&last.endpoints, last.rung, &last.trouble, last.refuses) == (&endpoints, rung, &trouble, refuses);
+        if same && !forced {
             return;
         }
         let generation = cx.next_generation();
@@ -66,7 +68,7 @@ impl Scaler {
             rung,
             endpoints,
             trouble,
-            refuses: false,
+            refuses,
         };
         cx.outputs.push_back(Output::Endpoints(self.published.clone()));
     }
@@ -79,7 +81,8 @@ impl Scaler {
             .filter(|sandbox| matches!(sandbox.state, State::Ready { .. }))
             .peekable();
         if ready.peek().is_none() {
-            Rung::Zero
+            let cold = self.sandboxes.iter().any(|sandbox| sandbox.state.is_cold());
+            if cold { Rung::Frozen } else { Rung::Zero }
         } else if self.idle == Some(Rung::Throttled) || ready.all(|sandbox| sandbox.limits == Level::Throttled) {
             Rung::Throttled
         } else {
@@ -132,16 +135,24 @@ impl Scaler {
 
     /// Of everything that runs, draining ones included.
     fn price(&self, cx: &Context) -> PricePerHour {
-        let rung = |level| {
-            if level == Level::Full {
-                Rung::Full
-            } else {
-                Rung::Throttled
+        let of = |sandbox: &Sandbox| match (sandbox.state, sandbox.limits) {
+            (State::Freezing { .. } | State::Frozen, _) => {
+                let memory = sandbox.memory.unwrap_or_else(|| self.holds());
+                cx.catalogue.frozen_price(memory, &self.revision.workload)
             }
+            (_, Level::Full) => cx.catalogue.price(Rung::Full, &self.revision.workload),
+            (_, Level::Throttled) => cx.catalogue.price(Rung::Throttled, &self.revision.workload),
         };
-        let of = |level| cx.catalogue.price(rung(level), &self.revision.workload).0;
         // Not `sum`: that of nothing is -0.0, which users would see.
-        PricePerHour(self.sandboxes.iter().fold(0.0, |sum, sandbox| sum + of(sandbox.limits)))
+        PricePerHour(self.sandboxes.iter().fold(0.0, |sum, sandbox| sum + of(sandbox).0))
+    }
+
+    /// What the frozen ones hold; `None` when there is none.
+    fn frozen_memory(&self) -> Option<Bytes> {
+        let frozen = self.sandboxes.iter().filter(|sandbox| sandbox.state == State::Frozen);
+        frozen
+            .filter_map(|sandbox| sandbox.memory)
+            .reduce(|a, b| Bytes(a.0 + b.0))
     }
 
     fn target(&self) -> (&'static str, f64) {
@@ -182,6 +193,7 @@ impl Scaler {
                 excess_burst_capacity: self.excess_burst_capacity,
                 rung: self.published.rung,
                 price: self.price(cx),
+                frozen: self.frozen_memory(),
             },
         );
     }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use manifests::exchange::{EndpointSet, RevisionStatus};
 use manifests::ids::{Generation, RevisionId, SandboxId};
-use manifests::units::Timestamp;
+use manifests::units::{Bytes, Timestamp};
 use sandbox::driver::{Limits, SandboxSpec};
 
 use crate::admission::Admission;
 use crate::catalogue::Catalogue;
 use crate::collect::{Collector, Gateways};
 use crate::decider::Decider;
+use crate::evict::Evictions;
 use crate::explain::Explain;
 use crate::names::Names;
 
@@ -41,6 +42,20 @@ pub enum Output {
         /// To what.
         limits: Limits,
     },
+    /// Freeze a sandbox; comes back as [`crate::fleet::Event::Frozen`].
+    Freeze {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which one.
+        id: SandboxId,
+    },
+    /// Let it run on; comes back as [`crate::fleet::Event::Thawed`].
+    Thaw {
+        /// Of which revision.
+        revision: RevisionId,
+        /// Which one.
+        id: SandboxId,
+    },
     /// For every gateway.
     Endpoints(EndpointSet),
     /// For control.
@@ -58,6 +73,12 @@ pub(crate) struct Context {
     /// The last one given out. One count for all revisions, so that it also grows for one that was deleted and made anew.
     pub(crate) generation: Generation,
     pub(crate) outputs: VecDeque<Output>,
+    /// The driver can freeze.
+    pub(crate) freezes: bool,
+    /// What stands idle and holds memory, for evictions and for those who ask.
+    pub(crate) evictions: Evictions,
+    /// Revisions whose next start does not fit, the first that found so in front, with what each lacks.
+    pub(crate) hungry: VecDeque<(RevisionId, Bytes)>,
 }
 
 impl Context {
@@ -83,6 +104,8 @@ pub(super) struct Sandbox {
     pub(super) changing: bool,
     /// Why its readiness probe fails, while it does.
     pub(super) unready: Option<Arc<str>>,
+    /// What it held when that was last looked at.
+    pub(super) memory: Option<Bytes>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,10 +124,28 @@ pub(super) enum State {
     Draining {
         set: Option<Generation>,
         since: Timestamp,
+        then: Then,
+    },
+    /// `woken` when a request came meanwhile: it is thawed as soon as it stands still.
+    Freezing {
+        woken: Option<Timestamp>,
+    },
+    Frozen,
+    /// Since the request that it is thawed for.
+    Thawing {
+        since: Timestamp,
     },
     Stopping {
         retry: Option<Timestamp>,
     },
+}
+
+/// What a drain ends in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    Stop,
+    /// Only when no connection is open either.
+    Freeze,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,15 +160,33 @@ impl Sandbox {
         Self {
             id,
             ordered: now,
-            state: State::Draining { set: None, since: now },
+            state: State::drain(now),
             limits: Level::Full,
             changing: false,
             unready: None,
+            memory: None,
         }
     }
 }
 
 impl State {
+    /// Out of the endpoint set, to be stopped.
+    pub(super) const fn drain(now: Timestamp) -> Self {
+        Self::Draining {
+            set: None,
+            since: now,
+            then: Then::Stop,
+        }
+    }
+
+    /// Frozen, or on the way there or back.
+    pub(super) const fn is_cold(self) -> bool {
+        matches!(
+            self,
+            Self::Draining { then: Then::Freeze, .. } | Self::Freezing { .. } | Self::Frozen | Self::Thawing { .. }
+        )
+    }
+
     pub(super) const fn of(ready: bool, since: Timestamp, start: Duration) -> Self {
         if ready {
             Self::Ready { since, start }

@@ -1,31 +1,53 @@
 //! 256 seeds of random life: deploys, loads, kills, changes and removals, with the world's invariants checked throughout.
 //!
 //! Checked at every step by the world itself: no sandbox is stopped under a request (S2), only ready ones are published
-//! (S3), generations grow, no name is used twice. Checked here: max-scale (S1) and the bound on starts in flight. Each
-//! seed ends with everything removed, and then nothing may be left.
+//! and never frozen ones (S3), none is frozen under a request or a connection, nor two of one revision, nor without being
+//! asked to (S4), generations grow, no name is used twice. Checked here: max-scale (S1), that frozen ones count as no
+//! replica (S5), and the bound on starts in flight. Each seed ends with everything removed, and then nothing may be left.
+//! Half of the worlds have little memory, so that starts wait for it and idle sandboxes are evicted.
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 
 use super::*;
+use crate::explain::Cause;
 
 #[test]
 fn two_hundred_and_fifty_six_lives() {
-    let mut served = 0;
+    let (mut served, mut thaws, mut evicted) = (0, 0, 0);
     for seed in 0..256 {
-        served += live(seed);
+        let life = live(seed);
+        served += life.served;
+        thaws += life.thaws;
+        evicted += life.evicted;
     }
     assert!(served > 50_000, "the seeds did something: {served} requests");
+    assert!(thaws > 300 && evicted > 50, "{thaws} thaws, {evicted} evictions");
 }
 
-fn live(seed: u64) -> u64 {
+struct Life {
+    served: u64,
+    thaws: usize,
+    evicted: usize,
+}
+
+fn live(seed: u64) -> Life {
     let mut rng = StdRng::seed_from_u64(seed);
     let cores = rng.random_range(1..=4);
-    let mut sim = Sim::new(rng.random_range(1..=3), cores, GIB, Catalogue::default());
+    let short = rng.random_bool(0.5);
+    let budget = if short { Bytes(6 * (64 << 20)) } else { GIB };
+    let mut sim = Sim::new(rng.random_range(1..=3), cores, budget, Catalogue::default());
+    sim.memory = Bytes(if short { 60 << 20 } else { 1 << 20 });
+    sim.fleet.cx.freezes = rng.random_bool(0.8);
+    sim.cannot_freeze = rng.random_bool(0.1);
+    sim.close_takes = rng.random_range(0..1500) * MS;
+    sim.freeze_takes = rng.random_range(0..200) * MS;
+    sim.thaw_takes = rng.random_range(0..200) * MS;
     sim.ack_takes = rng.random_range(0..50) * MS;
     sim.stop_takes = rng.random_range(0..500) * MS;
     let mut alive: Vec<RevisionId> = Vec::new();
     let mut most = BTreeMap::new();
+    let (mut thaws, mut evicted) = (0, 0);
     for step in 0..80 {
         match rng.random_range(0..20) {
             0 | 1 if alive.len() < 4 => {
@@ -95,6 +117,17 @@ fn live(seed: u64) -> u64 {
             15 => sim.until(sim.now.plus(rng.random_range(60..200) * 1000 * MS)),
             _ => sim.until(sim.now.plus(rng.random_range(1..5000) * MS)),
         }
+        let told = std::mem::take(&mut sim.log);
+        thaws += told.iter().filter(|(_, what)| what.starts_with("thaw ")).count();
+        for id in most.keys() {
+            let hosted = sim.host.values().filter(|hosted| hosted.revision == *id);
+            let awake = hosted.filter(|hosted| hosted.ready && !hosted.frozen).count();
+            let actual = sim.statuses.get(id).map_or(0, |status| status.actual.0);
+            assert!(
+                usize::try_from(actual).unwrap() <= awake,
+                "seed {seed} step {step}: S5: {actual} of {id} count, {awake} run"
+            );
+        }
         for (id, max) in &most {
             let live = sim
                 .statuses
@@ -106,6 +139,11 @@ fn live(seed: u64) -> u64 {
             );
         }
     }
+    for id in &alive {
+        let records = sim.explain.for_revision(id, Timestamp::EPOCH);
+        evicted += records.iter().filter(|record| record.cause == Cause::Evicted).count();
+    }
+    assert!(short || evicted == 0, "seed {seed}: S6: evicted with memory to spare");
     for id in alive {
         sim.remove(&id);
     }
@@ -121,14 +159,23 @@ fn live(seed: u64) -> u64 {
         sim.fleet.len()
     );
     assert_eq!(sim.fleet.next_timeout(), None, "seed {seed}");
-    sim.served
+    Life {
+        served: sim.served,
+        thaws,
+        evicted,
+    }
 }
 
 fn random_revision(rng: &mut StdRng, name: &str) -> Revision {
-    let mut random = if rng.random_bool(0.3) {
-        auto(name)
-    } else {
-        revision("default", name)
+    let mut random = match rng.random_range(0..10) {
+        0..3 => auto(name),
+        3..7 => {
+            let mut frozen = revision("default", name);
+            let delay = rng.random_bool(0.6).then(|| rng.random_range(0..20_000) * MS);
+            frozen.idle = IdlePolicy::Frozen { delay };
+            frozen
+        }
+        _ => revision("default", name),
     };
     let cc = [0, 1, 10][rng.random_range(0..3)];
     random.container_concurrency = ContainerConcurrency(cc);

@@ -4,9 +4,11 @@
 //! serve and whenever the queue has doubled, a report every second, acknowledgement of endpoint sets that drop sandboxes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use manifests::exchange::{Draining, EndpointSet, LoadKind, RevisionLoad, RevisionStatus, Rung};
 use manifests::ids::GatewayId;
+use manifests::revision::IdlePolicy;
 use manifests::units::{Bytes, Concurrency, Rps};
 use sandbox::driver::{Capacity, Limits, Phases};
 
@@ -33,6 +35,17 @@ pub(super) struct Sim {
     pub(super) log: Vec<(Timestamp, String)>,
     pub(super) stop_takes: Duration,
     pub(super) ack_takes: Duration,
+    /// An idle connection of a dropped sandbox is closed after this long.
+    pub(super) close_takes: Duration,
+    pub(super) freeze_takes: Duration,
+    pub(super) thaw_takes: Duration,
+    /// Freezing fails.
+    pub(super) cannot_freeze: bool,
+    /// What each sandbox has.
+    pub(super) memory: Bytes,
+    /// The most that a sandbox had which is killed.
+    pub(super) peak: Option<Bytes>,
+    room: Arc<Mutex<Capacity>>,
     pub(super) reporting: bool,
     pub(super) served: u64,
 }
@@ -44,6 +57,7 @@ pub(super) struct Hosted {
     /// Its readiness probe fails.
     pub(super) unready: bool,
     pub(super) stopping: bool,
+    pub(super) frozen: bool,
 }
 
 #[derive(Default)]
@@ -58,6 +72,8 @@ pub(super) struct Pool {
     pub(super) set: Option<EndpointSet>,
     /// In flight by sandbox.
     pub(super) running: BTreeMap<SandboxId, u32>,
+    /// Sandboxes with a connection open; an idle one stays.
+    pub(super) open: BTreeSet<SandboxId>,
     pub(super) waiting: Vec<Duration>,
     told: u32,
     counted_by_wake: bool,
@@ -75,6 +91,9 @@ enum Next {
     Dies(SandboxId, Arc<str>),
     Apply(usize, EndpointSet),
     RequestEnds(usize, RevisionId, SandboxId),
+    Disconnect(usize, RevisionId, SandboxId),
+    FreezeEnds(RevisionId, SandboxId),
+    ThawEnds(RevisionId, SandboxId),
     Report(usize),
 }
 
@@ -85,11 +104,14 @@ pub(super) fn at(seconds: f64) -> Timestamp {
 impl Sim {
     pub(super) fn new(gateways: u32, cores: u32, free: Bytes, catalogue: Catalogue) -> Self {
         let explain = Explain::default();
-        let capacity = Box::new(move || Capacity {
+        let room = Arc::new(Mutex::new(Capacity {
             cores,
             free_memory: free,
-            ..Capacity::default()
-        });
+            budget: free,
+            used: Bytes(0),
+        }));
+        let asked = Arc::clone(&room);
+        let capacity = Box::new(move || *asked.lock().unwrap());
         let mut sim = Self {
             fleet: Fleet::new(catalogue, explain.clone(), 1, capacity),
             now: at(0.0),
@@ -113,6 +135,13 @@ impl Sim {
             log: Vec::new(),
             stop_takes: Duration::from_millis(20),
             ack_takes: Duration::from_millis(1),
+            close_takes: Duration::from_millis(300),
+            freeze_takes: Duration::from_millis(2),
+            thaw_takes: Duration::from_millis(1),
+            cannot_freeze: false,
+            memory: Bytes(0),
+            peak: None,
+            room,
             reporting: true,
             served: 0,
         };
@@ -162,6 +191,7 @@ impl Sim {
                     self.happen(next);
                 }
                 None => {
+                    self.weigh();
                     self.fleet.handle_timeout(self.now);
                     self.outputs();
                 }
@@ -211,11 +241,12 @@ impl Sim {
             requested: false,
             unhealthy: None,
             last_output: "boom".into(),
-            peak_memory: None,
+            peak_memory: self.peak,
         };
         for gateway in &mut self.gateways {
             for pool in gateway.pools.values_mut() {
                 pool.running.remove(id);
+                pool.open.remove(id);
             }
         }
         self.feed(Event::Exited {
@@ -289,8 +320,21 @@ impl Sim {
     }
 
     pub(super) fn feed(&mut self, event: Event) {
+        self.weigh();
         self.fleet.handle(event, self.now);
         self.outputs();
+    }
+
+    /// What is free now.
+    fn weigh(&mut self) {
+        let used = self.memory.0 * u64::try_from(self.host.len()).unwrap();
+        let mut room = self.room.lock().unwrap();
+        room.used = Bytes(used);
+        room.free_memory = Bytes(room.budget.0.saturating_sub(used));
+    }
+
+    pub(super) fn frozen(&self) -> usize {
+        self.host.values().filter(|hosted| hosted.frozen).count()
     }
 
     pub(super) fn send(&mut self, gateway: usize, id: &RevisionId, kind: LoadKind) {
@@ -342,6 +386,7 @@ impl Sim {
                 for gateway in &mut self.gateways {
                     for pool in gateway.pools.values_mut() {
                         pool.running.remove(&id);
+                        pool.open.remove(&id);
                     }
                 }
                 let exit = Exit {
@@ -366,9 +411,36 @@ impl Sim {
                 *running -= 1;
                 self.served += 1;
                 if *running == 0 && !pool.serves(&sandbox) {
+                    self.later(
+                        self.now.plus(self.close_takes),
+                        Next::Disconnect(gateway, id.clone(), sandbox),
+                    );
                     self.send(gateway, &id, LoadKind::Sandboxes);
                 }
                 self.dispatch(gateway, &id);
+            }
+            Next::Disconnect(gateway, id, sandbox) => {
+                let pool = self.gateways[gateway].pools.get_mut(&id).unwrap();
+                let used = pool.serves(&sandbox) || pool.running.get(&sandbox).is_some_and(|n| *n > 0);
+                if !used && pool.open.remove(&sandbox) {
+                    self.send(gateway, &id, LoadKind::Sandboxes);
+                }
+            }
+            Next::FreezeEnds(revision, id) => {
+                let Some(hosted) = self.host.get_mut(&id) else { return };
+                let result = if self.cannot_freeze {
+                    Err(DriverError::CannotFreeze("no".into()))
+                } else {
+                    hosted.frozen = true;
+                    Ok(self.memory.max(Bytes(1 << 20)))
+                };
+                self.feed(Event::Frozen { revision, id, result });
+            }
+            Next::ThawEnds(revision, id) => {
+                let Some(hosted) = self.host.get_mut(&id) else { return };
+                hosted.frozen = false;
+                let result = Ok(());
+                self.feed(Event::Thawed { revision, id, result });
             }
             Next::Report(gateway) => {
                 let next = self.now.plus(Duration::from_secs(1));
@@ -387,7 +459,10 @@ impl Sim {
         let id = set.revision.clone();
         let pool = self.gateways[gateway].pools.entry(id.clone()).or_default();
         pool.touch(self.now);
+        let now = self.now;
         let keeps: BTreeSet<_> = set.endpoints.iter().map(|endpoint| &endpoint.sandbox).collect();
+        let idle = |id: &&SandboxId| !keeps.contains(id) && pool.running.get(*id).is_none_or(|n| *n == 0);
+        let closes: Vec<SandboxId> = pool.open.iter().filter(idle).cloned().collect();
         let old = pool.set.iter().flat_map(|set| &set.endpoints);
         let drops = old.filter(|endpoint| !keeps.contains(&endpoint.sandbox)).count() > 0;
         assert!(
@@ -395,6 +470,12 @@ impl Sim {
             "generations grow"
         );
         pool.set = Some(set);
+        for sandbox in closes {
+            self.later(
+                now.plus(self.close_takes),
+                Next::Disconnect(gateway, id.clone(), sandbox),
+            );
+        }
         if drops {
             self.send(gateway, &id, LoadKind::Sandboxes);
         }
@@ -424,11 +505,17 @@ impl Sim {
                 break;
             };
             *pool.running.entry(sandbox.clone()).or_default() += 1;
+            pool.open.insert(sandbox.clone());
             ends.push((now.plus(pool.waiting.remove(0)), sandbox));
         }
         for (end, sandbox) in ends {
             // A gateway may hold a set that still names a killed one.
-            if self.host.get(&sandbox).is_some_and(|hosted| hosted.ready) {
+            let hosted = self.host.get(&sandbox);
+            assert!(
+                !hosted.is_some_and(|hosted| hosted.frozen),
+                "S4: a request reaches {sandbox}, which is frozen"
+            );
+            if hosted.is_some_and(|hosted| hosted.ready) {
                 self.later(end, Next::RequestEnds(gateway, id.clone(), sandbox));
             } else {
                 self.gateways[gateway]
@@ -456,6 +543,7 @@ impl Sim {
                         ready: false,
                         unready: false,
                         stopping: false,
+                        frozen: false,
                     };
                     assert!(
                         self.host.insert(spec.id.clone(), hosted).is_none(),
@@ -485,6 +573,31 @@ impl Sim {
                     }
                     self.later(self.now.plus(self.stop_takes), Next::StopEnds(id));
                 }
+                Output::Freeze { revision, id } => {
+                    self.say(format!("freeze {id}"));
+                    // S4: neither a request nor a connection of any gateway is there.
+                    for pool in self.gateways.iter().filter_map(|gateway| gateway.pools.get(&revision)) {
+                        assert_eq!(
+                            pool.running.get(&id).copied().unwrap_or(0),
+                            0,
+                            "{id} frozen under a request"
+                        );
+                        assert!(!pool.open.contains(&id), "{id} frozen under a connection");
+                    }
+                    assert!(
+                        !self.endpoints(&revision).contains(&id),
+                        "S3: {id} is frozen in the endpoint set"
+                    );
+                    let mut of = self.host.values().filter(|hosted| hosted.revision == revision);
+                    assert!(!of.any(|hosted| hosted.frozen), "S4: two of {revision:?} are frozen");
+                    let policy = &self.snapshot.revisions.get(&revision).unwrap().idle;
+                    assert_ne!(*policy, IdlePolicy::Knative, "S4: nobody asked for it");
+                    self.later(self.now.plus(self.freeze_takes), Next::FreezeEnds(revision, id));
+                }
+                Output::Thaw { revision, id } => {
+                    self.say(format!("thaw {id}"));
+                    self.later(self.now.plus(self.thaw_takes), Next::ThawEnds(revision, id));
+                }
                 Output::SetLimits { revision, id, limits } => {
                     self.say(format!("limit {id} to {:?}", limits.cpu.map(|cpu| cpu.0)));
                     if let Some(hosted) = self.host.get_mut(&id) {
@@ -502,11 +615,13 @@ impl Sim {
                 Output::Endpoints(set) => {
                     self.say(format!("{} endpoints, {}", set.endpoints.len(), set.rung.as_str()));
                     for endpoint in &set.endpoints {
+                        let hosted = self.host.get(&endpoint.sandbox);
                         assert!(
-                            self.host
-                                .get(&endpoint.sandbox)
-                                .is_some_and(|h| h.ready && !h.unready && !h.stopping),
-                            "S3"
+                            hosted.is_some_and(|h| h.ready && !h.unready && !h.stopping && !h.frozen),
+                            "S3: {} {:?} {:#?}",
+                            endpoint.sandbox,
+                            hosted.map(|h| (h.ready, h.stopping, h.frozen)),
+                            self.log.iter().rev().take(30).collect::<Vec<_>>()
                         );
                     }
                     for gateway in 0..self.gateways.len() {
@@ -588,14 +703,15 @@ impl Pool {
             .flat_map(|set| &set.endpoints)
             .map(|e| e.sandbox.clone())
             .collect();
-        let draining: Vec<_> = self
-            .running
-            .iter()
-            .filter(|(id, _)| !serving.contains(*id))
-            .map(|(sandbox, n)| Draining {
-                sandbox: sandbox.clone(),
-                in_flight: *n,
-                connections: *n,
+        let left = self.running.iter().filter(|(_, n)| **n > 0).map(|(id, _)| id);
+        let left: BTreeSet<SandboxId> = left.chain(&self.open).cloned().collect();
+        let draining: Vec<_> = left
+            .into_iter()
+            .filter(|id| !serving.contains(id))
+            .map(|sandbox| Draining {
+                in_flight: self.running.get(&sandbox).copied().unwrap_or(0),
+                connections: u32::from(self.open.contains(&sandbox)),
+                sandbox,
             })
             .collect();
         self.running.retain(|id, n| *n > 0 || serving.contains(id));
