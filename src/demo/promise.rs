@@ -26,11 +26,11 @@ pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
                         .find(|it| it.name == name)
                         .map(|it| it.rung.clone())
                 };
-                rung(fast).as_deref() == Some("zero") && rung(slow).as_deref() == Some("throttled")
+                rung(fast).as_deref() == Some("zero") && rung(slow).as_deref() == Some("frozen")
             },
         )
         .await;
-    for (name, wanted) in [(fast, "zero"), (slow, "throttled")] {
+    for (name, wanted) in [(fast, "zero"), (slow, "frozen")] {
         let now = stage.revision(name)?;
         let seen = format!("{} at {:.4} per hour", now.rung, now.price_per_hour);
         stage.claim(

@@ -25,7 +25,7 @@ fn idle_goes_to_zero_and_back() {
     }
 }
 
-/// The cheapest way to idle that keeps the promise: nothing for an app that starts at once, a throttled sandbox for one that
+/// The cheapest way to idle that keeps the promise: nothing for an app that starts at once, a frozen sandbox for one that
 /// takes two seconds.
 #[test]
 fn idle_auto_keeps_the_promise_at_least_cost() {
@@ -33,20 +33,23 @@ fn idle_auto_keeps_the_promise_at_least_cost() {
         service(name)
             .proven()
             .with("knarr.dev/idle", "auto")
-            .with("knarr.dev/cold-start-sla", "p99<500ms")
+            .with("knarr.dev/cold-start-sla", "p99<1500ms")
     };
     let text = promised("fast").yaml() + &promised("slow").arg("--start-delay").arg("2s").yaml();
     let knarr = Knarr::serve(&[SHORT_WINDOWS, ("promise.yaml", &text)]);
     knarr.until_revision("fast-00001", "has gone to zero", |it| {
         it.rung == "zero" && it.actual_replicas == 0
     });
-    // The price is that of the limits in place, which follow the decision.
-    let throttled = |it: &RevisionStatus| it.rung == "throttled" && it.price_per_hour < 1.0;
-    let idle = knarr.until_revision("slow-00001", "is throttled", throttled);
-    assert_eq!((idle.actual_replicas, idle.sandboxes.len()), (1, 1));
+    // The price is that of what it holds, known when it is frozen.
+    let frozen = |it: &RevisionStatus| it.rung == "frozen" && it.price_per_hour < 0.1;
+    let idle = knarr.until_revision("slow-00001", "is frozen", frozen);
+    assert_eq!((idle.actual_replicas, idle.sandboxes.len()), (0, 0));
     assert!(idle.price_per_hour > 0.0, "{idle:?}");
+    let [process] = processes::apps(knarr.pid(), "slow-00001")[..] else {
+        panic!("one process")
+    };
     let explained = knarr.ask(&["explain", "slow"]).well().out;
-    for word in ["throttled", "zero", "full", "p99"] {
+    for word in ["frozen", "throttled", "zero", "full", "p99"] {
         assert!(explained.contains(word), "{word}: {explained}");
     }
 
@@ -56,15 +59,16 @@ fn idle_auto_keeps_the_promise_at_least_cost() {
     let woken = knarr.until_revision("slow-00001", "is at full speed", |it| {
         it.rung == "full" && it.price_per_hour == 1.0
     });
-    assert!(
-        woken.sandboxes.contains(&idle.sandboxes[0]),
-        "the same sandbox: {woken:?}"
+    assert_eq!(
+        processes::apps(knarr.pid(), "slow-00001"),
+        [process],
+        "the same process"
     );
-    assert_eq!(woken.cold_starts.count, 0, "{woken:?}");
+    assert_eq!(woken.sandboxes.len(), 1, "{woken:?}");
 
     let reply = knarr.client().ask(&host("fast"), "/", &[("X-Knarr-Timing", "1")]);
     assert!(reply.header("server-timing").unwrap().contains("cold"), "{reply:?}");
-    knarr.until_revision("slow-00001", "is throttled again", throttled);
+    knarr.until_revision("slow-00001", "is frozen again", frozen);
 }
 
 /// Clients that read nothing of a large answer, and clients that never send all of their request.

@@ -2,9 +2,11 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+mod budget;
 mod check;
 mod commands;
 mod concurrency;
+mod frozen;
 mod idle;
 mod isolation;
 mod ordinary_user;

@@ -27,6 +27,7 @@ pub struct Service {
     env: Vec<(String, String)>,
     port: Option<u16>,
     probes: Vec<(String, String)>,
+    memory_request: Option<String>,
 }
 
 /// The workload app, at zero until somebody asks.
@@ -41,6 +42,7 @@ pub fn service(name: &str) -> Service {
         env: Vec::new(),
         port: None,
         probes: Vec::new(),
+        memory_request: None,
     }
 }
 
@@ -101,6 +103,11 @@ impl Service {
         self
     }
 
+    pub fn memory_request(mut self, quantity: &str) -> Self {
+        self.memory_request = Some(quantity.to_owned());
+        self
+    }
+
     pub fn yaml(&self) -> String {
         let quoted = |text: &str| serde_json::to_string(text).unwrap();
         let mut text = format!(
@@ -128,6 +135,9 @@ impl Service {
         }
         for (kind, probe) in &self.probes {
             writeln!(text, "          {kind}: {probe}").unwrap();
+        }
+        if let Some(quantity) = &self.memory_request {
+            writeln!(text, "          resources: {{requests: {{memory: {quantity}}}}}").unwrap();
         }
         if !self.env.is_empty() {
             text += "          env:\n";
