@@ -39,6 +39,7 @@ pub(crate) fn config(flags: ServerFlags) -> anyhow::Result<Config> {
         frozen: None,
         memory_budget: flags.memory_budget,
         reclaim_frozen: None,
+        runtimes: Vec::new(),
         unsafe_no_isolation: flags.unsafe_no_isolation,
     };
     Ok(Config::from_raw(flags.over(file))?)

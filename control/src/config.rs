@@ -2,6 +2,7 @@
 //!
 //! Cluster settings that Knative keeps in ConfigMaps (`config-autoscaler` and its siblings) are manifests, not this.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use autoscaler::catalogue::{Catalogue, RawCatalogue, RawFrozen, RawSpec};
 use manifests::resources::Quantity;
 use manifests::units::Bytes;
+use sandbox::Runtime;
 use serde::Deserialize;
 
 /// The settings as written, by file or by flag; what is absent gets its default in [`Config::from_raw`].
@@ -39,9 +41,24 @@ pub struct RawConfig {
     pub memory_budget: Option<String>,
     /// Whether memory of frozen sandboxes is moved to swap, where there is any. Default true.
     pub reclaim_frozen: Option<bool>,
+    /// OCI runtimes that manifests may name in `runtimeClassName`.
+    #[serde(default, rename = "runtime")]
+    pub runtimes: Vec<RawRuntime>,
     /// Run programs as plain processes, without isolation.
     #[serde(default)]
     pub unsafe_no_isolation: bool,
+}
+
+/// An OCI runtime of this machine.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawRuntime {
+    /// What manifests call it; not `native`.
+    pub name: String,
+    /// Its program; an absolute path.
+    pub path: PathBuf,
+    /// Its own flags, before `run`; it must not make cgroups. Default: what runc and crun need for that.
+    pub args: Option<Vec<String>>,
 }
 
 /// Bounds of the queues in front of revisions.
@@ -77,6 +94,8 @@ pub struct Config {
     pub memory_budget: Bytes,
     /// Whether memory of frozen sandboxes is moved to swap.
     pub reclaim_frozen: bool,
+    /// OCI runtimes by the names that manifests may use.
+    pub runtimes: BTreeMap<String, Runtime>,
     /// Run programs as plain processes, without isolation.
     pub unsafe_no_isolation: bool,
 }
@@ -147,6 +166,11 @@ impl RawConfig {
             frozen: self.frozen.or(under.frozen),
             memory_budget: self.memory_budget.or(under.memory_budget),
             reclaim_frozen: self.reclaim_frozen.or(under.reclaim_frozen),
+            runtimes: if self.runtimes.is_empty() {
+                under.runtimes
+            } else {
+                self.runtimes
+            },
             unsafe_no_isolation: self.unsafe_no_isolation || under.unsafe_no_isolation,
         }
     }
@@ -214,9 +238,29 @@ impl Config {
             .map_err(|error| value("spec", error.to_string()))?,
             memory_budget: memory_budget(raw.memory_budget.as_deref().unwrap_or("75%"))?,
             reclaim_frozen: raw.reclaim_frozen.unwrap_or(true),
+            runtimes: runtimes(raw.runtimes)?,
             unsafe_no_isolation: raw.unsafe_no_isolation,
         })
     }
+}
+
+fn runtimes(raw: Vec<RawRuntime>) -> Result<BTreeMap<String, Runtime>, ConfigError> {
+    let mut runtimes = BTreeMap::new();
+    for RawRuntime { name, path, args } in raw {
+        let wrong = |text: String| Err(value("runtime", text));
+        if !path.is_absolute() {
+            return wrong(format!("{name}: {} is not an absolute path", path.display()));
+        }
+        if matches!(name.as_str(), "" | "native") || runtimes.contains_key(&name) {
+            return wrong(format!("{name:?} is taken; give each runtime a name of its own"));
+        }
+        let mut runtime = Runtime::new(path);
+        if let Some(args) = args {
+            runtime.args = args;
+        }
+        runtimes.insert(name, runtime);
+    }
+    Ok(runtimes)
 }
 
 /// Where state lives when nobody says: `/var/lib/knarr` for root, `$XDG_STATE_HOME/knarr` or `~/.local/state/knarr`

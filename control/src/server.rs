@@ -118,6 +118,7 @@ impl Server {
             unsafe_no_isolation: config.unsafe_no_isolation,
             memory_budget: Some(config.memory_budget),
             reclaim: config.reclaim_frozen,
+            runtimes: config.runtimes,
             ..LocalConfig::new(directory.path().join("sandboxes"), Clock::clone(&clock))
         })?;
 

@@ -18,4 +18,4 @@ pub mod test_support;
 mod testing;
 mod wire;
 
-pub use local::{Freezing, LocalConfig, LocalDriver, PoolStats, SetupError, share_of_memory};
+pub use local::{Freezing, LocalConfig, LocalDriver, PoolStats, Runtime, SetupError, share_of_memory};

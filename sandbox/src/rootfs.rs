@@ -35,7 +35,7 @@ const ETC: [&str; 14] = [
 ];
 
 /// Hidden in `/proc`, where it exists: what tells about the host or its kernel (the OCI runtime's default list).
-const MASKED: [&str; 9] = [
+pub(crate) const MASKED: [&str; 9] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -48,13 +48,13 @@ const MASKED: [&str; 9] = [
 ];
 
 /// Not writable in `/proc`, whoever asks.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The group of terminals, in every distribution.
 const TTY: u32 = 5;
 
 /// Files of the sandbox's own that are mounted over an image's: what the staging area calls them, and where.
-const NAMES: [(&str, &str); 3] = [
+pub(crate) const NAMES: [(&str, &str); 3] = [
     ("hosts", "/etc/hosts"),
     ("hostname", "/etc/hostname"),
     ("resolv.conf", "/etc/resolv.conf"),

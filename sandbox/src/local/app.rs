@@ -9,6 +9,7 @@ use manifests::workload::{Container, Image};
 use rustix::process::Signal;
 
 use super::account::{Account, Users as ImageUsers};
+use super::bundle::{self, Process, Runtime};
 use super::image::{self, Root};
 use super::rights;
 use super::state::Inner;
@@ -28,6 +29,8 @@ pub(super) struct App {
     pub from: From,
     pub stop_signal: Signal,
     filter: FilterPlan,
+    /// Makes the sandbox instead of us.
+    runtime: Option<Runtime>,
 }
 
 /// Where the program comes from.
@@ -65,6 +68,11 @@ impl App {
     }
 
     fn of_host(inner: &Inner, spec: &SandboxSpec, name: &Path) -> Result<Self, String> {
+        if let Some(runtime) = &spec.workload.runtime {
+            return Err(format!(
+                "runtimeClassName {runtime}: it runs images, not programs of this machine"
+            ));
+        }
         let container = &spec.workload.serving;
         let mut program = program::find(name, &inner.data_dir)?;
         if let Some(command) = container.command.first() {
@@ -83,6 +91,7 @@ impl App {
             from: From::Host(program),
             stop_signal: Signal::TERM,
             filter: rights::filter(&container.security.seccomp)?,
+            runtime: None,
         })
     }
 
@@ -105,17 +114,28 @@ impl App {
             .stop_signal
             .as_deref()
             .map_or(Ok(Signal::TERM), rights::signal)?;
-        Ok(Self {
-            root: RootPlan::Image {
-                layers: image.layers.clone(),
-                size: writable(spec),
-                userxattr: image.userxattr,
+        let runtime = runtime(inner, spec)?;
+        let (layers, size, userxattr) = (image.layers.clone(), writable(spec), image.userxattr);
+        let root = if runtime.is_some() {
+            RootPlan::Bundle {
+                layers,
+                size,
+                userxattr,
+            }
+        } else {
+            RootPlan::Image {
+                layers,
+                size,
+                userxattr,
                 steps: rootfs::of_container(&container.termination.path),
-            },
+            }
+        };
+        Ok(Self {
+            root,
             from: From::Image(image),
-
             stop_signal,
             filter: rights::filter(&container.security.seccomp)?,
+            runtime,
         })
     }
 
@@ -138,6 +158,8 @@ impl App {
     pub(super) fn users(&self, inner: &Inner, account: &Account) -> Users {
         match self.from {
             From::Host(_) => inner.abilities.host_users(),
+            // It has none of ours, and sees the layers as they are.
+            From::Image(_) if self.runtime.is_some() => Users::Spawners,
             From::Image(_) => inner.abilities.image_users(account.uid, account.gid),
         }
     }
@@ -186,10 +208,42 @@ impl App {
             .working_dir
             .clone()
             .unwrap_or_else(|| if cwd.is_empty() { "/" } else { cwd }.into());
+        if let Some(runtime) = &self.runtime {
+            let process = Process {
+                args: &argv,
+                env: &env,
+                cwd: &cwd,
+                account,
+                groups: &groups,
+                capabilities,
+                filter: &self.filter,
+                read_only: container.security.read_only_root,
+            };
+            let stage = inner.data_dir.join("root");
+            let command = runtime.command(&stage, hostname);
+            return Ok(Plan {
+                root: (!rooted).then(|| self.root.clone()),
+                steps: bundle::files(&process, &stage, steps, &container.termination.path),
+                read_only: false,
+                runtime: true,
+                program: command[..1].to_vec(),
+                argv: command,
+                env: vec![format!("PATH={}", texts::PATH).into_bytes()],
+                cwd: "/".into(),
+                hostname: hostname.to_owned(),
+                uid,
+                gid,
+                groups: Vec::new(),
+                capabilities: 0,
+                filter: FilterPlan::Unconfined,
+                data_limit: None,
+            });
+        }
         Ok(Plan {
             root: (!rooted).then(|| self.root.clone()),
             steps,
             read_only: matches!(self.from, From::Host(_)) || container.security.read_only_root,
+            runtime: false,
             program,
             argv,
             env: variables(env),
@@ -206,6 +260,11 @@ impl App {
             filter: self.filter.clone(),
             data_limit: memory.filter(|_| unlimited),
         })
+    }
+
+    /// Whether commands can be run beside it: other runtimes keep their namespaces to themselves.
+    pub(super) const fn takes_commands(&self) -> bool {
+        self.runtime.is_none()
     }
 
     /// The plan of a command beside the app, from the app's own.
@@ -263,6 +322,36 @@ impl App {
 
 fn variables(env: BTreeMap<String, String>) -> Vec<Vec<u8>> {
     env.into_iter().map(|(k, v)| format!("{k}={v}").into_bytes()).collect()
+}
+
+/// The OCI runtime that the manifest names.
+///
+/// # Errors
+/// Why it cannot be used, in words for the user.
+fn runtime(inner: &Inner, spec: &SandboxSpec) -> Result<Option<Runtime>, String> {
+    let Some(name) = &spec.workload.runtime else {
+        return Ok(None);
+    };
+    let known = &inner.config.runtimes;
+    let Some(runtime) = known.get(&**name) else {
+        let names: Vec<&str> = ["native"].into_iter().chain(known.keys().map(String::as_str)).collect();
+        return Err(format!(
+            "runtimeClassName {name}: no such runtime; the configuration has {}",
+            names.join(", ")
+        ));
+    };
+    if inner.isolation != Isolation::Root {
+        return Err(format!(
+            "runtimeClassName {name}: other runtimes need Knarr to run as root"
+        ));
+    }
+    if !runtime.program.is_file() {
+        return Err(format!(
+            "runtimeClassName {name}: {} is not there",
+            runtime.program.display()
+        ));
+    }
+    Ok(Some(runtime.clone()))
 }
 
 fn writable(spec: &SandboxSpec) -> u64 {

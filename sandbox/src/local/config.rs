@@ -1,5 +1,6 @@
 //! What the local driver is told at its start, and why it may refuse.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::thread;
 
 use manifests::units::{Bytes, Clock};
 
+use super::bundle::Runtime;
 use super::freeze::Freezing;
 use crate::egress::EgressConfig;
 use crate::logs::LogLimits;
@@ -38,6 +40,8 @@ pub struct LocalConfig {
     pub reclaim: bool,
     /// Where sandboxes may connect to, and what they find there.
     pub egress: EgressConfig,
+    /// OCI runtimes that manifests may name in `runtimeClassName`. Default none; `native` is always there.
+    pub runtimes: BTreeMap<String, Runtime>,
     /// How much output is kept.
     pub logs: LogLimits,
     /// What is executed as the spawner: a program whose `main` begins with [`crate::spawner::main_if_asked`], and
@@ -60,6 +64,7 @@ impl LocalConfig {
             freezing: None,
             reclaim: true,
             egress: EgressConfig::default(),
+            runtimes: BTreeMap::new(),
             logs: LogLimits::default(),
             spawner: (PathBuf::from("/proc/self/exe"), vec![spawner::ARGUMENT.into()]),
             clock,

@@ -10,6 +10,7 @@
 
 mod account;
 mod app;
+mod bundle;
 mod capacity;
 mod command;
 mod config;
@@ -43,6 +44,7 @@ use manifests::units::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 
+pub use bundle::Runtime;
 pub use capacity::share_of_memory;
 pub use config::{LocalConfig, SetupError};
 pub use freeze::Freezing;

@@ -154,7 +154,7 @@ impl<S: Pooled> Pool<S> {
     /// Forgets every service whose root has a layer that `gone` says is; their shells are to be ended.
     pub(super) fn forget(&mut self, gone: impl Fn(&Path) -> bool) -> Vec<S> {
         let stale = |key: &Key| match &key.root {
-            RootPlan::Image { layers, .. } => layers.iter().any(|layer| gone(layer)),
+            RootPlan::Image { layers, .. } | RootPlan::Bundle { layers, .. } => layers.iter().any(|layer| gone(layer)),
             RootPlan::Host { .. } => false,
         };
         let keys: Vec<_> = self.services.keys().filter(|key| stale(key)).cloned().collect();

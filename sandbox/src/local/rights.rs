@@ -87,6 +87,15 @@ pub(super) fn capabilities(changes: &Capabilities, uid: u32) -> Result<u64, Stri
     Ok(set)
 }
 
+/// The names of a set, with `CAP_`.
+pub(super) fn capability_names(set: u64) -> Vec<String> {
+    let named = CAPABILITIES.iter().enumerate();
+    named
+        .filter(|(bit, _)| set & (1 << bit) != 0)
+        .map(|(_, name)| format!("CAP_{name}"))
+        .collect()
+}
+
 fn bits(name: &str) -> Result<u64, String> {
     let plain = name.strip_prefix("CAP_").unwrap_or(name);
     if plain == "ALL" {

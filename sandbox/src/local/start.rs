@@ -409,6 +409,9 @@ fn exhausted(what: &str, error: io::Error) -> StartError {
 
 /// The plan of a command in a running sandbox.
 pub(super) fn command_plan(inner: &Inner, sandbox: &Sandbox, command: &ExecSpec) -> Result<Plan, String> {
+    if !sandbox.app.takes_commands() {
+        return Err("commands cannot be run in a sandbox of another runtime than native".to_owned());
+    }
     let shell = (sandbox.shell.id, true);
     let plan = sandbox
         .app

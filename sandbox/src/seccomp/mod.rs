@@ -7,12 +7,14 @@
 //! architecture? ─no─▶ kill      number ≥ k? ─▶ … ─▶ leaf: allow, errno, or look at the first argument
 //! ```
 
+mod oci;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 
+pub(crate) use oci::oci_profile;
 use table::{ABSENT, ALLOWED, NEWEST};
 
 /// An architecture that filters can be made for.

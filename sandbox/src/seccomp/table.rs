@@ -6,11 +6,7 @@
 //! `personality` and `socket` are allowed by argument: see [`super::RULES`].
 
 /// A call's name and its number on each architecture; [`ABSENT`] where it has none.
-pub(super) struct Call(
-    #[cfg_attr(not(test), expect(dead_code, reason = "the name is for readers, and for tests"))] pub &'static str,
-    pub u32,
-    pub u32,
-);
+pub(super) struct Call(pub &'static str, pub u32, pub u32);
 
 /// No such call on this architecture.
 pub(super) const ABSENT: u32 = u32::MAX;

@@ -87,6 +87,7 @@ pub(super) struct Compiled {
     pub root: Option<Root>,
     pub steps: Steps,
     pub read_only: bool,
+    pub runtime: bool,
     pub program: Vec<CString>,
     pub argv: Vec<*const c_char>,
     pub env: Vec<*const c_char>,
@@ -132,6 +133,15 @@ impl Workshop {
                 layers: Some(self.layers(&layers, size, userxattr)?),
                 common: Arc::clone(&self.image),
                 steps: self.steps(steps)?,
+            },
+            RootPlan::Bundle {
+                layers,
+                size,
+                userxattr,
+            } => Root {
+                layers: Some(self.layers(&layers, size, userxattr)?),
+                common: Arc::new(self.steps(Vec::new())?),
+                steps: self.steps(Vec::new())?,
             },
         })
     }
@@ -181,6 +191,7 @@ impl Workshop {
             root: plan.root.map(|root| self.root(root)).transpose()?,
             steps: self.steps(plan.steps)?,
             read_only: plan.read_only,
+            runtime: plan.runtime,
             program: strings(plan.program)?,
             argv: pointers(&argv),
             env: pointers(&env),

@@ -268,6 +268,15 @@ pub(crate) enum RootPlan {
         /// After [`Setup::image`].
         steps: Vec<FsStep>,
     },
+    /// An image for an OCI runtime, which mounts the rest itself.
+    Bundle {
+        /// As of [`Self::Image`].
+        layers: Vec<PathBuf>,
+        /// Likewise.
+        size: u64,
+        /// Likewise.
+        userxattr: bool,
+    },
 }
 
 /// The part of a sandbox that depends on the app.
@@ -279,6 +288,8 @@ pub(crate) struct Plan {
     pub steps: Vec<FsStep>,
     /// Nothing in the root itself can be written.
     pub read_only: bool,
+    /// The program is an OCI runtime of the host, which makes the sandbox itself from the bundle in the shell's stage.
+    pub runtime: bool,
     /// Where the program may be, as paths inside: the first that is there is executed.
     pub program: Vec<Vec<u8>>,
     /// All arguments, the zeroth too.
@@ -351,7 +362,7 @@ pub(crate) enum FsStep {
         /// By its root user only, or by all users inside.
         writable_by_all: bool,
     },
-    /// New content for a file that [`Self::Own`] has mounted.
+    /// New content for a file that [`Self::Own`] has mounted, or a file for a bundle.
     Content { name: String, content: String },
 }
 

@@ -181,6 +181,7 @@ fn trial(nursery: &mut Nursery, users: Users, root: RootPlan) -> Result<(), Stri
         root: Some(root),
         steps: Vec::new(),
         read_only: true,
+        runtime: false,
         program: vec![b"/knarr-trial".to_vec()],
         argv: Vec::new(),
         env: Vec::new(),

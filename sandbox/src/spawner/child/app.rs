@@ -1,6 +1,6 @@
 //! A shell becomes a sandbox: the app's part of its root, its limits, output, user and rights, and then its program.
 
-use super::root::{Mounted, OF_PLAN, make, make_dirs, pivot, run};
+use super::root::{Mounted, OF_PLAN, hand_over, make, make_dirs, pivot, run};
 use super::shell::tell_rooted;
 use super::{Birth, Never, Report, at, die_with_spawner, failed, fd};
 use crate::spawner::compile::Compiled;
@@ -20,14 +20,21 @@ pub(super) fn become_sandbox(birth: &Birth, root: Option<Mounted>, plan: &Compil
             (None, None) => return Err(failed(Step::Root, libc::ENOENT)),
         };
         run(birth, root, &plan.steps, OF_PLAN)?;
-        make_dirs(birth, root, &plan.cwd).map_err(|errno| failed(Step::WorkingDir, errno))?;
-        pivot(root, plan.read_only)?;
+        if plan.runtime {
+            hand_over(birth)?;
+        } else {
+            make_dirs(birth, root, &plan.cwd).map_err(|errno| failed(Step::WorkingDir, errno))?;
+            pivot(root, plan.read_only)?;
+        }
         // SAFETY: the name lies in the spawner's memory, its length is given.
         let named = unsafe { sys!(SYS_sethostname, plan.hostname.as_ptr() as usize, plan.hostname.len()) };
         at(Step::Hostname, named)?;
     }
     set_limits(plan)?;
     connect_output(birth, plan)?;
+    if plan.runtime {
+        return execute(plan);
+    }
     if isolated {
         drop_capabilities_and_user(birth, plan)?;
         die_with_spawner(birth)?;

@@ -238,7 +238,7 @@ fn run_op(birth: &Birth, root: Mounted, op: &Op) -> Result<(), i32> {
                 let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
                 mount_tree(birth, path, target.path(&mut Text::new()), attributes, false, false)
             }
-            Op::Content { file, content } => write_file(file, libc::O_WRONLY | libc::O_TRUNC, content),
+            Op::Content { file, content } => write_file(file, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, content),
         }
     }
 }
@@ -417,6 +417,25 @@ pub(super) fn pivot(root: Mounted, read_only: bool) -> Result<(), Report> {
         at(Step::Pivot, sys!(SYS_pivot_root, dot, dot))?;
         at(Step::Pivot, sys!(SYS_umount2, dot, libc::MNT_DETACH as usize))?;
         at(Step::Pivot, sys!(SYS_chdir, c"/".as_ptr() as usize))
+    }
+}
+
+/// The stage is the bundle. The runtime sees the host's files, its own process namespace, and cgroups that it cannot change:
+/// what it makes stays in the shell's. On a hybrid host the unified tree is not for runtimes.
+pub(super) fn hand_over(birth: &Birth) -> Result<(), Report> {
+    let (proc, path) = (c"proc".as_ptr() as usize, c"/proc".as_ptr() as usize);
+    let flags = (libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC) as usize;
+    let (cgroup, unified) = (
+        c"/sys/fs/cgroup".as_ptr() as usize,
+        c"/sys/fs/cgroup/unified".as_ptr() as usize,
+    );
+    // SAFETY: constant strings and the mount point, all NUL-terminated.
+    unsafe {
+        at(Step::Root, sys!(SYS_chdir, birth.mountpoint.as_ptr() as usize))?;
+        at(Step::Root, sys!(SYS_mount, proc, path, proc, flags, 0))?;
+        let _ = sys!(SYS_umount2, unified, libc::MNT_DETACH as usize);
+        let read_only = set_attributes(cgroup, libc::MOUNT_ATTR_RDONLY, libc::AT_RECURSIVE);
+        at(Step::Root, read_only.map(|()| 0))
     }
 }
 
