@@ -215,9 +215,10 @@ pub struct Exit {
     pub oom_killed: bool,
     /// `stop` was called before it ended.
     pub requested: bool,
-    /// The startup or liveness probe for whose failure the driver ended it, and what that said.
+    /// Why the driver ended it: the startup or liveness probe that failed and what it said, or `Evicted:` and the volume
+    /// that was too full.
     pub unhealthy: Option<Arc<str>>,
-    /// The end of its output, for a status message; at most 2 KiB.
+    /// What it left as its last words at `terminationMessagePath`, at most 4 KiB; else the end of its output, at most 2 KiB.
     pub last_output: String,
     /// The most memory it ever had; `None` where the host does not count it.
     pub peak_memory: Option<Bytes>,

@@ -16,6 +16,7 @@ pub mod spawner;
 pub mod test_support;
 #[cfg(test)]
 mod testing;
+mod volumes;
 mod wire;
 
 pub use local::{Freezing, LocalConfig, LocalDriver, PoolStats, Runtime, SetupError, share_of_memory};

@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use manifests::workload::HostAlias;
+
 use crate::program::{Program, Shown};
 use crate::spawner::protocol::{Access, FsStep, Owner};
 
@@ -49,6 +51,9 @@ pub(crate) const MASKED: [&str; 9] = [
 
 /// Not writable in `/proc`, whoever asks.
 pub(crate) const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The name of the file for last words, beside the root.
+pub(crate) const TERMINATION_LOG: &str = "termination-log";
 
 /// The group of terminals, in every distribution.
 const TTY: u32 = 5;
@@ -104,14 +109,14 @@ pub(crate) fn of_program(program: &Program, size: u64) -> Vec<FsStep> {
 }
 
 /// The names of one sandbox, for a root that is ours to write in.
-pub(crate) fn names(hostname: &str, uid: u32, resolv_conf: &str) -> Vec<FsStep> {
+pub(crate) fn names(hostname: &str, uid: u32, resolv_conf: &str, aliases: &[HostAlias]) -> Vec<FsStep> {
     let mut steps = Steps::default();
     steps.file(
         Path::new("/etc/passwd"),
         &format!("root:x:0:0:root:/root:/usr/sbin/nologin\napp:x:{uid}:{uid}:app:/tmp:/bin/sh\n"),
     );
     steps.file(Path::new("/etc/group"), &format!("root:x:0:\napp:x:{uid}:\n"));
-    for (path, content) in NAMES.iter().zip(contents(hostname, resolv_conf)) {
+    for (path, content) in NAMES.iter().zip(contents(hostname, resolv_conf, aliases)) {
         steps.file(Path::new(path.1), &content);
     }
     steps.list
@@ -162,13 +167,13 @@ pub(crate) struct CgroupMount {
 /// The rest of an image's root, for one container of it.
 pub(crate) fn of_container(termination_log: &Path) -> Vec<FsStep> {
     let mut steps = Steps::default();
-    steps.own("termination-log", termination_log, true);
+    steps.own(TERMINATION_LOG, termination_log, true);
     steps.list
 }
 
 /// The names of one sandbox, for the files that [`image`] has mounted.
-pub(crate) fn image_names(hostname: &str, resolv_conf: &str) -> Vec<FsStep> {
-    let files = NAMES.iter().zip(contents(hostname, resolv_conf));
+pub(crate) fn image_names(hostname: &str, resolv_conf: &str, aliases: &[HostAlias]) -> Vec<FsStep> {
+    let files = NAMES.iter().zip(contents(hostname, resolv_conf, aliases));
     files
         .map(|((name, _), content)| FsStep::Content {
             name: (*name).to_owned(),
@@ -178,9 +183,13 @@ pub(crate) fn image_names(hostname: &str, resolv_conf: &str) -> Vec<FsStep> {
 }
 
 /// Of [`NAMES`], in their order.
-fn contents(hostname: &str, resolv_conf: &str) -> [String; 3] {
+fn contents(hostname: &str, resolv_conf: &str, aliases: &[HostAlias]) -> [String; 3] {
+    let aliases = aliases
+        .iter()
+        .map(|it| format!("{} {}\n", it.address, it.names.join(" ")));
+    let aliases: String = aliases.collect();
     [
-        format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.0.1 {hostname}\n"),
+        format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.0.1 {hostname}\n{aliases}"),
         format!("{hostname}\n"),
         resolv_conf.to_owned(),
     ]
@@ -366,7 +375,7 @@ mod tests {
         };
         let mut hosts = host();
         hosts.extend(of_program(&program, 1000));
-        hosts.extend(names("hello-1", 7, ""));
+        hosts.extend(names("hello-1", 7, "", &[]));
         let cgroups = [CgroupMount {
             dir: "memory".into(),
             fstype: "cgroup",
@@ -374,7 +383,7 @@ mod tests {
         }];
         let mut images = image(&cgroups);
         images.extend(of_container(Path::new("/dev/termination-log")));
-        images.extend(image_names("hello-1", ""));
+        images.extend(image_names("hello-1", "", &[]));
         for steps in [hosts, images] {
             check(&steps);
         }
@@ -395,6 +404,7 @@ mod tests {
                     assert!(owned.insert(name), "{step:?} twice");
                 }
                 FsStep::Content { name, .. } => assert!(owned.contains(name), "{step:?} was not mounted"),
+                FsStep::Volume { .. } => panic!("{step:?} is of no root"),
                 FsStep::Mount { path, fstype, .. } => {
                     assert!(
                         made.contains(path) || (proc_is_up && path.starts_with("/proc")),

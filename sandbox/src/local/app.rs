@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use manifests::text::Facts;
-use manifests::workload::{Container, Image};
+use manifests::workload::{Container, Image, Workload};
 use rustix::process::Signal;
 
 use super::account::{Account, Users as ImageUsers};
@@ -14,16 +14,55 @@ use super::image::{self, Root};
 use super::rights;
 use super::state::Inner;
 use super::texts::{self, environment};
-use super::unbuilt::unbuilt;
-use crate::driver::{SandboxSpec, StartError};
+use crate::driver::{Limits, SandboxSpec, StartError};
 use crate::egress::resolv_conf;
 use crate::exec::ExecSpec;
 use crate::program::{self, Program};
 use crate::rootfs;
 use crate::spawner::protocol::{FilterPlan, Isolation, Plan, RootPlan, ShellId, Users};
+use crate::volumes::Made;
+
+/// Which container of a workload.
+#[expect(dead_code, reason = "the first of a pod only, yet")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// The one that serves.
+    Serving,
+    /// One that runs beside it, by its place in the list.
+    Sidecar(usize),
+    /// One that runs before the others, likewise.
+    Init(usize),
+}
+
+impl Role {
+    pub(super) fn container(self, workload: &Workload) -> &Container {
+        match self {
+            Self::Serving => &workload.serving,
+            Self::Sidecar(nth) => &workload.sidecars[nth],
+            Self::Init(nth) => &workload.init[nth],
+        }
+    }
+
+    /// What one container may use. With a single one, what the sandbox may.
+    pub(super) fn limits(self, spec: &SandboxSpec) -> Limits {
+        let own = &self.container(&spec.workload).resources;
+        let cpu = match self {
+            Self::Serving if spec.workload.sidecars.is_empty() => return spec.limits,
+            // What the planner gives less of is the serving container's.
+            Self::Serving => own.cpu_limit.into_iter().chain(spec.limits.cpu).min(),
+            Self::Sidecar(_) | Self::Init(_) => own.cpu_limit,
+        };
+        Limits {
+            cpu,
+            memory: own.memory_limit,
+            pids: spec.limits.pids,
+        }
+    }
+}
 
 /// What is executed, found once per start.
 pub(super) struct App {
+    pub role: Role,
     /// What it sees.
     pub root: RootPlan,
     pub from: From,
@@ -43,16 +82,23 @@ pub(super) enum From {
 impl App {
     /// # Errors
     /// What the manifest got wrong, or why the image cannot be had, in words for the user.
-    pub(super) async fn find(inner: &Inner, spec: &SandboxSpec) -> Result<Self, StartError> {
-        let container = &spec.workload.serving;
-        if let Some(unbuilt) = unbuilt(&spec.workload) {
-            return Err(StartError::Refused(unbuilt));
+    pub(super) async fn find(inner: &Inner, spec: &SandboxSpec, role: Role) -> Result<Self, StartError> {
+        let container = role.container(&spec.workload);
+        if !spec.workload.sidecars.is_empty() || !spec.workload.init.is_empty() {
+            let text = "not supported yet: several containers".to_owned();
+            return Err(StartError::Refused(text));
+        }
+        if inner.isolation == Isolation::None
+            && let Some(needs) = own_roots_only(&spec.workload)
+        {
+            let text = format!("{needs} cannot be had without isolation");
+            return Err(StartError::Refused(text));
         }
         let app = match &container.image {
-            Image::Host(name) => Self::of_host(inner, spec, name).map_err(StartError::Refused)?,
+            Image::Host(name) => Self::of_host(inner, spec, role, name).map_err(StartError::Refused)?,
             image => {
                 let root = image::find(inner, image, &spec.workload).await?;
-                Self::of_image(inner, spec, root).map_err(StartError::Refused)?
+                Self::of_image(inner, spec, role, root).map_err(StartError::Refused)?
             }
         };
         let mut texts = container
@@ -67,13 +113,13 @@ impl App {
         Ok(app)
     }
 
-    fn of_host(inner: &Inner, spec: &SandboxSpec, name: &Path) -> Result<Self, String> {
+    fn of_host(inner: &Inner, spec: &SandboxSpec, role: Role, name: &Path) -> Result<Self, String> {
         if let Some(runtime) = &spec.workload.runtime {
             return Err(format!(
                 "runtimeClassName {runtime}: it runs images, not programs of this machine"
             ));
         }
-        let container = &spec.workload.serving;
+        let container = role.container(&spec.workload);
         let mut program = program::find(name, &inner.data_dir)?;
         if let Some(command) = container.command.first() {
             let command = command.fill(&texts::facts(spec, spec.workload.port));
@@ -84,10 +130,11 @@ impl App {
             };
             program.show.dedup();
         }
+        let mut steps = rootfs::of_program(&program, writable(spec, role).min(rootfs::writable(None, None)));
+        steps.extend(rootfs::of_container(&container.termination.path));
         Ok(Self {
-            root: RootPlan::Host {
-                steps: rootfs::of_program(&program, writable(spec).min(rootfs::writable(None, None))),
-            },
+            role,
+            root: RootPlan::Host { steps },
             from: From::Host(program),
             stop_signal: Signal::TERM,
             filter: rights::filter(&container.security.seccomp)?,
@@ -95,8 +142,8 @@ impl App {
         })
     }
 
-    fn of_image(inner: &Inner, spec: &SandboxSpec, image: Arc<Root>) -> Result<Self, String> {
-        let container = &spec.workload.serving;
+    fn of_image(inner: &Inner, spec: &SandboxSpec, role: Role, image: Arc<Root>) -> Result<Self, String> {
+        let container = role.container(&spec.workload);
         if let Err(reason) = &inner.abilities.images {
             return Err(format!("images cannot be run here: {reason}"));
         }
@@ -115,7 +162,12 @@ impl App {
             .as_deref()
             .map_or(Ok(Signal::TERM), rights::signal)?;
         let runtime = runtime(inner, spec)?;
-        let (layers, size, userxattr) = (image.layers.clone(), writable(spec), image.userxattr);
+        if let (Some(name), Some(needs)) = (&spec.workload.runtime, own_roots_only(&spec.workload)) {
+            return Err(format!(
+                "runtimeClassName {name}: {needs} cannot be had with it; leave it out"
+            ));
+        }
+        let (layers, size, userxattr) = (image.layers.clone(), writable(spec, role), image.userxattr);
         let root = if runtime.is_some() {
             RootPlan::Bundle {
                 layers,
@@ -131,6 +183,7 @@ impl App {
             }
         };
         Ok(Self {
+            role,
             root,
             from: From::Image(image),
             stop_signal,
@@ -147,7 +200,7 @@ impl App {
         match &self.from {
             From::Host(_) => Ok(Account::default()),
             From::Image(image) => {
-                let container = &spec.workload.serving;
+                let container = self.role.container(&spec.workload);
                 let account = users.account(&image.config.user, &container.security);
                 account.map_err(|error| format!("{}: {error}", container.image))
             }
@@ -171,15 +224,16 @@ impl App {
         spec: &SandboxSpec,
         account: &Account,
         (shell, rooted): (ShellId, bool),
+        volumes: Option<&Made>,
         port: u16,
     ) -> Result<Plan, String> {
-        let container = &spec.workload.serving;
+        let container = self.role.container(&spec.workload);
         let hostname = spec.id.as_str();
         let names = resolv_conf(spec.revision.namespace());
         let facts = texts::facts(spec, port);
         let env = self.environment(spec, account, &facts);
         let argv = self.argv(container, &facts);
-        let memory = spec.limits.memory.map(|m| m.0);
+        let memory = self.role.limits(spec).memory.map(|m| m.0);
         let unlimited = inner.hierarchy.missing().iter().any(|m| m.starts_with("memory"));
         let (uid, gid) = match self.from {
             From::Host(_) => (inner.uid(shell), inner.uid(shell)),
@@ -190,20 +244,23 @@ impl App {
         groups.extend(&spec.workload.supplemental_groups);
         groups.sort_unstable();
         groups.dedup();
-        let (steps, program, cwd, capabilities) = match &self.from {
+        let (mut steps, program, cwd, capabilities) = match &self.from {
             From::Host(program) => (
-                rootfs::names(hostname, uid, &names),
+                rootfs::names(hostname, uid, &names, &spec.workload.host_aliases),
                 vec![program.path.as_os_str().as_encoded_bytes().to_vec()],
                 "/",
                 0,
             ),
             From::Image(image) => (
-                rootfs::image_names(hostname, &names),
+                rootfs::image_names(hostname, &names, &spec.workload.host_aliases),
                 candidates(argv.first().map_or(&[][..], Vec::as_slice), &env["PATH"]),
                 image.config.working_dir.as_str(),
                 rights::capabilities(&container.security.capabilities, uid)?,
             ),
         };
+        if let Some(volumes) = volumes {
+            steps.extend(volumes.steps(container)?);
+        }
         let cwd = container
             .working_dir
             .clone()
@@ -294,7 +351,8 @@ impl App {
             From::Host(_) => ("/tmp", &[][..]),
             From::Image(image) => (account.home.as_deref().unwrap_or("/"), image.config.env.as_slice()),
         };
-        environment(spec, &spec.workload.serving, facts, true, under)
+        let serving = self.role == Role::Serving;
+        environment(spec, self.role.container(&spec.workload), facts, serving, under)
     }
 
     /// Program and arguments.
@@ -354,9 +412,21 @@ fn runtime(inner: &Inner, spec: &SandboxSpec) -> Result<Option<Runtime>, String>
     Ok(Some(runtime.clone()))
 }
 
-fn writable(spec: &SandboxSpec) -> u64 {
-    let ephemeral = spec.workload.serving.resources.ephemeral_limit.map(|limit| limit.0);
-    rootfs::writable(ephemeral, spec.limits.memory.map(|limit| limit.0))
+fn writable(spec: &SandboxSpec, role: Role) -> u64 {
+    let ephemeral = role.container(&spec.workload).resources.ephemeral_limit;
+    let memory = role.limits(spec).memory;
+    rootfs::writable(ephemeral.map(|limit| limit.0), memory.map(|limit| limit.0))
+}
+
+/// What needs a root that Knarr makes.
+fn own_roots_only(workload: &Workload) -> Option<&'static str> {
+    let asked = [
+        ("several containers", !workload.sidecars.is_empty()),
+        ("initContainers", !workload.init.is_empty()),
+        ("volumes", !workload.volumes.is_empty()),
+        ("hostAliases", !workload.host_aliases.is_empty()),
+    ];
+    asked.into_iter().find(|(_, asked)| *asked).map(|(what, _)| what)
 }
 
 /// Program and arguments, by Kubernetes' table: `command` replaces the entry point and, without `args`, the arguments too.

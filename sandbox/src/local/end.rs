@@ -81,6 +81,9 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
             };
         }
     }
+    if let Some(sandbox) = &sandbox {
+        last_output = last_words(sandbox, &shell, last_output);
+    }
     let memory = Memory {
         oom_killed: shell.cgroup.usage().is_ok_and(|usage| usage.oom_kills > 0),
         peak: shell.cgroup.peak_memory(),
@@ -89,6 +92,9 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
         network::detach(sandbox).await;
     }
     remove_cgroup(&inner, &shell).await;
+    if let Some(sandbox) = &sandbox {
+        remove_volumes(&inner, sandbox).await;
+    }
     let sandbox = {
         let mut state = inner.lock();
         state.pool.remove(shell.id);
@@ -104,6 +110,32 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
     }
     if shell.id.0.is_multiple_of(PRUNE_EVERY) {
         prune_logs(&inner).await;
+    }
+}
+
+/// What the app has written for that, or else, unless it was asked otherwise, the end of its output. Kubernetes takes that
+/// of failed ones only, but a server that ends by itself has failed, whatever it says.
+fn last_words(sandbox: &Sandbox, shell: &Shell, output: String) -> String {
+    let message = shell.message();
+    let wants_output = sandbox.spec.workload.serving.termination.fall_back_to_logs;
+    match (message.is_empty(), wants_output) {
+        (false, _) => message,
+        (true, true) => output,
+        (true, false) => String::new(),
+    }
+}
+
+/// Off the driver's thread: there may be much in them.
+async fn remove_volumes(inner: &Inner, sandbox: &Arc<Sandbox>) {
+    if sandbox.volumes.is_none() {
+        return;
+    }
+    let own = Arc::clone(sandbox);
+    let removed = inner
+        .runtime
+        .spawn_blocking(move || own.volumes.as_ref().map_or(Ok(()), |volumes| volumes.remove()));
+    if let Ok(Err(error)) = removed.await {
+        tracing::warn!(sandbox = %sandbox.id, %error, "volumes are left");
     }
 }
 

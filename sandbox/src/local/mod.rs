@@ -16,6 +16,7 @@ mod command;
 mod config;
 mod dial;
 mod end;
+mod evict;
 mod freeze;
 mod health;
 mod image;
@@ -32,7 +33,6 @@ mod start;
 mod state;
 mod supervise;
 mod texts;
-mod unbuilt;
 pub(crate) mod watched;
 
 use std::path::{Path, PathBuf};

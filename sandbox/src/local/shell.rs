@@ -1,7 +1,9 @@
 //! A shell as Knarr sees it: made by the spawner, waiting for an app or running one.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::process::{Signal, pidfd_send_signal};
@@ -15,6 +17,9 @@ use crate::spawner::protocol::{ShellId, Step};
 /// Doors that are being opened.
 pub(super) type Opening = oneshot::Receiver<io::Result<Doors>>;
 
+/// More of an app's last words is not read.
+const MESSAGE: usize = 4096;
+
 /// One shell, from the request to make it until nothing of it is left.
 pub(super) struct Shell {
     pub id: ShellId,
@@ -25,6 +30,8 @@ pub(super) struct Shell {
     /// Its mounted root, until somebody has looked.
     root: Mutex<Option<OwnedFd>>,
     doors: Mutex<Option<Opening>>,
+    /// Outlives the root: the file for its app's last words.
+    message: Mutex<Option<File>>,
 }
 
 /// What is held of the process.
@@ -111,6 +118,7 @@ impl Shell {
             output: Mutex::new(None),
             root: Mutex::new(None),
             doors: Mutex::new(None),
+            message: Mutex::new(None),
         }
     }
 
@@ -139,7 +147,10 @@ impl Shell {
     }
 
     /// Its root is mounted; nothing of it has run.
-    pub(super) fn rooted(&self, root: Option<OwnedFd>) {
+    pub(super) fn rooted(&self, fds: Vec<OwnedFd>) {
+        let mut fds = fds.into_iter();
+        let (root, message) = (fds.next(), fds.next());
+        *self.message.lock().unwrap_or_else(PoisonError::into_inner) = message.map(File::from);
         if matches!(*self.stage.borrow(), Stage::Prepared) {
             *self.root.lock().unwrap_or_else(PoisonError::into_inner) = root;
             self.stage.send_replace(Stage::Rooted);
@@ -149,6 +160,15 @@ impl Shell {
     /// The root, to look files up in; once. Whoever has it keeps the mounts alive.
     pub(super) fn take_root(&self) -> Option<OwnedFd> {
         self.root.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What the app has left as its last words; at most 4096 bytes of them (Kubernetes: terminationMessagePath).
+    pub(super) fn message(&self) -> String {
+        let file = self.message.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut bytes = vec![0; MESSAGE];
+        let read = file.map_or(0, |file: File| file.read_at(&mut bytes, 0).unwrap_or(0));
+        bytes.truncate(read);
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     pub(super) fn failed(&self, failure: Failure) {

@@ -9,9 +9,10 @@ use manifests::ids::SandboxId;
 use manifests::units::Timestamp;
 
 use super::account::{Account, Users as ImageUsers};
-use super::app::{App, From};
+use super::app::{App, From, Role};
 use super::dial;
 use super::end;
+use super::evict;
 use super::health::Monitor;
 use super::link::Link;
 use super::network;
@@ -19,9 +20,11 @@ use super::output;
 use super::pool::Key;
 use super::shell::{Failure, Shell, Stage};
 use super::state::{AccountKey, Inner, Sandbox, Slot};
+use super::texts;
 use crate::driver::{DriverError, Exit, Limits, Phases, SandboxSpec, StartError, Started};
 use crate::exec::ExecSpec;
 use crate::spawner::protocol::{Isolation, Plan, Request, Step, Users};
+use crate::volumes::Made;
 
 /// A start that loses its spawner is tried again with the next one, this often.
 const TRIES: u32 = 3;
@@ -32,7 +35,7 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
     let deadline = tokio::time::sleep(spec.deadline);
     tokio::pin!(deadline);
     let app = tokio::select! {
-        app = App::find(inner, &spec) => Arc::new(app?),
+        app = App::find(inner, &spec, Role::Serving) => Arc::new(app?),
         () = &mut deadline => {
             let last = format!("{} was not there yet", spec.workload.serving.image);
             return Err(StartError::NotReady { after: spec.deadline, last });
@@ -46,7 +49,10 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
         };
         let attempt = async {
             let begun_one = match account(inner, &spec, &app).await {
-                Ok(account) => Running::begin(inner, &spec, &app, &account),
+                Ok(account) => match make_volumes(inner, &spec).await {
+                    Ok(volumes) => Running::begin(inner, &spec, &app, &account, volumes),
+                    Err(error) => Err(Trouble::Told(error)),
+                },
                 Err(trouble) => Err(trouble),
             };
             let mut running = match begun_one {
@@ -134,7 +140,13 @@ struct Running<'a> {
 
 impl<'a> Running<'a> {
     /// Takes the name and a shell.
-    fn begin(inner: &'a Arc<Inner>, spec: &SandboxSpec, app: &Arc<App>, account: &Account) -> Result<Self, Trouble> {
+    fn begin(
+        inner: &'a Arc<Inner>,
+        spec: &SandboxSpec,
+        app: &Arc<App>,
+        account: &Account,
+        volumes: Option<Made>,
+    ) -> Result<Self, Trouble> {
         let reservation = Reservation::take(inner, &spec.id).map_err(|e| Trouble::Told(e.into()))?;
         let port = match inner.isolation {
             Isolation::None => free_port().map_err(|e| Trouble::Told(exhausted("find a free port", e)))?,
@@ -142,13 +154,13 @@ impl<'a> Running<'a> {
         };
         let users = app.users(inner, account);
         let (shell, rooted) = take_shell(inner, spec, app, users)?;
-        let plan = app.plan(inner, spec, account, (shell.id, rooted), port);
+        let plan = app.plan(inner, spec, account, (shell.id, rooted), volumes.as_ref(), port);
         let plan = plan.map_err(|text| {
             inner.kill(&shell);
             Trouble::Told(StartError::Refused(text))
         })?;
         let what = (Arc::clone(app), account.clone());
-        let sandbox = Arc::new(Sandbox::new(spec.clone(), what, shell, port));
+        let sandbox = Arc::new(Sandbox::new(spec.clone(), what, shell, volumes, port));
         reservation.fill(&sandbox);
         Ok(Self {
             inner,
@@ -190,6 +202,7 @@ impl<'a> Running<'a> {
             Stage::Ended(None) => return Err(Trouble::Ended),
             _ => {}
         }
+        drop(shell.take_root());
         let spawned = clock().since(begun);
         let monitor = self
             .monitor
@@ -220,6 +233,7 @@ impl<'a> Running<'a> {
         if let Some(monitor) = self.monitor.take() {
             monitor.go_on();
         }
+        evict::watch(self.inner, &self.sandbox);
         Ok(())
     }
 
@@ -299,7 +313,7 @@ fn take_shell(inner: &Inner, spec: &SandboxSpec, app: &App, users: Users) -> Res
     let pooled = inner.lock().pool.take(&key, generic, inner.pool_bounds());
     inner.refill.notify_one();
     if let Some((shell, rooted)) = pooled {
-        return match shell.cgroup.set_limits(&spec.limits) {
+        return match shell.cgroup.set_limits(&app.role.limits(spec)) {
             Ok(()) => Ok((shell, rooted)),
             Err(error) => {
                 inner.kill(&shell);
@@ -307,7 +321,7 @@ fn take_shell(inner: &Inner, spec: &SandboxSpec, app: &App, users: Users) -> Res
             }
         };
     }
-    new_shell(inner, &spec.limits, app, users).map(|shell| (shell, true))
+    new_shell(inner, &app.role.limits(spec), app, users).map(|shell| (shell, true))
 }
 
 /// Made now, with the root.
@@ -319,12 +333,32 @@ fn new_shell(inner: &Inner, limits: &Limits, app: &App, users: Users) -> Result<
     })
 }
 
+/// Off the caller's runtime: a claim may be large, and belong to another group.
+async fn make_volumes(inner: &Inner, spec: &SandboxSpec) -> Result<Option<Made>, StartError> {
+    if spec.workload.volumes.is_empty() {
+        return Ok(None);
+    }
+    let (volumes, spec) = (Arc::clone(&inner.volumes), spec.clone());
+    let made = tokio::task::spawn_blocking(move || {
+        let facts = texts::facts(&spec, spec.workload.port);
+        volumes.make(&spec.id, &spec.workload, &facts)
+    });
+    match made.await {
+        Ok(made) => made.map(Some),
+        Err(error) => Err(DriverError::Io {
+            context: "make volumes".to_owned(),
+            source: io::Error::other(error),
+        }
+        .into()),
+    }
+}
+
 /// Who the app runs as. What an image says about its users is looked up in its mounted root, once.
 async fn account(inner: &Inner, spec: &SandboxSpec, app: &App) -> Result<Account, Trouble> {
     let From::Image(image) = &app.from else {
         return Ok(Account::default());
     };
-    let security = &spec.workload.serving.security;
+    let security = &app.role.container(&spec.workload).security;
     let key = AccountKey {
         layers: image.layers.clone(),
         user: image.config.user.clone(),
@@ -415,7 +449,7 @@ pub(super) fn command_plan(inner: &Inner, sandbox: &Sandbox, command: &ExecSpec)
     let shell = (sandbox.shell.id, true);
     let plan = sandbox
         .app
-        .plan(inner, &sandbox.spec, &sandbox.account, shell, sandbox.port)?;
+        .plan(inner, &sandbox.spec, &sandbox.account, shell, None, sandbox.port)?;
     Ok(sandbox
         .app
         .for_command(plan, &sandbox.spec, &sandbox.account, sandbox.port, command))

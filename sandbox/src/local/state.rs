@@ -32,6 +32,7 @@ use crate::egress::{Attached, Network};
 use crate::logs::LogDir;
 use crate::rootfs::ORDINARY_UID;
 use crate::spawner::protocol::{Abilities, Isolation, Request, RootPlan, Setup, ShellId, Users};
+use crate::volumes::{Made, Volumes};
 
 /// Uids of sandboxes under root begin here: above what user databases and subordinate ranges hand out.
 const UID_BASE: u32 = 1_900_000_000;
@@ -75,6 +76,7 @@ pub(super) struct Inner {
     pub finished: watch::Sender<bool>,
     pub state: Mutex<State>,
     pub commands: Commands,
+    pub volumes: Arc<Volumes>,
 }
 
 /// What is missing, in words for the user.
@@ -135,6 +137,8 @@ pub(super) struct Sandbox {
     /// What runs, and as whom. Holds an image while it is used.
     pub app: Arc<App>,
     pub account: Account,
+    /// `None` without volumes.
+    pub volumes: Option<Made>,
     /// Where the app listens: inside, or on the host without isolation.
     pub port: u16,
     /// `stop` was called.
@@ -307,7 +311,13 @@ impl State {
 }
 
 impl Sandbox {
-    pub(super) fn new(spec: SandboxSpec, (app, account): (Arc<App>, Account), shell: Arc<Shell>, port: u16) -> Self {
+    pub(super) fn new(
+        spec: SandboxSpec,
+        (app, account): (Arc<App>, Account),
+        shell: Arc<Shell>,
+        volumes: Option<Made>,
+        port: u16,
+    ) -> Self {
         Self {
             id: spec.id.clone(),
             revision: spec.revision.clone(),
@@ -315,6 +325,7 @@ impl Sandbox {
             shell,
             app,
             account,
+            volumes,
             port,
             requested: AtomicBool::new(false),
             progress: Mutex::default(),

@@ -37,6 +37,7 @@ use crate::driver::{ExitStatus, Limits};
 use crate::egress::{self, Network};
 use crate::logs::LogDir;
 use crate::spawner::protocol::{Event, Isolation, Setup, ShellId, VERSION};
+use crate::volumes::Volumes;
 use crate::wire;
 use crate::{rootfs, spawner};
 
@@ -107,7 +108,9 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
         Ok(left) => tracing::info!(sandboxes = left.len(), "removed what an earlier run has left"),
         Err(error) => tracing::warn!(%error, "something of an earlier run is left"),
     }
+    let volumes = Volumes::open(&data_dir, &group).map_err(SetupError::io("make the directories of volumes"))?;
     let setup = Setup {
+        temporary: volumes.temporary(),
         version: VERSION,
         isolate: !config.unsafe_no_isolation,
         uids: config.uids,
@@ -161,6 +164,7 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
         finished: watch::Sender::new(false),
         state: Mutex::default(),
         commands: Commands::default(),
+        volumes: Arc::new(volumes),
     };
     Ok((Arc::new(inner), child))
 }
@@ -271,7 +275,7 @@ fn handle(inner: &Arc<Inner>, event: Event, fds: Vec<OwnedFd>) -> io::Result<()>
         },
         Event::Rooted { shell: id } => {
             if let Some(shell) = shell(id) {
-                shell.rooted(fds.into_iter().next());
+                shell.rooted(fds);
             }
             Ok(())
         }

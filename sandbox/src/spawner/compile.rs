@@ -10,6 +10,7 @@ use std::sync::Arc;
 use libc::{c_char, sock_filter};
 
 use super::protocol::{Access, FsStep, Owner, Plan, RootPlan};
+use crate::rootfs::TERMINATION_LOG;
 
 /// A place inside a root, relative to it.
 pub(super) struct Place {
@@ -45,6 +46,12 @@ pub(super) enum Op {
         attributes: u64,
         mapped: bool,
     },
+    Volume {
+        source: CString,
+        sub_path: Option<CString>,
+        place: Place,
+        attributes: u64,
+    },
     /// `file` is a path of the host, beside the root.
     Own {
         file: CString,
@@ -71,6 +78,8 @@ pub(super) struct Root {
     /// What all roots of its kind have.
     pub common: Arc<Steps>,
     pub steps: Steps,
+    /// The file of its own for the app's last words, as a path of the host.
+    pub message: Option<CString>,
 }
 
 /// The layers of an image, and what may be written over them.
@@ -118,11 +127,21 @@ impl Workshop {
     /// # Errors
     /// `InvalidInput` when a path has a NUL in it, or an image too many layers for the kernel.
     pub(super) fn root(&self, plan: RootPlan) -> io::Result<Root> {
+        let steps = match &plan {
+            RootPlan::Host { steps } | RootPlan::Image { steps, .. } => steps.as_slice(),
+            RootPlan::Bundle { .. } => &[],
+        };
+        let has_message = steps
+            .iter()
+            .any(|step| matches!(step, FsStep::Own { name, .. } if name == TERMINATION_LOG));
+        let message = has_message.then(|| c_path(&self.mountpoint.join(TERMINATION_LOG)));
+        let message = message.transpose()?;
         Ok(match plan {
             RootPlan::Host { steps } => Root {
                 layers: None,
                 common: Arc::clone(&self.host),
                 steps: self.steps(steps)?,
+                message,
             },
             RootPlan::Image {
                 layers,
@@ -133,6 +152,7 @@ impl Workshop {
                 layers: Some(self.layers(&layers, size, userxattr)?),
                 common: Arc::clone(&self.image),
                 steps: self.steps(steps)?,
+                message,
             },
             RootPlan::Bundle {
                 layers,
@@ -142,6 +162,7 @@ impl Workshop {
                 layers: Some(self.layers(&layers, size, userxattr)?),
                 common: Arc::new(self.steps(Vec::new())?),
                 steps: self.steps(Vec::new())?,
+                message: None,
             },
         })
     }
@@ -235,6 +256,19 @@ fn op(step: &FsStep, own: &dyn Fn(&str) -> io::Result<CString>) -> io::Result<Op
             read_only: *read_only,
             optional: *optional,
         },
+        FsStep::Volume {
+            source,
+            sub_path,
+            path,
+            read_only,
+        } => Op::Volume {
+            source: c_path(source)?,
+            sub_path: sub_path.as_deref().map(c_path).transpose()?,
+            place: place(path)?,
+            attributes: libc::MOUNT_ATTR_NOSUID
+                | libc::MOUNT_ATTR_NODEV
+                | if *read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
+        },
         FsStep::Bind {
             source,
             path,
@@ -275,6 +309,7 @@ pub(super) fn describe(step: &FsStep) -> String {
         FsStep::Symlink { path, .. } => format!("make the link {}", path.display()),
         FsStep::File { path, .. } => format!("write {}", path.display()),
         FsStep::Mount { fstype, path, .. } => format!("mount {fstype} on {}", path.display()),
+        FsStep::Volume { source, path, .. } => format!("show the volume {} as {}", source.display(), path.display()),
         FsStep::Bind { source, path, .. } if source == path => format!("show {}", path.display()),
         FsStep::Bind { source, path, .. } => format!("show {} as {}", source.display(), path.display()),
         FsStep::Own { path, .. } => format!("mount a file of its own on {}", path.display()),

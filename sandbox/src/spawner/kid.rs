@@ -72,8 +72,8 @@ struct Shared {
 pub(super) enum Outcome {
     /// Nothing to say yet.
     Pending,
-    /// Its root is mounted.
-    Rooted(OwnedFd),
+    /// Its root is mounted. The root, and its file for last words if it has one.
+    Rooted(Vec<OwnedFd>),
     /// It has executed, or was killed before it could.
     Left,
     /// A step failed.
@@ -287,7 +287,7 @@ impl Kid {
             return Outcome::Pending;
         };
         let mut bytes = [0; Report::SIZE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let received = recvmsg(report, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
@@ -300,11 +300,16 @@ impl Kid {
         if report.step != Report::ROOTED {
             return Outcome::Failed(report);
         }
-        let root = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
-            _ => None,
-        });
-        root.map_or(Outcome::Pending, Outcome::Rooted)
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        if fds.is_empty() {
+            return Outcome::Pending;
+        }
+        Outcome::Rooted(fds)
     }
 
     /// Its start is over: it has executed, which is the moment it left our memory, or it has ended.

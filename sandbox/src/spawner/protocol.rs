@@ -245,6 +245,8 @@ pub(crate) struct Setup {
     pub image: Vec<FsStep>,
     /// A directory to try an image's root with: the lowest layer of every image, with the places that are mounted on.
     pub skeleton: PathBuf,
+    /// Directories to remove when Knarr is gone.
+    pub temporary: Vec<PathBuf>,
     /// The cgroup group to clear when Knarr is gone; `None` without cgroups.
     pub cgroup_group: Option<String>,
 }
@@ -345,6 +347,15 @@ pub(crate) enum FsStep {
         read_only: bool,
         /// A sandbox without it is one too: no error when the kernel refuses.
         optional: bool,
+    },
+    /// A volume: a directory or file that others may change while a sandbox starts. Its target is there already.
+    Volume {
+        /// Where it is on the host; nobody but Knarr can change that.
+        source: PathBuf,
+        /// What of it is shown; links in it do not lead out.
+        sub_path: Option<PathBuf>,
+        path: PathBuf,
+        read_only: bool,
     },
     /// Something of the host, with what is mounted below it. Its target is there already.
     Bind {

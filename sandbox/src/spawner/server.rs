@@ -7,6 +7,7 @@ mod commands;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -64,6 +65,7 @@ fn begin(setup: Setup) -> Result<Spawner, String> {
     let broken = |error: io::Error| format!("cannot begin: {error}");
     let mut spawner = Spawner {
         nursery,
+        temporary: setup.temporary,
         cgroup_group: setup.cgroup_group,
         kids: HashMap::new(),
         commands: HashMap::new(),
@@ -80,6 +82,8 @@ fn begin(setup: Setup) -> Result<Spawner, String> {
 
 struct Spawner {
     nursery: Nursery,
+    /// Directories that must not outlive Knarr.
+    temporary: Vec<PathBuf>,
     cgroup_group: Option<String>,
     kids: HashMap<ShellId, Kid>,
     commands: HashMap<CommandId, Command>,
@@ -206,8 +210,9 @@ impl Spawner {
         };
         let event = match kid.outcome() {
             Outcome::Pending => return Ok(()),
-            Outcome::Rooted(root) => {
-                wire::send(CONTROL, &Event::Rooted { shell }, &[root.as_fd()])?;
+            Outcome::Rooted(fds) => {
+                let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+                wire::send(CONTROL, &Event::Rooted { shell }, &fds)?;
                 // What comes next may be there already, and its end is told last.
                 return self.reported(shell);
             }
@@ -312,6 +317,10 @@ impl Spawner {
         }
         for kid in self.kids.values() {
             kid.reap(true);
+        }
+        for dir in &self.temporary {
+            // Nobody is left to tell; the next start on this data directory tries again.
+            let _ = std::fs::remove_dir_all(dir);
         }
         if let Some(group) = &self.cgroup_group {
             // Nobody is left to tell; the next start on this data directory tries again.

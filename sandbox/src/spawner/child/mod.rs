@@ -19,6 +19,7 @@ pub(super) mod app;
 mod root;
 mod shell;
 mod text;
+mod volume;
 
 pub(super) use root::{COMMON, OF_ROOT};
 

@@ -6,6 +6,7 @@
 use libc::c_int;
 
 use super::text::Text;
+use super::volume;
 use super::{Birth, CWD, Report, at, failed, value};
 use crate::spawner::compile::{Layers, Op, Place, Root, Steps};
 use crate::spawner::protocol::{Owner, Step};
@@ -23,6 +24,8 @@ pub(super) struct Mounted {
     pub dir: usize,
     /// Everything in it was made by us: no look-up can lead out.
     ours: bool,
+    /// The app's last words, to read.
+    pub message: Option<usize>,
 }
 
 /// Where roots are made. What the host mounts later still comes in, until the pivot: a pooled shell must see a file
@@ -49,12 +52,19 @@ pub(super) fn make(birth: &Birth, root: &Root) -> Result<Mounted, Report> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     // SAFETY: a constant string.
     let dir = unsafe { sys!(SYS_openat, CWD, c".".as_ptr() as usize, flags as usize, 0) };
-    let mounted = Mounted {
+    let mut mounted = Mounted {
         dir: value(Step::Root, dir)?,
         ours: root.layers.is_none(),
+        message: None,
     };
     run(birth, mounted, &root.common, COMMON)?;
     run(birth, mounted, &root.steps, OF_ROOT)?;
+    if let Some(file) = &root.message {
+        let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+        // SAFETY: a NUL-terminated string of the spawner's.
+        let file = unsafe { sys!(SYS_openat, CWD, file.as_ptr() as usize, flags, 0) };
+        mounted.message = Some(value(Step::Root, file)?);
+    }
     Ok(mounted)
 }
 
@@ -205,6 +215,17 @@ fn run_op(birth: &Birth, root: Mounted, op: &Op) -> Result<(), i32> {
                     set_attributes(above.path(&mut path), libc::MOUNT_ATTR_RDONLY, 0)?;
                 }
                 Ok(())
+            }
+            Op::Volume {
+                source,
+                sub_path,
+                place,
+                attributes,
+            } => {
+                let target = Found::at(root, &place.path, 0)?;
+                let mut path = Text::new();
+                let to = target.path(&mut path);
+                volume::show(birth, source, sub_path.as_deref(), to, *attributes)
             }
             Op::Bind {
                 source,

@@ -34,7 +34,8 @@ pub(super) fn become_shell(birth: &Birth) -> Result<Option<Mounted>, Report> {
     Ok(Some(mounted))
 }
 
-/// Sends the root along: files can be looked up in it before anything of the image has run.
+/// Sends the root along: files can be looked up in it before anything of the image has run. And the file for last words,
+/// which can be read when the root is gone.
 pub(super) fn tell_rooted(birth: &Birth, root: Mounted) -> Result<(), Report> {
     let report = Report {
         step: Report::ROOTED,
@@ -46,13 +47,17 @@ pub(super) fn tell_rooted(birth: &Birth, root: Mounted) -> Result<(), Report> {
         iov_base: (&raw const report).cast_mut().cast(),
         iov_len: Report::SIZE,
     };
-    // `struct cmsghdr`, its one descriptor, and room to the next multiple of eight.
-    let kind = (libc::SOL_SOCKET as u64) | ((libc::SCM_RIGHTS as u64) << 32);
-    let control: [u64; 3] = if cfg!(target_endian = "little") {
-        [20, kind, root.dir as u64]
-    } else {
-        [20, kind.rotate_left(32), (root.dir as u64) << 32]
+    // `struct cmsghdr`, one or two descriptors, and room to the next multiple of eight.
+    let (length, second) = match root.message {
+        Some(message) => (24, message as u32),
+        None => (20, 0),
     };
+    let pair = |first: u32, second: u32| {
+        let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    };
+    let kind = pair(libc::SOL_SOCKET as u32, libc::SCM_RIGHTS as u32);
+    let control: [u64; 3] = [length, kind, pair(root.dir as u32, second)];
     // `struct msghdr`: name and its length, parts, control, flags.
     let message: [usize; 7] = [
         0,
@@ -63,15 +68,19 @@ pub(super) fn tell_rooted(birth: &Birth, root: Mounted) -> Result<(), Report> {
         size_of_val(&control),
         0,
     ];
-    // SAFETY: all of this lies on this stack.
-    at(Step::Root, unsafe {
-        sys!(
+    // SAFETY: all of this lies on this stack; the descriptor is this child's own copy, closed once.
+    unsafe {
+        let told = sys!(
             SYS_sendmsg,
             fd(birth.report),
             message.as_ptr() as usize,
             libc::MSG_NOSIGNAL as usize
-        )
-    })
+        );
+        if let Some(message) = root.message {
+            let _ = sys!(SYS_close, message);
+        }
+        at(Step::Root, told)
+    }
 }
 
 /// Closes what belongs to the spawner and to other sandboxes: a shell may wait for long, and would keep their network
