@@ -271,6 +271,7 @@ impl Found {
             "periodSeconds",
             "successThreshold",
             "failureThreshold",
+            "terminationGracePeriodSeconds",
         ];
         self.fields(path, probe.set_fields(), &built);
         if let Some(get) = &probe.http_get {
@@ -279,8 +280,8 @@ impl Found {
                 format!("{path}.httpGet.host"),
                 "use httpHeaders with Host",
             );
-            let plain = get.scheme.is_empty() || get.scheme == "HTTP";
-            self.refuse_when(!plain, format!("{path}.httpGet.scheme"), "HTTP is");
+            let known = ["", "HTTP", "HTTPS"].contains(&get.scheme.as_str());
+            self.refuse_when(!known, format!("{path}.httpGet.scheme"), "HTTP and HTTPS are");
         }
         if let Some(socket) = &probe.tcp_socket {
             self.refuse_when(

@@ -307,6 +307,9 @@ pub struct Probe {
     pub period: Option<Duration>,
     /// Per try.
     pub timeout: Duration,
+    /// How long the app may take to end once this probe has failed for good; the workload's own time when `None`. Of no
+    /// use to a readiness probe.
+    pub grace: Option<Duration>,
 }
 
 impl Probe {
@@ -319,6 +322,7 @@ impl Probe {
             initial_delay: Duration::ZERO,
             period: None,
             timeout: Duration::from_millis(100),
+            grace: None,
         }
     }
 }
@@ -335,6 +339,8 @@ pub enum Check {
     Http {
         /// Which port.
         port: u16,
+        /// `scheme: HTTPS`. Whose certificate it is, is not looked at, as kubelet does not.
+        tls: bool,
         /// Path with query, starts with `/`.
         path: String,
         /// Extra headers; `Host` replaces the default.

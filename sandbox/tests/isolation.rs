@@ -142,6 +142,7 @@ async fn readiness_is_what_the_probe_says() {
     let dir = tempfile::tempdir().unwrap();
     let driver = support::driver(dir.path());
     let http = |path: &str| Check::Http {
+        tls: false,
         port: 8080,
         path: path.into(),
         headers: vec![("X".into(), "y".into())],

@@ -27,6 +27,7 @@ fn sh(script: &str) -> Check {
 
 fn sick() -> Check {
     Check::Http {
+        tls: false,
         port: 8080,
         path: "/sick".into(),
         headers: Vec::new(),
@@ -202,7 +203,10 @@ async fn an_app_that_hangs_and_does_not_hear_is_killed_after_the_grace() {
             ..Probes::default()
         };
         let mut spec = app("hung", &["serve", "--stubborn", "--sick", "300", "100000"], probes);
-        Arc::get_mut(&mut spec.workload).unwrap().stop_grace = 300 * MS;
+        // The probe's own grace goes before the revision's.
+        let app = Arc::get_mut(&mut spec.workload).unwrap();
+        app.stop_grace = Duration::from_secs(1000);
+        app.serving.probes.liveness.as_mut().unwrap().grace = Some(300 * MS);
         driver.start(spec).await.unwrap();
         let exit = exit(&mut events).await;
         assert_eq!(

@@ -88,7 +88,25 @@ impl Reader<'_> {
                 (true, true) => COMMAND_TIMEOUT,
                 (false, _) => seconds(probe.timeout_seconds.max(1)),
             },
+            grace: self.grace(probe, kind),
         })
+    }
+
+    /// Kubernetes: for liveness and startup probes.
+    fn grace(&mut self, probe: &resources::Probe, kind: Kind) -> Option<Duration> {
+        let wanted = probe.termination_grace_period_seconds?;
+        match u64::try_from(wanted) {
+            Ok(seconds @ 1..) if kind == Kind::Other => Some(Duration::from_secs(seconds)),
+            _ => {
+                let (message, hint) = match kind {
+                    Kind::Readiness => ("is of no use".to_owned(), "a readiness probe ends nothing"),
+                    Kind::Other => (format!("invalid value: {wanted}"), "write at least 1"),
+                };
+                let path = format!("{}.terminationGracePeriodSeconds", self.path);
+                self.faults.push(Fault::new(path, message, hint));
+                None
+            }
+        }
     }
 
     fn check(&mut self, probe: &resources::Probe) -> Option<Check> {
@@ -179,6 +197,7 @@ impl Reader<'_> {
             .map(|header| (header.name.clone(), header.value.clone()));
         Some(Check::Http {
             port,
+            tls: get.scheme == "HTTPS",
             path: wanted,
             headers: headers.collect(),
         })

@@ -243,6 +243,7 @@ fn the_whole_container() {
     assert_eq!(
         probe.check,
         Check::Http {
+            tls: false,
             port: 9000,
             path: "/health".to_owned(),
             headers
@@ -397,17 +398,21 @@ fn a_pod_of_several_containers() {
 fn what_is_wrong_in_a_pod() {
     let spec = "imagePullSecrets: [{name: gone}], hostAliases: [{ip: home, hostnames: [x]}, {ip: '::1'}], securityContext: {runAsNonRoot: \
                 true, runAsUser: 0}, containers: [{image: ab, ports: [{containerPort: 80}], securityContext: {capabilities: {add: [NOPE]}, \
-                seccompProfile: {type: Localhost, localhostProfile: p.json}}, livenessProbe: {exec: {}}, startupProbe: {httpGet: {port: \
-                side}, successThreshold: 2}}, {image: ab, livenessProbe: {tcpSocket: {port: http1}}}]";
+                seccompProfile: {type: Localhost, localhostProfile: p.json}}, livenessProbe: {exec: {}}, readinessProbe: \
+                {tcpSocket: {port: 80}, terminationGracePeriodSeconds: 3}, startupProbe: {httpGet: {port: \
+                side}, successThreshold: 2}}, {image: ab, livenessProbe: {tcpSocket: {port: http1}}, startupProbe: {tcpSocket: {port: 1}, \
+                terminationGracePeriodSeconds: 0}}]";
     assert_eq!(
         convert("", spec).unwrap_err(),
         [
             "spec.containers[0].startupProbe.httpGet.port: there is no port named \"side\"; write 0 for the container's port",
             "spec.containers[0].livenessProbe.exec.command: has no program; write a program and its arguments",
+            "spec.containers[0].readinessProbe.terminationGracePeriodSeconds: is of no use; a readiness probe ends nothing",
             "spec.containers[0].securityContext.capabilities.add[0]: invalid value: NOPE; write names such as NET_RAW, or ALL",
             "spec.securityContext.runAsUser: is 0 while runAsNonRoot is true; change one of them",
             "spec.containers[0].securityContext.seccompProfile.localhostProfile: invalid value: \"p.json\"; write the absolute path of a \
              profile as container runtimes take it",
+            "spec.containers[1].startupProbe.terminationGracePeriodSeconds: invalid value: 0; write at least 1",
             "spec.containers[1].livenessProbe.tcpSocket.port: there is no port named \"http1\"; write its number",
             "spec.securityContext.runAsUser: is 0 while runAsNonRoot is true; change one of them",
             "spec.imagePullSecrets[0]: there is no Secret ns/gone; add it",

@@ -121,12 +121,12 @@ fn refuses_by_name_what_is_not() {
         ),
         (
             "container",
-            "livenessProbe: {tcpSocket: {port: 1}, terminationGracePeriodSeconds: 1}",
-            &["!S.containers[0].livenessProbe.terminationGracePeriodSeconds"],
+            "livenessProbe: {httpGet: {port: 1, scheme: HTTPS}, terminationGracePeriodSeconds: 1}",
+            &[],
         ),
         (
             "container",
-            "readinessProbe: {httpGet: {host: h, scheme: HTTPS}}",
+            "readinessProbe: {httpGet: {host: h, scheme: https}}",
             &[
                 "!S.containers[0].readinessProbe.httpGet.host",
                 "!S.containers[0].readinessProbe.httpGet.scheme",

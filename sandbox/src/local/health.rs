@@ -18,7 +18,7 @@ use super::end;
 use super::state::{Inner, Sandbox};
 use crate::driver::{BoxFuture, Event};
 use crate::exec::ExecSpec;
-use crate::probe::{Ask, Change, Crowd, Health, Outcome, Target, ask};
+use crate::probe::{Ask, Change, Crowd, Health, Outcome, Target, Verdict, ask};
 
 /// How many sandboxes are probed at this moment.
 #[derive(Default)]
@@ -69,10 +69,10 @@ impl Monitor {
     }
 
     /// Waits until every container is ready; fails with the reason when one must be given up.
-    pub(super) async fn until_ready(&mut self) -> Result<(), Arc<str>> {
+    pub(super) async fn until_ready(&mut self) -> Result<(), Verdict> {
         while !self.health.is_ready() {
-            if let Change::Dead(why) = self.step().await {
-                return Err(why);
+            if let Change::Dead(verdict) = self.step().await {
+                return Err(verdict);
             }
         }
         Ok(())
@@ -102,8 +102,9 @@ impl Monitor {
                 _ = sandbox.gone() => return,
                 change = self.step() => change,
             };
-            if let Change::Dead(_) = self.tell(change) {
-                end::ask(&self.inner, &self.sandbox, self.workload.stop_grace);
+            if let Change::Dead(verdict) = self.tell(change) {
+                let grace = verdict.grace.unwrap_or(self.workload.stop_grace);
+                end::ask(&self.inner, &self.sandbox, grace);
                 return;
             }
         }
@@ -117,9 +118,9 @@ impl Monitor {
         }
         let (id, revision) = (self.sandbox.id.clone(), self.sandbox.revision.clone());
         let event = match &change {
-            Change::Dead(why) => {
-                progress.unhealthy = Some(Arc::clone(why));
-                let why = Arc::clone(why);
+            Change::Dead(verdict) => {
+                let why = Arc::clone(&verdict.why);
+                progress.unhealthy = Some(Arc::clone(&why));
                 Event::Unhealthy { id, revision, why }
             }
             Change::Ready | Change::NotReady(_) => {

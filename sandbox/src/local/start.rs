@@ -23,6 +23,7 @@ use super::state::{AccountKey, Inner, Sandbox, Slot};
 use super::texts;
 use crate::driver::{DriverError, Exit, Limits, Phases, SandboxSpec, StartError, Started};
 use crate::exec::ExecSpec;
+use crate::probe::Verdict;
 use crate::spawner::protocol::{Isolation, Plan, Request, Step, Users};
 use crate::volumes::Made;
 
@@ -66,8 +67,8 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
                     Err(Trouble::Told(StartError::NotReady { after: spec.deadline, last: last.to_owned() }))
                 }
             };
-            if let Err(Trouble::Unhealthy(why)) = result {
-                running.give_up(why, spec.workload.stop_grace);
+            if let Err(Trouble::Unhealthy(Verdict { why, grace })) = result {
+                running.give_up(why, grace.unwrap_or(spec.workload.stop_grace));
                 tokio::select! {
                     _ = running.sandbox.gone() => {}
                     () = &mut deadline => {}
@@ -123,7 +124,7 @@ enum Trouble {
     /// The app has ended; how, is known when it is cleaned up.
     Ended,
     /// A startup or liveness probe has failed for good.
-    Unhealthy(Arc<str>),
+    Unhealthy(Verdict),
     SpawnerDied,
 }
 
@@ -216,7 +217,7 @@ impl<'a> Running<'a> {
             ready = monitor.until_ready() => match ready {
                 Ok(()) => Ok(Phases { spawned, ready: clock().since(begun) }),
                 Err(_) if self.sandbox.progress().ended => Err(Trouble::Ended),
-                Err(why) => Err(Trouble::Unhealthy(why)),
+                Err(verdict) => Err(Trouble::Unhealthy(verdict)),
             },
         }
     }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::grpc;
-use super::http;
+use super::http::{self, Place};
 use super::worker::{Outcome, Patience};
 
 /// What is asked: one container of a sandbox.
@@ -74,7 +74,12 @@ async fn attempt(target: &impl Target, check: &Check, limit: Duration) -> Outcom
     let tried = async {
         match check {
             Check::Tcp { port } => connect(target, *port).await.map(drop),
-            Check::Http { port, path, headers } => http::get(target, *port, path, headers).await,
+            Check::Http {
+                port,
+                tls,
+                path,
+                headers,
+            } => http::get(target, Place::new(*port, *tls, path), headers).await,
             Check::Grpc { port, service } => grpc::check(connect(target, *port).await?, *port, service).await,
             Check::Exec { command } => match target.exec(command, MOST).await {
                 Ok((0, _)) => Ok(()),

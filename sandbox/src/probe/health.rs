@@ -62,7 +62,15 @@ pub(crate) enum Change {
     /// It was ready, and is not any more.
     NotReady(Arc<str>),
     /// A startup or liveness probe has failed for good.
-    Dead(Arc<str>),
+    Dead(Verdict),
+}
+
+/// Why a sandbox is to be ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) why: Arc<str>,
+    /// How long it may take, when the probe has its own word on that.
+    pub(crate) grace: Option<Duration>,
 }
 
 /// How many sandboxes are probed at this moment: asking them all has a budget.
@@ -156,7 +164,7 @@ impl Health {
         let probed = self.containers.get_mut(ask.container)?;
         let worker = probed.workers[ask.kind as usize].as_mut()?;
         let verdict = worker.answered(outcome, now, crowd);
-        let threshold = worker.spec().failure_threshold;
+        let (threshold, grace) = (worker.spec().failure_threshold, worker.spec().grace);
         if let Outcome::Failed(why) | Outcome::Unknown(why) = outcome {
             self.last = words(ask.kind, &probed.name, 1, why);
         }
@@ -172,7 +180,8 @@ impl Health {
             (Kind::Startup | Kind::Liveness, false) => {
                 let Outcome::Failed(why) = outcome else { return None };
                 self.dead = true;
-                return Some(Change::Dead(words(ask.kind, &probed.name, threshold, why)));
+                let why = words(ask.kind, &probed.name, threshold, why);
+                return Some(Change::Dead(Verdict { why, grace }));
             }
         }
         debug_assert!(

@@ -10,39 +10,56 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ask::{self, MOST, Target, Trouble, connect};
+use super::tls;
 
 /// As Go's client, which kubelet asks with.
 const REDIRECTS: usize = 10;
 
-/// Asks, and follows redirects that stay on the same host; one that leads elsewhere counts as passed, as for kubelet.
-pub(super) async fn get(
-    target: &impl Target,
+/// Where in a container something is asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Place {
     port: u16,
-    path: &str,
-    headers: &[(String, String)],
-) -> Result<(), Trouble> {
-    let (mut port, mut path) = (port, path.to_owned());
+    tls: bool,
+    path: String,
+}
+
+impl Place {
+    pub(super) fn new(port: u16, tls: bool, path: &str) -> Self {
+        Self {
+            port,
+            tls,
+            path: path.to_owned(),
+        }
+    }
+}
+
+/// Asks, and follows redirects that stay on the same host; one that leads elsewhere counts as passed, as for kubelet.
+pub(super) async fn get(target: &impl Target, mut place: Place, headers: &[(String, String)]) -> Result<(), Trouble> {
     for _ in 0..REDIRECTS {
+        let path = &place.path;
         let failed = |why: String| Trouble::Failed(format!("GET {path}: {why}"));
-        let request = request(port, &path, headers).map_err(&failed)?;
-        let stream = connect(target, port).await?;
-        let answer = exchange(stream, request).await.map_err(&failed)?;
+        let request = request(place.port, path, headers).map_err(&failed)?;
+        let stream = connect(target, place.port).await?;
+        let answer = if place.tls {
+            let stream = tls::connect(stream).await.map_err(|error| failed(error.to_string()))?;
+            exchange(stream, request).await
+        } else {
+            exchange(stream, request).await
+        };
+        let answer = answer.map_err(&failed)?;
         let status = answer.status().as_u16();
-        match location(&answer, port, &path) {
+        match location(&answer, &place) {
             _ if !(200..400).contains(&status) => return Err(Trouble::Failed(format!("GET {path} answered {status}"))),
             Redirect::None | Redirect::Elsewhere => return Ok(()),
-            Redirect::Tls(to) => {
-                return Err(Trouble::Failed(format!(
-                    "GET {path} leads to {to}: probes over https are not supported yet"
-                )));
-            }
-            Redirect::Here(to_port, to_path) => (port, path) = (to_port, to_path),
+            Redirect::Here(to) => place = to,
         }
     }
     Err(Trouble::Failed(format!(
-        "stopped after {REDIRECTS} redirects, at {path}"
+        "stopped after {REDIRECTS} redirects, at {}",
+        place.path
     )))
 }
 
@@ -73,7 +90,10 @@ fn request(port: u16, path: &str, headers: &[(String, String)]) -> Result<Reques
 }
 
 /// Sends the request and reads the answer, the body up to its bound: an app that is cut off sooner would log an error.
-async fn exchange(stream: tokio::net::TcpStream, request: Request<Empty<Bytes>>) -> Result<Response<()>, String> {
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Empty<Bytes>>,
+) -> Result<Response<()>, String> {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MOST)
         .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
@@ -109,15 +129,13 @@ async fn read_some(body: &mut Incoming) -> hyper::Result<()> {
 #[derive(PartialEq, Eq, Debug)]
 enum Redirect {
     None,
-    /// The same host: port and path.
-    Here(u16, String),
+    /// The same host.
+    Here(Place),
     Elsewhere,
-    /// The same host over TLS.
-    Tls(String),
 }
 
 /// Where Go's client would go next.
-fn location(answer: &Response<()>, port: u16, path: &str) -> Redirect {
+fn location(answer: &Response<()>, from: &Place) -> Redirect {
     if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Redirect::None;
     }
@@ -126,11 +144,11 @@ fn location(answer: &Response<()>, port: u16, path: &str) -> Redirect {
     };
     let to = to.split('#').next().unwrap_or_default();
     if to.starts_with('/') && !to.starts_with("//") {
-        return Redirect::Here(port, to.to_owned());
+        return Redirect::Here(Place::new(from.port, from.tls, to));
     }
     // `//host/path` stays in the scheme.
     let whole = if to.starts_with("//") {
-        format!("http:{to}")
+        format!("{}:{to}", if from.tls { "https" } else { "http" })
     } else {
         to.to_owned()
     };
@@ -138,18 +156,18 @@ fn location(answer: &Response<()>, port: u16, path: &str) -> Redirect {
         Ok(uri) if uri.scheme().is_some() => uri,
         // Relative to the directory of the path.
         _ => {
-            let path = path.split('?').next().unwrap_or_default();
+            let path = from.path.split('?').next().unwrap_or_default();
             let directory = path.rfind('/').map_or("/", |end| &path[..=end]);
-            return Redirect::Here(port, format!("{directory}{to}"));
+            return Redirect::Here(Place::new(from.port, from.tls, &format!("{directory}{to}")));
         }
     };
     if uri.host() != Some("127.0.0.1") {
         return Redirect::Elsewhere;
     }
-    let rest = uri.path_and_query().map_or("/", |it| it.as_str()).to_owned();
+    let rest = uri.path_and_query().map_or("/", |it| it.as_str());
     match uri.scheme_str() {
-        Some("http") => Redirect::Here(uri.port_u16().unwrap_or(80), rest),
-        Some("https") => Redirect::Tls(whole),
+        Some("http") => Redirect::Here(Place::new(uri.port_u16().unwrap_or(80), false, rest)),
+        Some("https") => Redirect::Here(Place::new(uri.port_u16().unwrap_or(443), true, rest)),
         _ => Redirect::Elsewhere,
     }
 }
@@ -204,7 +222,8 @@ mod tests {
 
     #[test]
     fn redirects_are_followed_on_the_same_host_only() {
-        let here = |port, path: &str| Redirect::Here(port, path.to_owned());
+        let here = |port, path| Redirect::Here(Place::new(port, false, path));
+        let tls = |port, path| Redirect::Here(Place::new(port, true, path));
         for (status, to, wanted) in [
             (200, Some("/b"), Redirect::None),
             (304, Some("/b"), Redirect::None),
@@ -217,18 +236,15 @@ mod tests {
             (302, Some("//127.0.0.1:8080/b"), here(8080, "/b")),
             (302, Some("http://example.com/b"), Redirect::Elsewhere),
             (302, Some("//example.com/b"), Redirect::Elsewhere),
-            (
-                302,
-                Some("https://127.0.0.1/b"),
-                Redirect::Tls("https://127.0.0.1/b".to_owned()),
-            ),
+            (302, Some("https://127.0.0.1/b"), tls(443, "/b")),
         ] {
             let mut answer = Response::builder().status(status);
             if let Some(to) = to {
                 answer = answer.header(LOCATION, to);
             }
             let answer = answer.body(()).unwrap();
-            assert_eq!(location(&answer, 8080, "/dir/a?x=/y"), wanted, "{status} {to:?}");
+            let from = Place::new(8080, false, "/dir/a?x=/y");
+            assert_eq!(location(&answer, &from), wanted, "{status} {to:?}");
         }
     }
 }

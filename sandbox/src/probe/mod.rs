@@ -27,8 +27,9 @@ mod health;
 mod http;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod worker;
 
 pub(crate) use ask::{Target, ask};
-pub(crate) use health::{Ask, Change, Crowd, Health};
+pub(crate) use health::{Ask, Change, Crowd, Health, Verdict};
 pub(crate) use worker::Outcome;

@@ -19,6 +19,7 @@ const BEGIN: Timestamp = Timestamp::from_millis(1_000_000);
 
 fn check(port: u16) -> Check {
     Check::Http {
+        tls: false,
         port,
         path: "/".into(),
         headers: Vec::new(),
@@ -114,7 +115,7 @@ impl<F: FnMut(Kind, u64) -> (bool, Duration)> World<F> {
                 match self.health.answered(&ask, &outcome, self.now, Crowd::default()) {
                     Some(Change::Ready) => self.say("=> ready"),
                     Some(Change::NotReady(why)) => self.say(&format!("=> not ready: {why}")),
-                    Some(Change::Dead(why)) => self.say(&format!("=> dead: {why}")),
+                    Some(Change::Dead(verdict)) => self.say(&format!("=> dead: {}", verdict.why)),
                     None => {}
                 }
             }
@@ -563,6 +564,7 @@ fn any_probe(kind: Kind) -> impl Strategy<Value = Probe> {
             check: if exec { every(1).check } else { check(80) },
             period: period.map(|period| S * period),
             initial_delay: S * delay,
+            grace: None,
             failure_threshold: failures,
             success_threshold: if kind == Kind::Readiness { successes } else { 1 },
             timeout: S,

@@ -74,6 +74,7 @@ fn workload_of(app: App, testapp: &str) -> Workload {
 fn probed(testapp: &str, args: &[&str], set: fn(&mut Probes, Probe)) -> Workload {
     let mut workload = workload(testapp, args);
     let check = Check::Http {
+        tls: false,
         port: workload.port,
         path: "/sick".into(),
         headers: Vec::new(),

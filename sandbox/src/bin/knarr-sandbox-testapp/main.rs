@@ -153,7 +153,8 @@ fn answer(stream: TcpStream, text: &str) -> Option<()> {
 fn drive(dir: &str, count: u32) {
     use manifests::ids::{ObjectId, RevisionId, SandboxId};
     use sandbox::driver::Driver;
-    let clock = std::sync::Arc::new(|| manifests::units::Timestamp::EPOCH);
+    let began = Instant::now();
+    let clock = std::sync::Arc::new(move || manifests::units::Timestamp::EPOCH.plus(began.elapsed()));
     let driver = sandbox::LocalDriver::new(sandbox::LocalConfig::new(dir, clock)).unwrap();
     let mut workload = manifests::workload::Workload::host(env::current_exe().unwrap());
     workload.serving.args = vec!["serve".into()];

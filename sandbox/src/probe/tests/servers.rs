@@ -11,6 +11,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -88,6 +90,7 @@ async fn raw(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> (u16, Arc<Mut
 
 fn get(port: u16, path: &str) -> Check {
     Check::Http {
+        tls: false,
         port,
         path: path.into(),
         headers: vec![("X-A".into(), "b".into())],
@@ -108,7 +111,6 @@ async fn http_passes_from_200_to_399_and_says_what_else_came() {
             "/here" => b"HTTP/1.1 302 X\r\nLocation: /503\r\nContent-Length: 0\r\n\r\n".to_vec(),
             "/there" => b"HTTP/1.1 302 X\r\nLocation: http://example.com/503\r\nContent-Length: 0\r\n\r\n".to_vec(),
             "/round" => b"HTTP/1.1 302 X\r\nLocation: /round\r\nContent-Length: 0\r\n\r\n".to_vec(),
-            "/tls" => b"HTTP/1.1 302 X\r\nLocation: https://127.0.0.1/\r\nContent-Length: 0\r\n\r\n".to_vec(),
             status => format!("HTTP/1.1 {} X\r\n\r\n", &status[1..]).into_bytes(),
         }
     })
@@ -129,10 +131,6 @@ async fn http_passes_from_200_to_399_and_says_what_else_came() {
         ("/here", "GET /503 answered 503"),
         ("/there", "passed"),
         ("/round", "stopped after 10 redirects, at /round"),
-        (
-            "/tls",
-            "GET /tls leads to https://127.0.0.1/: probes over https are not supported yet",
-        ),
     ] {
         let got = why(&get(port, path), PATIENT).await;
         assert!(got.starts_with(wanted), "{path}: {got:?}, but wanted {wanted:?}");
@@ -147,6 +145,62 @@ async fn http_passes_from_200_to_399_and_says_what_else_came() {
         "\r\nx-a: b\r\n",
     ] {
         assert!(first.contains(line), "{line:?} is not in {first:?}");
+    }
+}
+
+/// The certificate is of somebody else, signed by nobody, and soon out of date; its key is no secret.
+const SERVER: &[u8] = include_bytes!("server.pem");
+
+#[tokio::test]
+async fn https_is_asked_without_a_look_at_the_certificate() {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (certificate, key) = (
+        CertificateDer::from_pem_slice(SERVER),
+        PrivateKeyDer::from_pem_slice(SERVER),
+    );
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.unwrap()], key.unwrap())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let (listener, port) = listen().await;
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap_or(0) > 0 {}
+            let status = if request.starts_with(b"GET /up ") { 200 } else { 503 };
+            let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let _ = stream.shutdown().await;
+        }
+    });
+    let (plain, _) = raw(move |request| {
+        let to = if request.starts_with("GET /up ") { "up" } else { "down" };
+        format!("HTTP/1.1 301 X\r\nLocation: https://127.0.0.1:{port}/{to}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    })
+    .await;
+    let over = |tls, port, path: &str| Check::Http {
+        tls,
+        port,
+        path: path.into(),
+        headers: Vec::new(),
+    };
+    for (check, wanted) in [
+        (over(true, port, "/up"), "passed"),
+        (over(true, port, "/down"), "GET /down answered 503"),
+        // Redirects lead from one to the other.
+        (over(false, plain, "/up"), "passed"),
+        (over(false, plain, "/x"), "GET /down answered 503"),
+        (over(false, port, "/up"), "GET /up: "),
+    ] {
+        let got = why(&check, PATIENT).await;
+        assert!(got.starts_with(wanted), "{check:?}: {got:?}, but wanted {wanted:?}");
     }
 }
 
