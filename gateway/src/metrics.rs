@@ -268,7 +268,8 @@ impl Target {
         let handles = self.handles();
         match phases.temperature {
             Temperature::Cold => handles.cold.increment(1),
-            Temperature::Frozen => handles.frozen.increment(1),
+            // No start: how long it took is scaling's `knarr_sandbox_thaw_seconds`.
+            Temperature::Frozen => return handles.frozen.increment(1),
             Temperature::Throttled | Temperature::Warm => return,
         }
         let Phases {

@@ -64,7 +64,7 @@ fn idle_auto_keeps_the_promise_at_least_cost() {
         [process],
         "the same process"
     );
-    assert_eq!(woken.sandboxes.len(), 1, "{woken:?}");
+    assert_eq!((woken.sandboxes.len(), woken.cold_starts.count), (1, 0), "{woken:?}");
 
     let reply = knarr.client().ask(&host("fast"), "/", &[("X-Knarr-Timing", "1")]);
     assert!(reply.header("server-timing").unwrap().contains("cold"), "{reply:?}");
