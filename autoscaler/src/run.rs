@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use manifests::exchange::{EndpointSet, LoadReport, RevisionStatus, Snapshot};
 use manifests::ids::{RevisionId, SandboxId};
@@ -169,6 +170,15 @@ impl Hands {
                 });
             }
             Output::Thaw { revision, id } => {
+                // A request waits for it. Most drivers are done when they are asked; another that is not is asked again, which
+                // changes nothing, by a task that waits.
+                let mut asked = self.driver.thaw(&id);
+                if let Poll::Ready(result) = asked.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    drop(asked);
+                    let _ = self.results.send(Event::Thawed { revision, id, result });
+                    return;
+                }
+                drop(asked);
                 self.spawn(move |driver| {
                     Box::pin(async move {
                         let result = driver.thaw(&id).await;
