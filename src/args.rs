@@ -36,7 +36,7 @@ Examples:
 Examples:
   knarr run host:/usr/bin/python3 --port 8080 -- -m http.server 8080
   knarr run host:./target/release/app --name shop --env GREETING=hello --min-scale 1")]
-    Run(Run),
+    Run(Box<Run>),
     /// Check manifests: every error with file, line, field path, what is wrong and what would be right
     #[command(after_help = "Exit code 0 when all is well, 1 when something is wrong.")]
     Check(Check),
@@ -111,13 +111,14 @@ pub(crate) struct Serve {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// What to run: host:/path/to/program, or host:NAME to look it up
+    /// What to run: an image (nginx, ghcr.io/ann/app:v1, oci:DIR, docker-archive:FILE, docker-daemon:NAME, dir:PATH), or
+    /// a program of this machine (host:/path/to/program, or host:NAME to look it up)
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
     /// Arguments of the program
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
-    /// The service's name [default: the program's name]
+    /// The service's name [default: the image's or program's name]
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// The namespace
@@ -129,6 +130,13 @@ pub(crate) struct Run {
     /// Environment of the program; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
+    /// Replaces the image's entry point
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) command: Option<String>,
+    /// Empty at each start (/path), kept under the data directory (NAME:/path), or of this machine (/dir:/path); with :ro
+    /// not writable; may be repeated
+    #[arg(short, long, value_name = "[FROM:]PATH[:ro]")]
+    pub(crate) volume: Vec<String>,
     /// Fewest replicas
     #[arg(long, value_name = "N")]
     pub(crate) min_scale: Option<u32>,
@@ -231,13 +239,28 @@ pub(crate) struct Demo {
     /// Only these scenes; may be repeated [default: all]
     #[arg(long, value_name = "SCENE")]
     pub(crate) only: Vec<crate::demo::Scene>,
+    /// Instead of scenes: so many real apps, woken at random within a memory budget
+    #[arg(long, value_name = "N", conflicts_with = "only", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub(crate) apps: Option<u16>,
+    /// With --apps: what all sandboxes together may hold
+    #[arg(long, value_name = "SIZE", default_value = "1Gi", requires = "apps")]
+    pub(crate) memory_budget: String,
+    /// With --apps: wake-ups a second
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 20.0, requires = "apps")]
+    pub(crate) rate: f64,
+    /// With --apps: for how long
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = parse_duration, requires = "apps")]
+    pub(crate) time: Duration,
+    /// With --apps: which apps are woken when is the same for the same number
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "apps")]
+    pub(crate) seed: u64,
     /// Plain lines, no live redrawing (also when standard output is no terminal)
     #[arg(long)]
     pub(crate) plain: bool,
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    control::config::duration("since", text).map_err(|error| error.to_string())
+    control::config::duration("duration", text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `knarr demo`: Knarr on loopback with real sandboxes and real HTTP, shown scene by scene; ends with what held and what
 //! did not.
 
+mod apps;
 mod burst;
 mod cold_start;
 mod crash;
@@ -12,6 +13,7 @@ mod stage;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use control::config::RawConfig;
 
 use crate::args::Demo;
 use crate::serve;
@@ -43,19 +45,33 @@ pub(crate) struct Outcome {
     held: bool,
 }
 
+/// The examples that the scenes play.
+const EXAMPLES: (&str, &str) = ("demo.yaml", include_str!("../../manifests/examples/demo/demo.yaml"));
+
 /// Runs the scenes; the exit code says whether everything held.
 pub(crate) fn demo(args: Demo) -> anyhow::Result<ExitCode> {
+    if let Some(count) = args.apps {
+        return apps::demo(&args, usize::from(count));
+    }
     let scenes = if args.only.is_empty() {
         Scene::value_variants().to_vec()
     } else {
         args.only
     };
     let outcomes = serve::runtime()?.block_on(async {
-        let mut stage = Stage::open(Screen::new(args.plain)).await?;
+        let mut stage = Stage::open(Screen::new(args.plain), &[EXAMPLES], RawConfig::default()).await?;
+        for service in stage.server.status().services {
+            stage.screen.line(format!("{}  {}", service.url, service.latest_ready));
+        }
         let played = play(&mut stage, &scenes).await;
         let outcomes = stage.close().await;
         played.map(|()| outcomes)
     })?;
+    Ok(verdict(&outcomes))
+}
+
+/// Prints what held and what did not.
+fn verdict(outcomes: &[Outcome]) -> ExitCode {
     let rows = outcomes.iter().map(|it| {
         let verdict = if it.held { "held" } else { "DID NOT HOLD" };
         vec![
@@ -69,11 +85,11 @@ pub(crate) fn demo(args: Demo) -> anyhow::Result<ExitCode> {
         "\n{}",
         table(&["SCENE", "CLAIM", "SEEN", "VERDICT"], &rows.collect::<Vec<_>>())
     );
-    Ok(if outcomes.iter().all(|it| it.held) {
+    if outcomes.iter().all(|it| it.held) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 async fn play(stage: &mut Stage, scenes: &[Scene]) -> anyhow::Result<()> {

@@ -19,6 +19,11 @@ impl Screen {
         }
     }
 
+    /// Whether the moving line is seen.
+    pub(crate) const fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// A new scene.
     pub(crate) fn heading(&mut self, title: &str, what: &str) {
         self.settle();

@@ -13,9 +13,6 @@ use loadtest::{Plan, Report, Target};
 use super::Outcome;
 use super::screen::Screen;
 
-/// The examples that the demo plays, as they are in `manifests/examples/`.
-const MANIFESTS: [(&str, &str); 1] = [("demo.yaml", include_str!("../../manifests/examples/demo/demo.yaml"))];
-
 /// A Knarr on loopback with a data directory of its own.
 pub(crate) struct Stage {
     pub(crate) screen: Screen,
@@ -27,13 +24,13 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Starts Knarr and waits until every service of the examples is ready.
-    pub(crate) async fn open(mut screen: Screen) -> anyhow::Result<Self> {
+    /// Starts Knarr with these manifests (name and text) and waits until every service of them is ready.
+    pub(crate) async fn open(mut screen: Screen, files: &[(&str, &str)], settings: RawConfig) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("knarr-demo-").tempdir()?;
         let manifests = directory.path().join("manifests");
         std::fs::create_dir(&manifests)?;
         let mut paths: Vec<PathBuf> = Vec::new();
-        for (name, text) in MANIFESTS {
+        for (name, text) in files {
             let path = manifests.join(name);
             std::fs::write(&path, text)?;
             paths.push(path);
@@ -42,7 +39,7 @@ impl Stage {
             listen: vec!["127.0.0.1:0".to_owned()],
             admin: Some("127.0.0.1:0".to_owned()),
             data_dir: Some(directory.path().join("data")),
-            ..RawConfig::default()
+            ..settings
         })?;
         screen.moving("starting Knarr");
         let server = Server::start(config, paths).await?;
@@ -73,9 +70,6 @@ impl Stage {
             let status = stage.server.status();
             let unready = status.services.iter().find(|service| service.ready.status != "True");
             bail!("not ready: {unready:?}");
-        }
-        for service in stage.server.status().services {
-            stage.screen.line(format!("{}  {}", service.url, service.latest_ready));
         }
         Ok(stage)
     }

@@ -1,55 +1,16 @@
-//! `knarr run`: a manifest from flags, written down and served.
+//! The manifest that the flags of `knarr run` describe.
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use manifests::bundle::{self, Input};
+use manifests::knative::IMAGE_SCHEMES;
 
+use super::volumes::{self, Volume};
 use crate::args::Run;
-use crate::out;
-use crate::serve::{self, OnFailure};
 
-/// Writes the manifest, prints it, and serves it.
-pub(crate) fn run(args: Run) -> anyhow::Result<ExitCode> {
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => name_from(&args.image)?,
-    };
-    let manifest = manifest(&args, &name)?;
-    if args.dry_run {
-        out::print(manifest.as_bytes())?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let config = serve::config(args.server)?;
-    let input = Input {
-        name: "manifest".to_owned(),
-        text: manifest.clone(),
-    };
-    let checked = bundle::bundle(&[input], None);
-    if !checked.problems.is_empty() {
-        let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
-        bail!(
-            "the flags make this manifest, which cannot be served:\n{manifest}{}",
-            problems.join("\n")
-        );
-    }
-    let directory = config.data_dir.join("run");
-    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let file = directory.join(format!("{}.{name}.yaml", args.namespace));
-    std::fs::write(&file, &manifest).with_context(|| format!("cannot write {}", file.display()))?;
-    println!("# {}\n{manifest}", file.display());
-    serve::run(config, vec![file], OnFailure::End)
-}
-
-/// A service name from a program's: its file name, in the letters that names may have.
-fn name_from(image: &str) -> anyhow::Result<String> {
-    let program = image.strip_prefix("host:").unwrap_or(image);
-    let stem = Path::new(program)
-        .file_name()
-        .map(|name| name.to_string_lossy().to_ascii_lowercase())
-        .unwrap_or_default();
+/// A service name from an image's: the last part of its path, in the letters that names may have.
+pub(super) fn name_from(image: &str) -> anyhow::Result<String> {
+    let stem = stem(image).to_ascii_lowercase();
     let name: String = stem
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
@@ -61,8 +22,24 @@ fn name_from(image: &str) -> anyhow::Result<String> {
     }
 }
 
+/// The last part of a path, without tag, digest and the ending of an archive.
+fn stem(image: &str) -> &str {
+    let scheme = |text: &&str| IMAGE_SCHEMES.contains(&format!("{text}:").as_str());
+    let is_host = image.starts_with("host:");
+    let place = match image.split_once(':') {
+        Some((before, after)) if scheme(&before) => after,
+        _ => image,
+    };
+    let last = place.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    if is_host {
+        return last;
+    }
+    let untagged = last.split(['@', ':']).next().unwrap_or_default();
+    untagged.strip_suffix(".tar").unwrap_or(untagged)
+}
+
 /// The manifest that the flags describe. Values are written as JSON strings, which are YAML and need no care.
-fn manifest(args: &Run, name: &str) -> anyhow::Result<String> {
+pub(super) fn of(args: &Run, name: &str) -> anyhow::Result<String> {
     let quoted = |text: &str| serde_json::to_string(text).context("not text");
     let mut annotations = Vec::new();
     let scale = [("min-scale", args.min_scale), ("max-scale", args.max_scale)];
@@ -74,11 +51,18 @@ fn manifest(args: &Run, name: &str) -> anyhow::Result<String> {
         annotations.push(format!("knarr.dev/cold-start-sla: {}", quoted(sla)?));
     }
 
-    let mut yaml = format!(
+    let volumes = args
+        .volume
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<Vec<Volume>, _>>()?;
+    let mut yaml = volumes::features(&volumes);
+    write!(
+        yaml,
         "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata:\n  name: {}\n  namespace: {}\nspec:\n  template:\n",
         quoted(name)?,
         quoted(&args.namespace)?
-    );
+    )?;
     if !annotations.is_empty() {
         yaml += "    metadata:\n      annotations:\n";
         for annotation in &annotations {
@@ -90,6 +74,9 @@ fn manifest(args: &Run, name: &str) -> anyhow::Result<String> {
         writeln!(yaml, "      containerConcurrency: {concurrency}")?;
     }
     writeln!(yaml, "      containers:\n        - image: {}", quoted(&args.image)?)?;
+    if let Some(command) = &args.command {
+        writeln!(yaml, "          command: [{}]", quoted(command)?)?;
+    }
     if !args.args.is_empty() {
         let list = args.args.iter().map(|arg| quoted(arg)).collect::<Result<Vec<_>, _>>()?;
         writeln!(yaml, "          args: [{}]", list.join(", "))?;
@@ -120,6 +107,7 @@ fn manifest(args: &Run, name: &str) -> anyhow::Result<String> {
             writeln!(yaml, "              {key}: {}", quoted(value)?)?;
         }
     }
+    volumes::write(&volumes, &mut yaml)?;
     Ok(yaml)
 }
 
@@ -133,14 +121,24 @@ mod tests {
     fn parsed(words: &[&str]) -> Run {
         let words = ["knarr", "run"].iter().chain(words);
         match Cli::try_parse_from(words).unwrap().command {
-            Command::Run(run) => run,
+            Command::Run(run) => *run,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn names_come_from_programs() {
-        for (image, name) in [("host:/usr/bin/python3", "python3"), ("host:My_App.sh", "my-app-sh")] {
+    fn names_come_from_images() {
+        let digest = format!("ghcr.io/ann/api@sha256:{}", "0".repeat(64));
+        for (image, name) in [
+            ("host:/usr/bin/python3", "python3"),
+            ("host:My_App.sh", "my-app-sh"),
+            ("nginx", "nginx"),
+            ("localhost:5000/shop/cart:v1.2", "cart"),
+            (&digest, "api"),
+            ("oci:/srv/images/hello:latest", "hello"),
+            ("docker-archive:/tmp/web.tar", "web"),
+            ("dir:/srv/root/", "root"),
+        ] {
             assert_eq!(name_from(image).unwrap(), name);
         }
         assert!(name_from("host:/opt/7z").unwrap_err().to_string().contains("--name"));
@@ -166,7 +164,7 @@ mod tests {
             "-v",
             "it's",
         ]);
-        let text = manifest(&args, "app").unwrap();
+        let text = of(&args, "app").unwrap();
         for wanted in [
             "min-scale: \"1\"",
             "knarr.dev/idle: auto",
@@ -180,7 +178,7 @@ mod tests {
             assert!(text.contains(wanted), "{wanted}\n{text}");
         }
         assert!(
-            manifest(&parsed(&["host:a", "--env", "A"]), "a")
+            of(&parsed(&["host:a", "--env", "A"]), "a")
                 .unwrap_err()
                 .to_string()
                 .contains("NAME=VALUE")
