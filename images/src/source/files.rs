@@ -32,13 +32,19 @@ impl Files {
     /// Finds the members of a tar file without reading their content.
     pub(crate) fn archive(path: &Path) -> Result<Self, ImageError> {
         let shown = path.display();
-        let mut file = File::open(path).map_err(|error| match error.kind() {
+        let file = File::open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ImageError::NotFound(format!("{shown} does not exist")),
             _ => ImageError::io(format!("cannot open {shown}"), error),
         })?;
+        Self::archive_in(Arc::new(file), path)
+    }
+
+    /// The same of an open file; `path` is for messages.
+    pub(crate) fn archive_in(file: Arc<File>, path: &Path) -> Result<Self, ImageError> {
+        let shown = path.display();
         let mut magic = [0; 6];
         let length = file
-            .read(&mut magic)
+            .read_at(&mut magic, 0)
             .map_err(|error| ImageError::io(format!("cannot read {shown}"), error))?;
         if magic[..length].starts_with(&[0x1f, 0x8b]) || magic[..length].starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
             return Err(ImageError::invalid(
@@ -46,11 +52,12 @@ impl Files {
                 "the archive itself is compressed: decompress it first (gunzip, unzstd)",
             ));
         }
-        file.seek(SeekFrom::Start(0))
+        (&*file)
+            .seek(SeekFrom::Start(0))
             .map_err(|error| ImageError::io(format!("cannot read {shown}"), error))?;
         let members = members(&file).map_err(|error| ImageError::invalid(shown, error))?;
         Ok(Self::Archive {
-            file: Arc::new(file),
+            file,
             path: path.to_owned(),
             members,
         })

@@ -3,10 +3,12 @@
 //! A source only finds and hands over bytes. What they are worth, the store finds out: it hashes, counts and parses.
 
 pub(crate) mod archive;
+pub(crate) mod daemon;
 pub(crate) mod directory;
 pub(crate) mod docker_archive;
 pub(crate) mod files;
 pub(crate) mod layout;
+pub(crate) mod registry;
 
 use std::future::Future;
 use std::io::Read;
@@ -31,6 +33,11 @@ pub(crate) trait Source: Send + Sync {
 
     /// Digest of what [`Self::document`] without `wanted` would return, when the source can tell more cheaply.
     fn peek(&self) -> Answer<'_, Option<Digest>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Digest of the configuration, when that is all the source can tell cheaply.
+    fn config(&self) -> Answer<'_, Option<Digest>> {
         Box::pin(async { Ok(None) })
     }
 

@@ -7,7 +7,7 @@ use std::thread;
 use manifests::units::Bytes;
 
 use crate::platform::Platform;
-use crate::worker;
+use crate::{registry, worker};
 
 /// Settings of the store.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct StoreConfig {
     /// What is executed as the unpack worker: a program whose `main` begins with [`crate::worker::main_if_asked`], and
     /// arguments. Default this very binary.
     pub worker: (PathBuf, Vec<OsString>),
+    /// How registries are reached.
+    pub registry: registry::Settings,
     /// Layers that are fetched and unpacked at once. Default one more than cores, from 2 to 8: while one waits for its
     /// bytes or for the disk another computes.
     pub unpackers: usize,
@@ -31,6 +33,7 @@ impl Default for StoreConfig {
         Self {
             quota: None,
             platform: Platform::host(),
+            registry: registry::Settings::default(),
             worker: (PathBuf::from("/proc/self/exe"), vec![worker::ARGUMENT.into()]),
             unpackers: thread::available_parallelism().map_or(2, |cores| (cores.get() + 1).clamp(2, 8)),
         }

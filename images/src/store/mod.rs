@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::SystemTime;
 
+use futures_util::FutureExt as _;
+use manifests::reference::Reference;
 use manifests::workload::{Image, PullPolicy, RegistryAuth};
 use tokio::sync::Semaphore;
 
@@ -32,6 +34,8 @@ use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::progress::Progress;
+use crate::registry;
+use crate::source::registry::hinted;
 use disk::{Disk, OpaqueMark};
 use flight::Flights;
 use layer::Layer;
@@ -45,6 +49,7 @@ pub struct Store {
 struct Inner {
     disk: Disk,
     config: StoreConfig,
+    registry: registry::Client,
     /// What [`Store::ready`] knows.
     roots: RwLock<HashMap<Image, Arc<Root>>>,
     /// Layers in use, so that each is opened once.
@@ -121,6 +126,7 @@ impl Store {
         Ok(Self {
             inner: Arc::new(Inner {
                 disk,
+                registry: registry::Client::new(config.registry.clone()),
                 config,
                 roots: RwLock::default(),
                 layers: Mutex::default(),
@@ -138,6 +144,17 @@ impl Store {
         pull::resolve(&self.inner, image, auth).await
     }
 
+    /// What a tag stands for at its registry now: the digest of an index or manifest. Nothing is stored.
+    ///
+    /// # Errors
+    /// When there is no such image, or its registry cannot be asked.
+    pub async fn tag(&self, image: &Reference, auth: &[RegistryAuth]) -> Result<String, ImageError> {
+        match self.inner.registry.repository(image, auth)?.digest().await {
+            Err(error) => Err(hinted(error, image).await),
+            found => found,
+        }
+    }
+
     /// The image, from the store or from its source. Whoever wants the same layers at the same time waits for the same
     /// download; dropping the future of the last one stops it.
     ///
@@ -150,7 +167,8 @@ impl Store {
         auth: &[RegistryAuth],
         progress: &dyn Progress,
     ) -> Result<Arc<Root>, ImageError> {
-        pull::ensure(&self.inner, image, policy, auth, progress).await
+        // Boxed: nobody's own futures grow by all of it.
+        pull::ensure(&self.inner, image, policy, auth, progress).boxed().await
     }
 
     /// What an earlier [`Self::ensure`] of this process returned. Neither waits nor reads a disk.

@@ -14,10 +14,13 @@ use super::record::Record;
 use super::{Inner, Root, collect};
 use crate::config::ConfigFile;
 use crate::digest::Digest;
+use crate::docker::Daemon;
 use crate::error::ImageError;
 use crate::manifest::{CONFIG_LIMIT, Descriptor, Document, Manifest};
 use crate::progress::Progress;
 use crate::source::archive::{self, Local};
+use crate::source::daemon::DockerDaemon;
+use crate::source::registry::Remote;
 use crate::source::{Blob, Source};
 use crate::tasks::blocking;
 
@@ -50,10 +53,10 @@ pub(super) async fn ensure(
     progress: &dyn Progress,
 ) -> Result<Arc<Root>, ImageError> {
     let name = image.to_string();
-    // A file of this machine may have changed, and looking is cheap; a registry is asked when the policy says so.
-    let remote = matches!(image, Image::Registry(_) | Image::DockerDaemon(_));
+    // What is on this machine may have changed, and looking is cheap; a registry is asked when the policy says so.
+    let remote = matches!(image, Image::Registry(_));
     if policy == PullPolicy::Never || (policy == PullPolicy::IfNotPresent && remote) {
-        if let Some(root) = recorded(inner, image, None).await? {
+        if let Some(root) = recorded(inner, image, Known::Nothing).await? {
             return Ok(root);
         }
         if policy == PullPolicy::Never && !matches!(image, Image::Dir(_)) {
@@ -66,14 +69,29 @@ pub(super) async fn ensure(
         Ok(Local::Plain(path)) => return Ok(inner.set_ready(image, Root::plain(path))),
         Ok(Local::Source(source)) => source,
         Err(ImageError::NotFound(reason)) if policy == PullPolicy::IfNotPresent => {
-            return recorded(inner, image, None).await?.ok_or(ImageError::NotFound(reason));
+            return recorded(inner, image, Known::Nothing)
+                .await?
+                .ok_or(ImageError::NotFound(reason));
         }
         Err(error) => return Err(error),
     };
     if let Some(top) = source.peek().await?
-        && let Some(root) = recorded(inner, image, Some(top)).await?
+        && let Some(root) = recorded(inner, image, Known::Top(top)).await?
     {
         return Ok(root);
+    }
+    match source.config().await {
+        Ok(None) => {}
+        Ok(Some(config)) => {
+            if let Some(root) = recorded(inner, image, Known::Config(config)).await? {
+                return Ok(root);
+            }
+        }
+        // The daemon is not running now; what it gave before will do.
+        Err(error) if policy == PullPolicy::IfNotPresent => {
+            return recorded(inner, image, Known::Nothing).await?.ok_or(error);
+        }
+        Err(error) => return Err(error),
     }
     fetch(inner, image, Arc::from(source), progress).await
 }
@@ -84,20 +102,46 @@ async fn open(inner: &Arc<Inner>, image: &Image, auth: &[RegistryAuth]) -> Resul
         return Ok(local);
     }
     // A registry's or a daemon's source is made here.
-    let _ = (inner, auth);
-    Err(ImageError::NotFound(format!(
-        "{image}: not an image that can be fetched"
-    )))
+    let source: Box<dyn Source> = match image {
+        Image::Registry(reference) => Box::new(Remote(inner.registry.repository(reference, auth)?)),
+        Image::DockerDaemon(name) => Box::new(DockerDaemon::new(
+            Daemon::from_env()?,
+            name,
+            &inner.disk.root.join("trash"),
+        )),
+        _ => {
+            return Err(ImageError::NotFound(format!(
+                "{image}: not an image that can be fetched"
+            )));
+        }
+    };
+    Ok(Local::Source(source))
 }
 
-/// The root from what is on disk: `None` when something is missing, or when the name stands for something else than `top`.
-async fn recorded(inner: &Arc<Inner>, image: &Image, top: Option<Digest>) -> Result<Option<Arc<Root>>, ImageError> {
+/// What is known of the image that a name shall stand for.
+#[derive(Clone, Copy)]
+enum Known {
+    Nothing,
+    /// Digest of its index or manifest.
+    Top(Digest),
+    /// Digest of its configuration.
+    Config(Digest),
+}
+
+/// The root from what is on disk: `None` when something is missing, or when the name stands for something else than what is
+/// wanted.
+async fn recorded(inner: &Arc<Inner>, image: &Image, wanted: Known) -> Result<Option<Arc<Root>>, ImageError> {
     let (name, inner, image) = (image.to_string(), inner.clone(), image.clone());
     blocking(move || {
         let Some(record) = Record::read(&inner.disk, &name) else {
             return Ok(None);
         };
-        if top.is_some_and(|top| top != record.top) {
+        let right = match wanted {
+            Known::Nothing => true,
+            Known::Top(top) => record.top == top,
+            Known::Config(config) => record.config == config,
+        };
+        if !right {
             return Ok(None);
         }
         let Some(config) = inner
@@ -204,7 +248,10 @@ async fn fetch(
         .collect();
 
     let layers = loop {
-        let all = wanted.iter().map(|wanted| flight::get(inner, wanted.clone(), progress));
+        let all = wanted
+            .clone()
+            .into_iter()
+            .map(|wanted| flight::get(inner, wanted, progress));
         // More at once would only wait for their turns.
         let all = futures_util::stream::iter(all)
             .buffered(inner.config.unpackers.max(1) * 2)

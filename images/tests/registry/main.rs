@@ -4,5 +4,7 @@
 
 mod docker;
 mod misbehaving;
+#[path = "../support/mod.rs"]
+mod pictures;
 mod real;
 mod support;

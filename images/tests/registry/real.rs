@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use images::ImageError;
 use images::registry::{Client, Settings};
-use manifests::workload::RegistryAuth;
+use images::{ImageError, Silent, StoreConfig};
+use manifests::reference::Reference;
+use manifests::workload::{Image, PullPolicy, RegistryAuth};
 
+use crate::pictures::{self, Compression, Layer, Picture};
 use crate::support::{Program, digest_of, free_port, have, listening, run};
 
 /// A registry of one test, with what it stores.
@@ -47,10 +49,11 @@ impl Registry {
         }
     }
 
-    /// Pushes a small image of one layer; returns the layer's digest and length.
-    fn push(&self, name: &str, content: &str, skopeo: &[&str]) -> (String, u64) {
-        let layout = self.dir.path().join("layout");
-        let (digest, size) = layout_of(&layout, content);
+    /// Pushes a small image of one layer; returns the layer.
+    fn push(&self, name: &str, content: &str, skopeo: &[&str]) -> Vec<u8> {
+        let layout = self.dir.path().join(format!("layout-{content}"));
+        let picture = picture(content);
+        picture.layout(&layout, Some("it"));
         let (from, to) = (
             format!("oci:{}:it", layout.display()),
             format!("docker://{}/{name}", self.address),
@@ -58,54 +61,30 @@ impl Registry {
         run(
             "skopeo",
             &[
-                &["copy", "-q", "--preserve-digests"],
+                &["copy", "-q", "--all", "--preserve-digests"],
                 skopeo,
                 &[from.as_str(), to.as_str()],
             ]
             .concat(),
         );
-        (digest, size)
+        picture.manifest().0.remove(0)
     }
 
-    fn image(&self, rest: &str) -> manifests::reference::Reference {
+    fn image(&self, rest: &str) -> Reference {
         format!("{}/{rest}", self.address).parse().unwrap()
     }
 }
 
-/// An OCI layout with one image of one uncompressed layer, which is `content` in place of a tar file.
-fn layout_of(dir: &Path, content: &str) -> (String, u64) {
-    let blobs = dir.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs).unwrap();
-    let put = |bytes: &[u8]| {
-        let digest = digest_of(bytes);
-        std::fs::write(blobs.join(&digest["sha256:".len()..]), bytes).unwrap();
-        (digest, bytes.len() as u64)
-    };
-    let (layer, size) = put(content.as_bytes());
-    let config =
-        format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{layer}"]}}}}"#);
-    let (config, config_size) = put(config.as_bytes());
-    let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":{config_size}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{layer}","size":{size}}}]}}"#
-    );
-    let (manifest, manifest_size) = put(manifest.as_bytes());
-    let index = format!(
-        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{manifest}","size":{manifest_size},"annotations":{{"org.opencontainers.image.ref.name":"it"}}}}]}}"#
-    );
-    std::fs::write(dir.join("index.json"), index).unwrap();
-    std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    (layer, size)
+/// An image of one layer with one file.
+fn picture(content: &str) -> Picture {
+    let layer = Layer::new().file("hello", content.as_bytes()).finish();
+    Picture::new(vec![(layer, Compression::Gzip)])
 }
 
-async fn download(
-    client: &Client,
-    image: &manifests::reference::Reference,
-    auth: &[RegistryAuth],
-    digest: &str,
-    size: u64,
-) -> Vec<u8> {
+async fn download(client: &Client, image: &Reference, auth: &[RegistryAuth], layer: &[u8]) -> Vec<u8> {
+    let (digest, size) = (digest_of(layer), layer.len() as u64);
     let repository = client.repository(image, auth).unwrap();
-    let mut blob = repository.blob(digest, size).await.unwrap();
+    let mut blob = repository.blob(&digest, size).await.unwrap();
     let mut got = Vec::new();
     while let Some(bytes) = blob.chunk().await.unwrap() {
         got.extend_from_slice(&bytes);
@@ -119,7 +98,7 @@ async fn plain_when_listed() {
         return;
     }
     let registry = Registry::start(|_| {}, &[]).await;
-    let (layer, size) = registry.push("org/app:v1", "one", &["--dest-tls-verify=false"]);
+    let layer = registry.push("org/app:v1", "one", &["--dest-tls-verify=false"]);
     let client = Client::new(Settings {
         insecure: vec![registry.address.to_string()],
         certs: Vec::new(),
@@ -141,7 +120,7 @@ async fn plain_when_listed() {
     let manifest = repository.image_manifest().await.unwrap();
     assert_eq!(manifest.digest, digest);
     assert_eq!(manifest.media_type, "application/vnd.oci.image.manifest.v1+json");
-    assert_eq!(download(&client, &image, &[], &layer, size).await, b"one");
+    assert_eq!(download(&client, &image, &[], &layer).await, layer);
 
     // The tag moves; what is pinned stays.
     registry.push("org/app:v1", "two", &["--dest-tls-verify=false"]);
@@ -245,7 +224,7 @@ async fn tls_with_an_authority_of_ones_own_and_a_password() {
         ],
     )
     .await;
-    let (layer, size) = registry.push(
+    let layer = registry.push(
         "org/app:v1",
         "one",
         &["--dest-tls-verify=false", "--dest-creds", "ann:geheim"],
@@ -278,7 +257,7 @@ async fn tls_with_an_authority_of_ones_own_and_a_password() {
         insecure: Vec::new(),
         certs: vec![certs],
     });
-    assert_eq!(download(&client, &image, &auth, &layer, size).await, b"one");
+    assert_eq!(download(&client, &image, &auth, &layer).await, layer);
     let error = client.repository(&image, &[]).unwrap().digest().await.unwrap_err();
     assert!(matches!(error, ImageError::Unauthorized { .. }), "{error:?}");
 
@@ -295,4 +274,161 @@ async fn tls_with_an_authority_of_ones_own_and_a_password() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("take it off insecure-registries"), "{error}");
+}
+
+/// A store that knows one registry without TLS.
+fn store(dir: &Path, registry: &Registry) -> images::Store {
+    let settings = Settings {
+        insecure: vec![registry.address.to_string()],
+        certs: Vec::new(),
+    };
+    pictures::store_with(
+        dir,
+        StoreConfig {
+            registry: settings,
+            ..StoreConfig::default()
+        },
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_filled_from_a_registry_and_a_pin_holds() {
+    if !have(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let registry = Registry::start(|_| {}, &[]).await;
+    let plain = ["--dest-tls-verify=false"];
+    registry.push("app:v1", "one", &plain);
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path(), &registry);
+    let tag = registry.image("app:v1");
+    let digest = store.tag(&tag, &[]).await.unwrap();
+    let pinned = Image::Registry(tag.pinned(digest.clone()));
+    let image = Image::Registry(tag.clone());
+    let hello = |root: &images::Root| pictures::read(&root.layers[0], "hello");
+
+    let root = store
+        .ensure(&pinned, PullPolicy::IfNotPresent, &[], &Silent)
+        .await
+        .unwrap();
+    assert_eq!(
+        (hello(&root), root.digest.to_string()),
+        ("one".to_owned(), digest.clone())
+    );
+    let root = store
+        .ensure(&image, PullPolicy::IfNotPresent, &[], &Silent)
+        .await
+        .unwrap();
+    assert_eq!(hello(&root), "one");
+
+    registry.push("app:v1", "two", &plain);
+    let again = store
+        .ensure(&image, PullPolicy::IfNotPresent, &[], &Silent)
+        .await
+        .unwrap();
+    assert_eq!(hello(&again), "one", "what is there is used");
+    let root = store.ensure(&image, PullPolicy::Always, &[], &Silent).await.unwrap();
+    assert_eq!(hello(&root), "two", "asked again");
+    assert_ne!(store.tag(&tag, &[]).await.unwrap(), digest);
+    for policy in [PullPolicy::IfNotPresent, PullPolicy::Always, PullPolicy::Never] {
+        let root = store.ensure(&pinned, policy, &[], &Silent).await.unwrap();
+        assert_eq!(hello(&root), "one", "{policy:?}");
+    }
+    drop((root, again));
+
+    let other = Image::Registry(registry.image("app:v9"));
+    let error = store
+        .ensure(&other, PullPolicy::Never, &[], &Silent)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("imagePullPolicy is Never"), "{error}");
+    let error = store
+        .ensure(&other, PullPolicy::IfNotPresent, &[], &Silent)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ImageError::NotFound(_)), "{error:?}");
+
+    // The registry is away: what is there serves on, and nothing else.
+    drop(registry);
+    store
+        .ensure(&image, PullPolicy::IfNotPresent, &[], &Silent)
+        .await
+        .unwrap();
+    let error = store
+        .ensure(&image, PullPolicy::Always, &[], &Silent)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ImageError::Unreachable(_)), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn this_machines_image_of_an_index_is_taken_and_others_are_named() {
+    if !have(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let registry = Registry::start(|_| {}, &[]).await;
+    let host = images::Platform::host().architecture;
+    for (name, architectures) in [
+        ("both", &["s390x", host.as_str()][..]),
+        ("foreign", &["s390x", "riscv64"]),
+    ] {
+        // An index of images, inside the layout's own.
+        let layout = registry.dir.path().join(format!("index-{name}"));
+        let mut entries = Vec::new();
+        for architecture in architectures {
+            let mut picture = picture(architecture);
+            picture.config["architecture"] = (*architecture).into();
+            let (blobs, manifest) = picture.manifest();
+            for blob in blobs.iter().chain([&picture.config_bytes()]) {
+                pictures::put_blob(&layout, blob);
+            }
+            let manifest = manifest.to_string();
+            let digest = pictures::put_blob(&layout, manifest.as_bytes()).to_string();
+            entries.push(serde_json::json!({
+                "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": manifest.len(),
+                "platform": {"os": "linux", "architecture": architecture},
+            }));
+        }
+        let kind = "application/vnd.oci.image.index.v1+json";
+        let index = serde_json::json!({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).to_string();
+        let digest = pictures::put_blob(&layout, index.as_bytes()).to_string();
+        let entry = serde_json::json!({
+            "mediaType": kind, "digest": digest, "size": index.len(),
+            "annotations": {"org.opencontainers.image.ref.name": "it"},
+        });
+        pictures::add_to_index(&layout, entry);
+        let (from, to) = (
+            format!("oci:{}:it", layout.display()),
+            format!("docker://{}/{name}:v1", registry.address),
+        );
+        run(
+            "skopeo",
+            &[
+                "copy",
+                "-q",
+                "--all",
+                "--preserve-digests",
+                "--dest-tls-verify=false",
+                &from,
+                &to,
+            ],
+        );
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path(), &registry);
+    let image = Image::Registry(registry.image("both:v1"));
+    let root = store
+        .ensure(&image, PullPolicy::IfNotPresent, &[], &Silent)
+        .await
+        .unwrap();
+    assert_eq!(pictures::read(&root.layers[0], "hello"), host);
+    let image = Image::Registry(registry.image("foreign:v1"));
+    let error = store
+        .ensure(&image, PullPolicy::IfNotPresent, &[], &Silent)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ImageError::NotFound(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("linux/s390x") && text.contains("linux/riscv64"), "{text}");
 }
