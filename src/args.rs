@@ -87,6 +87,9 @@ pub(crate) struct ServerFlags {
     /// Memory of all sandboxes together: bytes as in 2Gi, or a share of the machine's [default: 75%]
     #[arg(long, value_name = "BYTES|N%")]
     pub(crate) memory_budget: Option<String>,
+    /// Registry (HOST[:PORT]) to speak to without TLS, on loopback too; may be repeated
+    #[arg(long, value_name = "REGISTRY")]
+    pub(crate) insecure_registry: Vec<String>,
     /// Run programs as plain processes, for hosts that allow no isolation; only for programs you trust
     #[arg(long)]
     pub(crate) unsafe_no_isolation: bool,

@@ -40,6 +40,8 @@ pub(crate) fn config(flags: ServerFlags) -> anyhow::Result<Config> {
         memory_budget: flags.memory_budget,
         reclaim_frozen: None,
         runtimes: Vec::new(),
+        insecure_registries: flags.insecure_registry,
+        registry_certs: None,
         unsafe_no_isolation: flags.unsafe_no_isolation,
     };
     Ok(Config::from_raw(flags.over(file))?)

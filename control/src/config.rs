@@ -44,6 +44,12 @@ pub struct RawConfig {
     /// OCI runtimes that manifests may name in `runtimeClassName`.
     #[serde(default, rename = "runtime")]
     pub runtimes: Vec<RawRuntime>,
+    /// Registries (`HOST[:PORT]`) that are spoken to without TLS, those on loopback too. Default none.
+    #[serde(default)]
+    pub insecure_registries: Vec<String>,
+    /// A directory with certificate authorities of registries: `HOST[:PORT]/*.crt`. Default `/etc/docker/certs.d` and
+    /// `/etc/containers/certs.d`.
+    pub registry_certs: Option<PathBuf>,
     /// Run programs as plain processes, without isolation.
     #[serde(default)]
     pub unsafe_no_isolation: bool,
@@ -96,6 +102,8 @@ pub struct Config {
     pub reclaim_frozen: bool,
     /// OCI runtimes by the names that manifests may use.
     pub runtimes: BTreeMap<String, Runtime>,
+    /// How image registries are reached.
+    pub registry: images::registry::Settings,
     /// Run programs as plain processes, without isolation.
     pub unsafe_no_isolation: bool,
 }
@@ -171,6 +179,12 @@ impl RawConfig {
             } else {
                 self.runtimes
             },
+            insecure_registries: if self.insecure_registries.is_empty() {
+                under.insecure_registries
+            } else {
+                self.insecure_registries
+            },
+            registry_certs: self.registry_certs.or(under.registry_certs),
             unsafe_no_isolation: self.unsafe_no_isolation || under.unsafe_no_isolation,
         }
     }
@@ -239,6 +253,7 @@ impl Config {
             memory_budget: memory_budget(raw.memory_budget.as_deref().unwrap_or("75%"))?,
             reclaim_frozen: raw.reclaim_frozen.unwrap_or(true),
             runtimes: runtimes(raw.runtimes)?,
+            registry: registry(raw.insecure_registries, raw.registry_certs)?,
             unsafe_no_isolation: raw.unsafe_no_isolation,
         })
     }
@@ -261,6 +276,28 @@ fn runtimes(raw: Vec<RawRuntime>) -> Result<BTreeMap<String, Runtime>, ConfigErr
         runtimes.insert(name, runtime);
     }
     Ok(runtimes)
+}
+
+/// How image registries are reached: also for commands that start no server.
+///
+/// # Errors
+/// Names the registry that cannot be one.
+pub fn registry(insecure: Vec<String>, certs: Option<PathBuf>) -> Result<images::registry::Settings, ConfigError> {
+    let default = images::registry::Settings::default();
+    let wrong = |name: &&String| {
+        let image = format!("{name}/app").parse::<manifests::reference::Reference>();
+        !image.is_ok_and(|image| image.registry == **name)
+    };
+    if let Some(wrong) = insecure.iter().find(wrong) {
+        return Err(value(
+            "insecure-registries",
+            format!("\"{wrong}\" is not a registry; write HOST or HOST:PORT, as in 127.0.0.1:5000"),
+        ));
+    }
+    Ok(images::registry::Settings {
+        insecure,
+        certs: certs.map_or(default.certs, |certs| vec![certs]),
+    })
 }
 
 /// Where state lives when nobody says: `/var/lib/knarr` for root, `$XDG_STATE_HOME/knarr` or `~/.local/state/knarr`
@@ -398,6 +435,11 @@ mod tests {
                 "[frozen]\nmemory-price-per-gib-hour = -1",
                 "must be a number of 0 or more",
             ),
+            (
+                "insecure-registries = ['http://a:1']",
+                "insecure-registries: \"http://a:1\" is not a registry; write HOST or HOST:PORT",
+            ),
+            ("insecure-registries = ['app']", "\"app\" is not a registry"),
             ("lisen = []", "unknown field `lisen`"),
         ] {
             let error = checked(toml).unwrap_err();

@@ -17,6 +17,8 @@ use manifests::units::Timestamp;
 
 use crate::gc::{self, Candidate};
 use crate::objects::{Key, Kind, Object, Store, id_of};
+use crate::pulls::pins::{self, Pins, Saved};
+use crate::pulls::{self, Job, Pulls, Standing, Trouble};
 use crate::reconcile::{self, Context, Hosts, Routing};
 
 /// Desired state.
@@ -31,6 +33,8 @@ pub struct Desired {
     asked: BTreeSet<Key>,
     /// Checked revisions, shared with every snapshot that has them unchanged.
     checked: BTreeMap<ObjectId, Checked>,
+    /// Their images.
+    pulls: Pulls,
     generation: Generation,
     /// What the last snapshot was made from.
     published: Option<(u64, u64)>,
@@ -40,6 +44,8 @@ struct Checked {
     revision: Arc<revision::Revision>,
     /// The object it was made from, and the sources.
     object: Arc<Revision>,
+    /// Its images are on disk, and pinned in `revision`.
+    has_images: bool,
 }
 
 impl Desired {
@@ -54,6 +60,7 @@ impl Desired {
             sources: Sources::default(),
             asked: BTreeSet::new(),
             checked: BTreeMap::new(),
+            pulls: Pulls::default(),
             generation: Generation { epoch, counter: 0 },
             published: None,
         }
@@ -114,11 +121,7 @@ impl Desired {
             return;
         }
         self.statuses.insert(status.revision.clone(), status);
-        self.store.touch(Key {
-            kind: Kind::Revision,
-            id,
-        });
-        self.settle(now);
+        self.look_again(&id, now);
     }
 
     /// Deletes revisions that nothing uses and that are old or many enough by `config-gc`.
@@ -171,9 +174,47 @@ impl Desired {
         self.statuses.get(revision)
     }
 
+    /// Takes the pins of an earlier Knarr; before the first [`Self::snapshot`].
+    pub fn restore_pins(&mut self, saved: Vec<Saved>) {
+        self.pulls.restore(saved);
+    }
+
+    /// The images of revisions.
+    pub fn pulls(&self) -> &Pulls {
+        &self.pulls
+    }
+
+    /// Images to be resolved and pulled now; each job is given out once.
+    pub fn due_pulls(&mut self, now: Timestamp) -> Vec<Job> {
+        self.pulls.due(now)
+    }
+
+    /// What the tags of a revision's images stand for.
+    pub fn images_resolved(&mut self, revision: &ObjectId, uid: &str, pins: Pins, now: Timestamp) {
+        if self.pulls.resolved(revision, uid, pins) {
+            self.look_again(revision, now);
+        }
+    }
+
+    /// How a job of [`Self::due_pulls`] has ended.
+    pub fn images_ended(&mut self, revision: &ObjectId, uid: &str, result: Result<(), Trouble>, now: Timestamp) {
+        let are_there = result.is_ok();
+        if self.pulls.ended(revision, uid, result, now) {
+            if are_there {
+                self.published = None;
+            }
+            self.look_again(revision, now);
+        }
+    }
+
+    fn look_again(&mut self, revision: &ObjectId, now: Timestamp) {
+        self.store.touch(revision_key(revision));
+        self.settle(now);
+    }
+
     /// The snapshot that the objects make, when anything changed since the last one; and what keeps a revision from
-    /// being in it, in words.
-    pub fn snapshot(&mut self) -> Option<(Snapshot, Vec<String>)> {
+    /// being in it, in words. A revision whose images are not there yet is not in it.
+    pub fn snapshot(&mut self, now: Timestamp) -> Option<(Snapshot, Vec<String>)> {
         let version = (self.store.wanted_version(), self.routing.version);
         if self.published == Some(version) {
             return None;
@@ -181,8 +222,9 @@ impl Desired {
         let mut warnings = Vec::new();
         let mut revisions = BTreeMap::new();
         let mut checked = BTreeMap::new();
+        let mut newly_wanted = Vec::new();
         for (id, object) in self.store.all::<Revision>() {
-            let fresh = match self.checked.remove(id) {
+            let mut fresh = match self.checked.remove(id) {
                 Some(known) if Arc::ptr_eq(&known.object, object) => known,
                 known => match check(object, known, &self.cluster, &self.sources) {
                     Ok(fresh) => fresh,
@@ -192,10 +234,26 @@ impl Desired {
                     }
                 },
             };
-            revisions.insert(fresh.revision.id.clone(), Arc::clone(&fresh.revision));
+            if !fresh.has_images {
+                let uid = &object.metadata.uid;
+                let wanted = pulls::wanted(id.clone(), uid, pins::template_of(object), &fresh.revision.workload);
+                if wanted.is_some_and(|wanted| self.pulls.want(wanted, now)) {
+                    newly_wanted.push(revision_key(id));
+                }
+                fresh.settle_images(self.pulls.standing(id));
+            }
+            if fresh.has_images {
+                revisions.insert(fresh.revision.id.clone(), Arc::clone(&fresh.revision));
+            }
             checked.insert(id.clone(), fresh);
         }
         self.checked = checked;
+        let store = &self.store;
+        self.pulls.retain(|id| store.get::<Revision>(id).is_some());
+        if !newly_wanted.is_empty() {
+            newly_wanted.into_iter().for_each(|key| self.store.touch(key));
+            self.settle(now);
+        }
         let hosts = self
             .routing
             .routes
@@ -224,6 +282,7 @@ impl Desired {
                 by_tag_header: self.cluster.settings.features.tag_header_based_routing.is_enabled(),
             },
             statuses: &self.statuses,
+            pulls: &self.pulls,
             now,
         };
         reconcile::settle(&mut self.store, &mut self.routing, &context);
@@ -280,6 +339,7 @@ fn check(
         return Ok(Checked {
             revision,
             object: Arc::clone(object),
+            has_images: known.has_images,
         });
     }
     let created = object
@@ -301,7 +361,33 @@ fn check(
             ..revision
         }),
         object: Arc::clone(object),
+        has_images: false,
     })
+}
+
+impl Checked {
+    /// Pins the images when they are there; a revision that has none to wait for is ready at once.
+    fn settle_images(&mut self, standing: Option<Standing<'_>>) {
+        match standing {
+            None => self.has_images = true,
+            Some(Standing::Ready(_, pins)) => {
+                let workload = Arc::new(pulls::pin(&self.revision.workload, pins));
+                self.revision = Arc::new(revision::Revision {
+                    workload,
+                    ..revision::Revision::clone(&self.revision)
+                });
+                self.has_images = true;
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn revision_key(id: &ObjectId) -> Key {
+    Key {
+        kind: Kind::Revision,
+        id: id.clone(),
+    }
 }
 
 fn parse_time(text: &str) -> Option<Timestamp> {
@@ -313,3 +399,6 @@ fn parse_time(text: &str) -> Option<Timestamp> {
 }
 
 const ROUTING_STATE: &str = "serving.knative.dev/routingState";
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ mod gc;
 mod logs;
 mod metrics;
 pub mod objects;
+pub mod pulls;
 pub mod reconcile;
 mod run;
 pub mod server;

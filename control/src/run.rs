@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desired::Desired;
 use crate::objects::Kind;
+use crate::pulls::pins::{self, Saved};
+use crate::pulls::worker::{What, Word, Worker};
 use crate::server::ServeError;
 use crate::source::{self, Missing, Sources};
 use crate::tell::tell;
@@ -47,7 +49,7 @@ impl Control {
     ///
     /// # Errors
     /// A path that cannot be read, or every problem of the manifests.
-    pub(crate) fn load(paths: Vec<PathBuf>, epoch: u64, clock: &Clock) -> Result<(Self, Snapshot), ServeError> {
+    pub(crate) fn load(paths: Vec<PathBuf>, epoch: u64, clock: &Clock) -> Result<Self, ServeError> {
         let inputs = source::read(&paths, Missing::Refused)?;
         let checked = bundle::bundle(&inputs, None);
         if !checked.problems.is_empty() {
@@ -58,14 +60,12 @@ impl Control {
         sources.judge(inputs.clone(), |_| BTreeSet::new());
         let mut desired = Desired::new(epoch, || uuid::Uuid::new_v4().to_string());
         desired.apply(&checked.bundle, clock());
-        let (first, about_revisions) = desired.snapshot().unwrap_or_default();
         let about_files: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
-        let warnings = about_files.iter().chain(&about_revisions).cloned().collect();
-        let control = Self {
+        Ok(Self {
             desired: Arc::new(RwLock::new(desired)),
-            warnings: Arc::new(RwLock::new(warnings)),
+            warnings: Arc::new(RwLock::new(about_files.clone())),
             about_files,
-            about_revisions,
+            about_revisions: Vec::new(),
             sources,
             bundle: checked.bundle,
             paths,
@@ -73,8 +73,18 @@ impl Control {
             stdin: inputs.into_iter().find(|input| input.name == "-"),
             services: watch::Sender::new(0),
             clock: Clock::clone(clock),
-        };
-        Ok((control, first))
+        })
+    }
+
+    /// The first snapshot, once the pins of an earlier Knarr are known.
+    pub(crate) fn first(&mut self, pins: Vec<Saved>) -> Snapshot {
+        let mut desired = self.lock();
+        desired.restore_pins(pins);
+        let (first, about_revisions) = desired.snapshot((self.clock)()).unwrap_or_default();
+        drop(desired);
+        self.about_revisions = about_revisions;
+        self.say_warnings();
+        first
     }
 
     /// Desired state, to read.
@@ -161,7 +171,7 @@ impl Control {
         for status in statuses {
             desired.report(status, now);
         }
-        let about_revisions = desired.snapshot().map(|(snapshot, about_revisions)| {
+        let about_revisions = desired.snapshot(now).map(|(snapshot, about_revisions)| {
             snapshots.send_replace(Arc::new(snapshot));
             about_revisions
         });
@@ -173,8 +183,47 @@ impl Control {
             self.about_revisions = about_revisions;
         }
         // Also when nothing follows: a file that has become wrong changes no object.
+        self.say_warnings();
+    }
+
+    fn say_warnings(&self) {
         let warnings = self.about_files.iter().chain(&self.about_revisions).cloned().collect();
         *self.warnings.write().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    /// Takes what became of images.
+    fn hear(&self, word: Word, images: &mut Images) {
+        let now = (self.clock)();
+        let Word { revision, uid, what } = word;
+        match what {
+            What::Resolved(pins) => self.lock().images_resolved(&revision, &uid, pins, now),
+            What::Ended(Ok(roots)) => {
+                images.worker.hold(&revision, &uid, roots);
+                self.lock().images_ended(&revision, &uid, Ok(()), now);
+            }
+            What::Ended(Err(trouble)) => self.lock().images_ended(&revision, &uid, Err(trouble), now),
+        }
+    }
+
+    /// Begins what is due, gives up what nobody wants any more, and keeps the pins. Returns how long nothing is due.
+    fn tend(&self, images: &mut Images) -> Option<Duration> {
+        let now = (self.clock)();
+        let mut desired = self.lock();
+        for job in desired.due_pulls(now) {
+            images.worker.start(job, &self.bundle.cluster.deployment);
+        }
+        let pulls = desired.pulls();
+        images.worker.retain(|revision, uid| pulls.wants(revision, uid));
+        let pins = (pulls.version() != images.written).then(|| pulls.saved());
+        let (version, next) = (pulls.version(), pulls.next_due());
+        drop(desired);
+        if let Some(pins) = pins {
+            match tokio::task::block_in_place(|| pins::write(&images.pins, &pins)) {
+                Ok(()) => images.written = version,
+                Err(error) => tracing::warn!(file = %images.pins.display(), %error, "cannot keep the pins of images"),
+            }
+        }
+        next.map(|next| next.since(now))
     }
 
     fn lock(&self) -> RwLockWriteGuard<'_, Desired> {
@@ -187,6 +236,7 @@ pub(crate) async fn run(
     mut control: Control,
     mut statuses: UnboundedReceiver<RevisionStatus>,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    mut images: Images,
     stop: CancellationToken,
 ) {
     let (changed_to, mut changed) = unbounded_channel();
@@ -194,6 +244,7 @@ pub(crate) async fn run(
     let _watcher = watch_files(&control.paths, changed_to);
     let mut reload = Reload::default();
     loop {
+        let next_pull = control.tend(&mut images);
         let mut said = Vec::new();
         tokio::select! {
             () = stop.cancelled() => return,
@@ -202,6 +253,8 @@ pub(crate) async fn run(
                 continue;
             }
             () = reload.due() => tokio::task::block_in_place(|| control.reload()),
+            Some(word) = images.words.recv() => control.hear(word, &mut images),
+            () = tokio::time::sleep(next_pull.unwrap_or_default()), if next_pull.is_some() => continue,
             _ = sweep.tick() => control.lock().collect_garbage((control.clock)()),
             Some(status) = statuses.recv() => {
                 said.push(status);
@@ -220,6 +273,18 @@ pub(crate) async fn run(
         }
         control.publish(said, &snapshots);
     }
+}
+
+/// The images of revisions, as the loop tends them.
+pub(crate) struct Images {
+    /// Does what is due.
+    pub(crate) worker: Worker,
+    /// What became of it.
+    pub(crate) words: UnboundedReceiver<Word>,
+    /// Where pins outlive Knarr.
+    pub(crate) pins: PathBuf,
+    /// The version of the pins that are there.
+    pub(crate) written: u64,
 }
 
 /// When to read the files again: editors write in several steps, so when it has been quiet for a while; but not at the

@@ -16,6 +16,7 @@ use activator::Pools;
 use autoscaler::evict::Evictions;
 use autoscaler::explain::Explain;
 use gateway::Gateway;
+use images::{Store, StoreConfig};
 use manifests::exchange::EndpointSet;
 use manifests::ids::GatewayId;
 use manifests::units::Clock;
@@ -33,6 +34,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
 use crate::metrics;
+use crate::pulls::pins;
+use crate::pulls::worker::Worker;
 use crate::run::{self, Control};
 use crate::source::SourceError;
 use crate::status::{ServiceStatus, Status};
@@ -66,6 +69,9 @@ pub enum ServeError {
     /// Sandboxes cannot run here.
     #[error(transparent)]
     Sandboxes(#[from] SetupError),
+    /// Images cannot be kept here.
+    #[error(transparent)]
+    Images(#[from] images::ImageError),
     /// The gateway cannot listen.
     #[error(transparent)]
     Gateway(#[from] gateway::StartError),
@@ -93,8 +99,10 @@ impl Server {
         // What can be wrong is looked at before anything runs: settings, manifests, directory, ports, host.
         let clock: Clock = clock::system();
         let epoch = clock().as_nanos();
-        let (control, first) = Control::load(paths, epoch, &clock)?;
+        let mut control = Control::load(paths, epoch, &clock)?;
         let directory = DataDir::open(&config.data_dir)?;
+        let pins = directory.path().join("pins.json");
+        let first = control.first(pins::read(&pins).map_err(io(&format!("cannot read {}", pins.display())))?);
         let admin = TcpListener::bind(config.admin)
             .await
             .map_err(io(&format!("cannot listen on {}", config.admin)))?;
@@ -112,6 +120,21 @@ impl Server {
         let (reports_to, reports) = unbounded_channel();
         let (endpoints_to, endpoints) = unbounded_channel();
         let (statuses_to, statuses) = unbounded_channel();
+
+        // Images.
+        let store_config = StoreConfig {
+            registry: config.registry,
+            ..StoreConfig::default()
+        };
+        let store = Store::open(&directory.path().join("images"), store_config)?;
+        let (words_to, words) = unbounded_channel();
+        let worker = Worker::new(store, words_to, Clock::clone(&clock), tasks.clone(), stop.clone());
+        let images = run::Images {
+            worker,
+            words,
+            pins,
+            written: 0,
+        };
 
         // Sandboxes.
         let driver = LocalDriver::new(LocalConfig {
@@ -187,7 +210,7 @@ impl Server {
             addresses: addresses.clone(),
         });
         let services = control.services();
-        tasks.spawn(run::run(control, statuses, snapshots_to, stop.clone()));
+        tasks.spawn(run::run(control, statuses, snapshots_to, images, stop.clone()));
         tasks.spawn(api::serve_admin(
             admin,
             Arc::clone(&live) as Arc<dyn Answers>,

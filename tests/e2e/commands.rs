@@ -178,12 +178,16 @@ fn run_needs_no_manifest() {
     assert!(missing.err.contains("default/app is not ready"), "{missing:?}");
     assert!(missing.err.contains("host:/none/app: no such file"), "{missing:?}");
 
+    let nobody = Output::of(place.knarr(&[&["run", "127.0.0.1:1/nginx"][..], &ANY_PORTS].concat()));
+    assert_eq!(nobody.code, Some(1), "{nobody:?}");
+    let why = "Unable to fetch image \"127.0.0.1:1/nginx:latest\": 127.0.0.1:1 cannot be reached";
+    assert!(nobody.err.contains(why), "{nobody:?}");
+
     let dry = Output::of(place.knarr(&["run", "host:knarr", "--dry-run"])).well();
     assert!(dry.out.starts_with("apiVersion: serving.knative.dev/v1\n"), "{dry:?}");
     for (words, wanted) in [
         (&["run", "host:knarr", "--env", "A"][..], "write NAME=VALUE"),
         (&["run", "host:/usr/bin/7z"], "--name"),
-        (&["run", "nginx"], "not supported yet"),
         (&["run", "host:knarr", "--name", "Not_A_Name"], "Not_A_Name"),
     ] {
         let said = Output::of(place.knarr(words));

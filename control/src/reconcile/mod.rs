@@ -20,6 +20,7 @@ use manifests::resources::ObjectMeta;
 use manifests::units::Timestamp;
 
 use crate::objects::{Kind, Object, Store};
+use crate::pulls::Pulls;
 
 pub use self::route::Hosts;
 
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     pub hosts: Hosts<'a>,
     /// What scaling said last of each revision.
     pub statuses: &'a BTreeMap<RevisionId, RevisionStatus>,
+    /// The images of revisions.
+    pub pulls: &'a Pulls,
     /// The time.
     pub now: Timestamp,
 }

@@ -2,11 +2,13 @@
 
 use manifests::exchange::{Condition, ConditionStatus, RevisionStatus as Scaled};
 use manifests::ids::{ObjectId, RevisionId};
-use manifests::resources::{Revision, RevisionStatus, Route};
+use manifests::resources::{ContainerStatus, Revision, RevisionStatus, Route};
 
 use super::{Context, labels};
 use crate::objects::conditions::{Says, TRUE};
 use crate::objects::{Conditions, Key, Kind, Store, rfc3339};
+use crate::pulls::pins::Pins;
+use crate::pulls::{self, Stage, Standing, Wanted};
 
 /// Settles conditions, replica counts and routing state.
 pub(super) fn reconcile(store: &mut Store, id: &ObjectId, context: &Context<'_>) {
@@ -24,7 +26,19 @@ pub(super) fn reconcile(store: &mut Store, id: &ObjectId, context: &Context<'_>)
         observed_generation: revision.metadata.generation,
         ..revision.status.clone()
     };
+    let standing = context.pulls.standing(id);
+    if let Some(Standing::Pulling(wanted, pins) | Standing::Failed(wanted, pins, _) | Standing::Ready(wanted, pins)) =
+        standing
+    {
+        let statuses = |init| container_statuses(wanted, pins, init);
+        (status.container_statuses, status.init_container_statuses) = (statuses(false), statuses(true));
+    }
     match scaled {
+        _ if let Some((container, resources)) = standing.and_then(waits_for_images) => {
+            conditions.set("ContainerHealthy", container);
+            conditions.set("ResourcesAvailable", resources);
+            conditions.inform("Active", DEPLOYING);
+        }
         None => {
             for kind in ["ContainerHealthy", "ResourcesAvailable"] {
                 conditions.set(kind, DEPLOYING);
@@ -41,6 +55,36 @@ pub(super) fn reconcile(store: &mut Store, id: &ObjectId, context: &Context<'_>)
     }
     status.conditions = conditions.finish();
     store.set_status::<Revision>(id, status);
+}
+
+/// `ContainerHealthy` and `ResourcesAvailable` of a revision whose images are not there yet.
+fn waits_for_images(standing: Standing<'_>) -> Option<(Says<'_>, Says<'_>)> {
+    match standing {
+        Standing::Ready(..) => None,
+        Standing::Resolving => Some((RESOLVING, RESOLVING)),
+        Standing::Pulling(..) => Some((PULLING, PULLING)),
+        Standing::Failed(_, _, trouble) => {
+            let failed = Says {
+                status: ConditionStatus::False,
+                reason: trouble.reason,
+                message: &trouble.message,
+            };
+            Some(match trouble.stage {
+                Stage::Resolve => (failed, RESOLVING),
+                Stage::Pull => (PULLING, failed),
+            })
+        }
+    }
+}
+
+/// Of the running containers, or of those that run before them.
+fn container_statuses(wanted: &Wanted, pins: &Pins, init: bool) -> Vec<ContainerStatus> {
+    let containers = wanted.containers.iter().filter(|it| it.init == init);
+    let statuses = containers.map(|it| ContainerStatus {
+        name: it.container.to_string(),
+        image_digest: pulls::image_digest(&it.image, pins),
+    });
+    statuses.collect()
 }
 
 /// A failure stands; otherwise a revision that once reached its initial scale stays healthy, at zero too.
@@ -131,4 +175,16 @@ const DEPLOYING: Says<'static> = Says {
     status: ConditionStatus::Unknown,
     reason: "Deploying",
     message: "",
+};
+
+const RESOLVING: Says<'static> = Says {
+    status: ConditionStatus::Unknown,
+    reason: "ResolvingDigests",
+    message: "",
+};
+
+const PULLING: Says<'static> = Says {
+    status: ConditionStatus::Unknown,
+    reason: "ContainerCreating",
+    message: "pulling images",
 };

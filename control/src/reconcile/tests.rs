@@ -13,6 +13,7 @@ struct World {
     store: Store,
     routing: Routing,
     statuses: BTreeMap<RevisionId, RevisionStatus>,
+    pulls: Pulls,
     network: NetworkConfig,
     domains: DomainConfig,
     now: Timestamp,
@@ -28,6 +29,7 @@ impl World {
             }),
             routing: Routing::default(),
             statuses: BTreeMap::new(),
+            pulls: Pulls::default(),
             network: NetworkConfig::default(),
             domains: DomainConfig::default(),
             now: Timestamp::from_millis(1_000_000),
@@ -44,6 +46,7 @@ impl World {
                 by_tag_header: false,
             },
             statuses: &self.statuses,
+            pulls: &self.pulls,
             now: self.now,
         };
         settle(&mut self.store, &mut self.routing, &context);

@@ -4,7 +4,7 @@
 
 mod docker;
 mod misbehaving;
-#[path = "../support/mod.rs"]
+#[path = "../store/support.rs"]
 mod pictures;
 mod real;
 mod support;
