@@ -48,8 +48,30 @@ Examples:
   knarr logs hello                             the service's running and recent sandboxes
   knarr logs -f --tail 20 hello-00001          follow one revision")]
     Logs(Logs),
+    /// Run a command inside a running sandbox, as locked down as its app
+    #[command(after_help = "\
+Examples:
+  knarr exec -it hello -- sh                   a shell in any ready sandbox of the service
+  knarr exec hello-00001-x7k2p -- ls -l /tmp   in this sandbox
+  tar c . | knarr exec -i hello -- tar x -C /tmp
+
+The exit code is the command's own: 128 + n when signal n killed it, 127 when there is no such program, 126 when it
+cannot be executed, 125 when nothing was started. The command is killed when this ends, and with its sandbox.")]
+    Exec(Exec),
+    /// Show what sandboxes use now: CPU, memory, requests; live in a terminal
+    #[command(after_help = "\
+Examples:
+  knarr top                                    live, until Ctrl-C
+  knarr top --once --sort memory               one table
+  knarr top --json                             the same for programs")]
+    Top(Top),
+    /// Show everything known of a service, revision or sandbox; values of Secrets never
+    Inspect(Inspect),
     /// Say why a revision runs as it does: inputs, clamps, choice, alternatives and their price
     Explain(Explain),
+    /// Say what this host can do, by trying; what is missing, what that costs and how to mend it
+    #[command(after_help = "Exit code 1 when sandboxes cannot be isolated here at all, 0 otherwise.")]
+    Doctor(Doctor),
     /// Show on this machine what Knarr does: cold start, burst, split, crashes, the cold-start promise
     Demo(Demo),
     /// The small HTTP app behind the examples (`knarr workload --help`)
@@ -218,6 +240,85 @@ pub(crate) struct Logs {
     /// Only the last N lines of each sandbox
     #[arg(long, value_name = "N")]
     pub(crate) tail: Option<usize>,
+    /// Only lines that are not older, as in 10m
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) since: Option<Duration>,
+    /// Print the time of each line
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// A sandbox, or a revision or service for any ready one, as NAME or NAMESPACE/NAME
+    #[arg(value_name = "SANDBOX")]
+    pub(crate) target: String,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    pub(crate) command: Vec<String>,
+    /// Pass standard input on to it
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// In this container [default: the one that serves]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+    /// A variable for it; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Only this namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Highest first
+    #[arg(short, long, default_value = "cpu")]
+    pub(crate) sort: SortBy,
+    /// Time between two looks, and what CPU and requests per second are measured over
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// Print one table and end; also when standard output is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Print one look as JSON and end
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum SortBy {
+    Cpu,
+    Memory,
+    /// Requests in flight, then requests per second
+    Requests,
+    /// Oldest first
+    Age,
+    Name,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// A service, revision or sandbox, as NAME or NAMESPACE/NAME
+    #[arg(value_name = "NAME")]
+    pub(crate) target: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) data: DataDir,
 }
@@ -233,6 +334,21 @@ pub(crate) struct Explain {
     /// How to show it
     #[arg(short, long, default_value = "table")]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Address that a server would listen on; may be repeated [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Vec<String>,
+    /// Address of its admin port [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) admin: Option<String>,
     #[command(flatten)]
     pub(crate) data: DataDir,
 }

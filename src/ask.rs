@@ -1,11 +1,12 @@
 //! `knarr get`, `logs` and `explain`: questions to a running Knarr over its control socket.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use control::client;
 use control::status::{Ready, Status};
+use serde::de::DeserializeOwned;
 
 use crate::args::{DataDir, Explain, Get, Logs, Output, What};
 use crate::out;
@@ -13,14 +14,7 @@ use crate::table::table;
 
 /// Prints services, revisions and routes.
 pub(crate) async fn get(args: Get) -> anyhow::Result<()> {
-    let mut json = Vec::new();
-    client::get(&directory(args.data)?, "/v1/status", |piece| {
-        json.extend_from_slice(piece);
-        Ok(())
-    })
-    .await?;
-    let mut status: Status =
-        serde_json::from_slice(&json).context("Knarr's answer is not a status; is it another version?")?;
+    let mut status: Status = answer(&directory(args.data)?, "/v1/status").await?;
     if let Some(namespace) = &args.namespace {
         status.services.retain(|it| it.namespace == *namespace);
         status.revisions.retain(|it| it.namespace == *namespace);
@@ -41,8 +35,16 @@ pub(crate) async fn get(args: Get) -> anyhow::Result<()> {
 
 /// Prints what sandboxes wrote.
 pub(crate) async fn logs(args: Logs) -> anyhow::Result<()> {
-    let tail = args.tail.map(|lines| format!("&tail={lines}")).unwrap_or_default();
-    let path = format!("/v1/logs?target={}&follow={}{tail}", encoded(&args.target), args.follow);
+    let mut path = format!("/v1/logs?target={}&follow={}", encoded(&args.target), args.follow);
+    if let Some(lines) = args.tail {
+        path += &format!("&tail={lines}");
+    }
+    if let Some(since) = args.since {
+        path += &format!("&since_ms={}", since.as_millis());
+    }
+    if args.timestamps {
+        path += "&timestamps=true";
+    }
     stream(args.data, &path).await
 }
 
@@ -57,6 +59,17 @@ pub(crate) async fn explain(args: Explain) -> anyhow::Result<()> {
     stream(args.data, &path).await
 }
 
+/// One whole answer, read as what it should be.
+pub(crate) async fn answer<T: DeserializeOwned>(directory: &Path, path: &str) -> anyhow::Result<T> {
+    let mut json = Vec::new();
+    client::get(directory, path, |piece| {
+        json.extend_from_slice(piece);
+        Ok(())
+    })
+    .await?;
+    serde_json::from_slice(&json).context("Knarr's answer is not understood; is it another version?")
+}
+
 async fn stream(data: DataDir, path: &str) -> anyhow::Result<()> {
     Ok(client::get(&directory(data)?, path, |piece| {
         let mut out = io::stdout().lock();
@@ -66,11 +79,11 @@ async fn stream(data: DataDir, path: &str) -> anyhow::Result<()> {
     .await?)
 }
 
-fn directory(data: DataDir) -> anyhow::Result<PathBuf> {
+pub(crate) fn directory(data: DataDir) -> anyhow::Result<PathBuf> {
     Ok(data.data_dir.map_or_else(control::config::default_data_dir, Ok)?)
 }
 
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 

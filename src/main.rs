@@ -4,10 +4,15 @@ mod args;
 mod ask;
 mod check;
 mod demo;
+mod doctor;
+mod exec;
+mod inspect;
 mod out;
 mod run;
 mod serve;
 mod table;
+mod terminal;
+mod top;
 
 use std::process::ExitCode;
 
@@ -32,7 +37,11 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Get(args) => on_this_thread(ask::get(args)),
         Command::Logs(args) => on_this_thread(ask::logs(args)),
+        Command::Exec(args) => exec::exec(args),
+        Command::Top(args) => on_this_thread(top::top(args)),
+        Command::Inspect(args) => on_this_thread(inspect::inspect(args)),
         Command::Explain(args) => on_this_thread(ask::explain(args)),
+        Command::Doctor(args) => doctor::doctor(args),
         Command::Demo(args) => demo::demo(args),
         Command::Workload { args } => return workload::main(args.into_iter().map(Into::into)),
         Command::Completions { shell } => {
@@ -48,7 +57,7 @@ fn main() -> ExitCode {
 }
 
 /// An error with its causes; most say their cause themselves, and nothing is said twice.
-fn in_full(error: &anyhow::Error) -> String {
+pub(crate) fn in_full(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {

@@ -66,6 +66,11 @@ impl Sandbox {
         self.start
     }
 
+    /// When this gateway first heard of it, ready.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
     /// Requests in flight from this gateway.
     pub fn in_flight(&self) -> u32 {
         self.word.in_flight()

@@ -10,19 +10,24 @@ use autoscaler::evict::Evictions;
 use autoscaler::explain::Explain;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use http::StatusCode;
 use manifests::exchange;
-use manifests::ids::{ObjectId, RevisionId};
+use manifests::ids::{ObjectId, RevisionId, SandboxId};
 use manifests::resources::{Condition, Revision, Route, Service};
 use manifests::units::{Clock, Timestamp};
 use metrics_exporter_prometheus::PrometheusHandle;
-use sandbox::driver::Driver;
+use sandbox::driver::{BoxFuture, Driver, DriverError};
+use sandbox::exec::{Exec, ExecError, ExecSpec};
+use serde_json::Value;
 
 use crate::api::Answers;
 use crate::desired::Desired;
-use crate::logs::Logs;
+use crate::exec::Refused;
+use crate::logs::{LogQuery, Logs};
 use crate::metrics::{self, Totals};
 use crate::objects::conditions;
 use crate::status::{Eviction, MemoryStatus, Ready, RevisionStatus, RouteStatus, ServiceStatus, Status, Traffic};
+use crate::top::Top;
 
 /// Reads what the planes publish. Nothing here writes.
 pub(crate) struct Live {
@@ -82,9 +87,34 @@ impl Answers for Live {
         Ok(records.iter().map(|record| format!("{record}\n")).collect())
     }
 
-    fn logs(&self, target: &str, tail: Option<usize>, follow: bool) -> Result<BoxStream<'static, Bytes>, String> {
-        let logs = Logs::of(target, Arc::clone(&self.desired), Arc::clone(&self.driver));
-        logs.stream(tail, follow)
+    fn logs(&self, target: &str, query: LogQuery) -> Result<BoxStream<'static, Bytes>, String> {
+        Logs::of(target, query, Arc::clone(&self.desired), Arc::clone(&self.driver)).stream()
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    fn top(&self) -> BoxFuture<'_, Top> {
+        Box::pin(self.uses())
+    }
+
+    fn inspect(&self, target: String) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(async move { self.described(&target).await })
+    }
+
+    fn exec(&self, target: String, command: ExecSpec) -> BoxFuture<'_, Result<Exec, Refused>> {
+        Box::pin(async move {
+            let id = self.sandbox_called(&target).map_err(Refused::not_found)?;
+            self.driver.exec(&id, command).await.map_err(|error| match error {
+                ExecError::Driver(DriverError::NotFound(_)) => Refused::not_found(nothing_called(&target)),
+                error => Refused {
+                    status: StatusCode::CONFLICT,
+                    code: error.exit_code(),
+                    message: error.to_string(),
+                },
+            })
+        })
     }
 }
 
@@ -168,7 +198,7 @@ impl Live {
             .collect()
     }
 
-    fn desired(&self) -> RwLockReadGuard<'_, Desired> {
+    pub(crate) fn desired(&self) -> RwLockReadGuard<'_, Desired> {
         self.desired.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -183,7 +213,7 @@ impl Live {
         }
     }
 
-    fn revision(
+    pub(crate) fn revision(
         &self,
         revision: &Revision,
         desired: &Desired,
@@ -257,6 +287,39 @@ impl Live {
         }
     }
 
+    /// The sandbox that `target` (`NAME` or `NAMESPACE/NAME`) names: itself, or any that is ready of a revision or of a
+    /// service, the newest revision's first.
+    fn sandbox_called(&self, target: &str) -> Result<SandboxId, String> {
+        let id = object_called(target);
+        let desired = self.desired();
+        let store = desired.store();
+        let ready = |revision: &str| {
+            let pool = self.pools.get(&RevisionId::new(id.namespace(), revision))?;
+            pool.sandboxes().first().map(|sandbox| sandbox.id().clone())
+        };
+        let at_zero = |kind: &str| {
+            format!(
+                "{kind} {id} runs nothing now: send it a request first, or have it keep one replica with min-scale 1"
+            )
+        };
+        if let Some(service) = store.get::<Service>(&id) {
+            let of_service = store.all::<Revision>().values().filter(|it| {
+                let of = it.metadata.labels.get("serving.knative.dev/service");
+                it.metadata.namespace == id.namespace() && of.is_some_and(|of| of == id.name())
+            });
+            let all = of_service.map(|it| it.metadata.name.as_str());
+            return std::iter::once(service.status.latest_ready_revision_name.as_str())
+                .chain(all)
+                .find_map(ready)
+                .ok_or_else(|| at_zero("service"));
+        }
+        if store.get::<Revision>(&id).is_some() {
+            return ready(id.name()).ok_or_else(|| at_zero("revision"));
+        }
+        // One that is not ready yet is known to the driver alone.
+        Ok(SandboxId::new(id.name()))
+    }
+
     /// The revision that `target` (`NAME` or `NAMESPACE/NAME`) names: itself, or a Service's newest.
     fn revision_called(&self, target: &str) -> Result<RevisionId, String> {
         let id = object_called(target);
@@ -276,6 +339,10 @@ impl Live {
             )),
         }
     }
+}
+
+pub(crate) fn nothing_called(target: &str) -> String {
+    format!("no service, revision or sandbox {target} runs here; `knarr get` and `knarr top` list what there is")
 }
 
 /// What `NAME` or `NAMESPACE/NAME` names.

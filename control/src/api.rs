@@ -6,32 +6,45 @@
 //! | `GET /metrics` (Prometheus text) | yes | yes |
 //! | `GET /v1/status` (JSON, `docs/status.md`) | yes | yes |
 //! | `GET /v1/explain?revision=NAME&since_ms=N&format=text` | no | yes |
-//! | `GET /v1/logs?target=NAME&tail=N&follow=true` (text, streamed) | no | yes |
+//! | `GET /v1/logs?target=NAME&tail=N&follow=true&since_ms=N&timestamps=true` (text, streamed) | no | yes |
+//! | `GET /v1/top` (JSON, `docs/status.md`) | no | yes |
+//! | `GET /v1/inspect?target=NAME` (JSON) | no | yes |
+//! | `POST /v1/exec?target=NAME&command=A&command=B...` (upgrades to [`crate::frames`]) | no | yes |
 //!
-//! The admin port is read-only and loopback; logs may hold secrets, so only the owner's socket (mode 0600, peer
-//! credentials checked) gives them.
+//! The admin port is read-only and loopback; logs may hold secrets, and a command may do anything in a sandbox, so only
+//! the owner's socket (mode 0600, peer credentials checked) gives them.
 
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use manifests::units::Timestamp;
+use sandbox::driver::BoxFuture;
+use sandbox::exec::{Exec, ExecSpec};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::exec;
+use crate::frames::PROTOCOL;
+use crate::logs::LogQuery;
 use crate::status::Status;
+use crate::top::Top;
 
 /// What the API answers from. One implementation is the running server, so that this file knows no plane.
 pub trait Answers: Send + Sync + 'static {
@@ -44,11 +57,25 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// When `target` names nothing, in words for the user.
     fn explain(&self, target: &str, since: Duration, json: bool) -> Result<String, String>;
-    /// What sandboxes wrote: the last `tail` lines of each, then what comes if `follow`.
+    /// What time it is.
+    fn now(&self) -> Timestamp;
+    /// What sandboxes wrote.
     ///
     /// # Errors
     /// When `target` names nothing, in words for the user.
-    fn logs(&self, target: &str, tail: Option<usize>, follow: bool) -> Result<BoxStream<'static, Bytes>, String>;
+    fn logs(&self, target: &str, query: LogQuery) -> Result<BoxStream<'static, Bytes>, String>;
+    /// What every ready sandbox uses now.
+    fn top(&self) -> BoxFuture<'_, Top>;
+    /// All that is known of what `target` names; no value of a Secret.
+    ///
+    /// # Errors
+    /// When `target` names nothing, in words for the user.
+    fn inspect(&self, target: String) -> BoxFuture<'_, Result<Value, String>>;
+    /// Runs a command in the sandbox that `target` names: itself, or any ready one of a revision or service.
+    ///
+    /// # Errors
+    /// When `target` names nothing that runs, or the command cannot be started.
+    fn exec(&self, target: String, command: ExecSpec) -> BoxFuture<'_, Result<Exec, exec::Refused>>;
 }
 
 /// Who asks.
@@ -131,35 +158,76 @@ async fn back_off(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, asker: Asker, answers: Arc<dyn Answers>) {
-    let service = service_fn(|request| {
-        let response = answer(&request, asker, answers.as_ref());
-        async move { Ok::<_, Infallible>(response) }
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, asker: Asker, answers: Arc<dyn Answers>) {
+    let begun: Mutex<Option<(OnUpgrade, Exec)>> = Mutex::default();
+    let service = service_fn(|request| async {
+        if asker == Asker::Owner && request.uri().path() == "/v1/exec" {
+            return Ok::<_, Infallible>(begin_command(request, answers.as_ref(), &begun).await);
+        }
+        Ok(answer(&request, asker, answers.as_ref()).await)
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(10))
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     if let Err(error) = connection.await {
         tracing::debug!(%error, "admin connection");
     }
+    let begun = begun.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some((upgrade, command)) = begun {
+        exec::serve(upgrade, command).await;
+    }
 }
 
-fn answer(request: &Request<Incoming>, asker: Asker, answers: &dyn Answers) -> Response<Body> {
+/// Starts a command, and promises to talk about it from now on.
+async fn begin_command(
+    mut request: Request<Incoming>,
+    answers: &dyn Answers,
+    begun: &Mutex<Option<(OnUpgrade, Exec)>>,
+) -> Response<Body> {
+    if request.method() != Method::POST || !exec::upgrades(&request) {
+        let wrong = format!("POST with \"Upgrade: {PROTOCOL}\"\n");
+        return text(StatusCode::UPGRADE_REQUIRED, wrong);
+    }
+    let (target, command) = exec::asked(request.uri().query().unwrap_or(""));
+    match answers.exec(target, command).await {
+        Ok(command) => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            *begun.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, command));
+            let mut response = text(StatusCode::SWITCHING_PROTOCOLS, String::new());
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
+            response
+        }
+        Err(refused) => {
+            let mut response = text(refused.status, refused.message + "\n");
+            response
+                .headers_mut()
+                .insert(exec::EXIT_CODE, u16::from(refused.code).into());
+            response
+        }
+    }
+}
+
+async fn answer(request: &Request<Incoming>, asker: Asker, answers: &dyn Answers) -> Response<Body> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "read-only: GET and HEAD\n".to_owned());
         response
             .headers_mut()
-            .insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     let query = request.uri().query().unwrap_or("");
     match (request.uri().path(), asker) {
         ("/healthz", _) => text(StatusCode::OK, "ok\n".to_owned()),
         ("/metrics", _) => with_type(StatusCode::OK, "text/plain; version=0.0.4", answers.metrics()),
-        ("/v1/status", _) => match serde_json::to_string_pretty(&answers.status()) {
-            Ok(json) => with_type(StatusCode::OK, "application/json", json + "\n"),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        ("/v1/status", _) => json(&answers.status()),
+        ("/v1/top", Asker::Owner) => json(&answers.top().await),
+        ("/v1/inspect", Asker::Owner) => match answers.inspect(parameter(query, "target").unwrap_or_default()).await {
+            Ok(found) => json(&found),
+            Err(why) => text(StatusCode::NOT_FOUND, why),
         },
         ("/v1/explain", Asker::Owner) => {
             let since = parameter(query, "since_ms")
@@ -176,9 +244,15 @@ fn answer(request: &Request<Incoming>, asker: Asker, answers: &dyn Answers) -> R
             }
         }
         ("/v1/logs", Asker::Owner) => {
-            let tail = parameter(query, "tail").and_then(|lines| lines.parse().ok());
-            let follow = parameter(query, "follow").as_deref() == Some("true");
-            match answers.logs(&parameter(query, "target").unwrap_or_default(), tail, follow) {
+            let number = |name| parameter(query, name).and_then(|text| text.parse::<u64>().ok());
+            let yes = |name| parameter(query, name).as_deref() == Some("true");
+            let wanted = LogQuery {
+                tail: number("tail").and_then(|lines| lines.try_into().ok()),
+                follow: yes("follow"),
+                since: number("since_ms").map(|ms| answers.now().minus(Duration::from_millis(ms))),
+                timestamps: yes("timestamps"),
+            };
+            match answers.logs(&parameter(query, "target").unwrap_or_default(), wanted) {
                 Ok(lines) => {
                     let body = StreamBody::new(lines.map(|line| Ok::<_, Infallible>(Frame::data(line))));
                     respond(StatusCode::OK, TEXT, body.boxed_unsync())
@@ -186,14 +260,21 @@ fn answer(request: &Request<Incoming>, asker: Asker, answers: &dyn Answers) -> R
                 Err(why) => text(StatusCode::NOT_FOUND, why),
             }
         }
-        ("/v1/explain" | "/v1/logs", Asker::Anybody) => text(
+        ("/v1/explain" | "/v1/logs" | "/v1/exec" | "/v1/top" | "/v1/inspect", Asker::Anybody) => text(
             StatusCode::FORBIDDEN,
-            "only on the control socket: use `knarr explain` and `knarr logs`\n".to_owned(),
+            "only on the control socket: use `knarr explain`, `logs`, `exec`, `top` or `inspect`\n".to_owned(),
         ),
         _ => text(
             StatusCode::NOT_FOUND,
             "there are /healthz, /metrics and /v1/status\n".to_owned(),
         ),
+    }
+}
+
+fn json(answer: &impl Serialize) -> Response<Body> {
+    match serde_json::to_string_pretty(answer) {
+        Ok(json) => with_type(StatusCode::OK, "application/json", json + "\n"),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
 
@@ -210,7 +291,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: Body) -> Respon
     *response.status_mut() = status;
     response
         .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -224,10 +305,14 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 #[cfg(test)]
 mod tests {
+    use manifests::ids::SandboxId;
+    use sandbox::driver::Driver as _;
+    use sandbox::fake::FakeDriver;
+
     use super::*;
     use crate::{client, datadir};
 
-    struct Fixed;
+    struct Fixed(FakeDriver);
 
     impl Answers for Fixed {
         fn status(&self) -> Status {
@@ -242,11 +327,36 @@ mod tests {
         fn explain(&self, target: &str, since: Duration, json: bool) -> Result<String, String> {
             Ok(format!("{target} {since:?} {json}"))
         }
-        fn logs(&self, target: &str, _: Option<usize>, _: bool) -> Result<BoxStream<'static, Bytes>, String> {
+        fn now(&self) -> Timestamp {
+            Timestamp::EPOCH
+        }
+        fn logs(&self, target: &str, _: LogQuery) -> Result<BoxStream<'static, Bytes>, String> {
             match target {
                 "hello" => Ok(futures_util::stream::iter(["a\n", "b\n"].map(Bytes::from)).boxed()),
                 other => Err(format!("no service, revision or sandbox \"{other}\"")),
             }
+        }
+        fn top(&self) -> BoxFuture<'_, Top> {
+            Box::pin(async { Top::default() })
+        }
+        fn inspect(&self, target: String) -> BoxFuture<'_, Result<Value, String>> {
+            Box::pin(async move { Err(format!("nothing named {target}\n")) })
+        }
+        fn exec(&self, target: String, command: ExecSpec) -> BoxFuture<'_, Result<Exec, exec::Refused>> {
+            Box::pin(async move {
+                match target.as_str() {
+                    "hello" => self
+                        .0
+                        .exec(&SandboxId::new("hello-1"), command)
+                        .await
+                        .map_err(|error| exec::Refused {
+                            status: StatusCode::CONFLICT,
+                            code: error.exit_code(),
+                            message: error.to_string(),
+                        }),
+                    other => Err(exec::Refused::not_found(format!("nothing named {other}"))),
+                }
+            })
         }
     }
 
@@ -269,7 +379,7 @@ mod tests {
         let listener = bind_socket(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve_socket(listener, Arc::new(Fixed), stop.clone()));
+        let server = tokio::spawn(serve_socket(listener, Arc::new(Fixed(FakeDriver::new())), stop.clone()));
 
         assert!(ask(dir.path(), "/v1/status").await.unwrap().contains("1.2.3"));
         assert_eq!(ask(dir.path(), "/v1/logs?target=hello").await.unwrap(), "a\nb\n");
@@ -298,13 +408,17 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(serve_admin(listener, Arc::new(Fixed), stop.clone()));
+        tokio::spawn(serve_admin(listener, Arc::new(Fixed(FakeDriver::new())), stop.clone()));
         for (head, wanted) in [
             ("GET /metrics", "200"),
             ("GET /v1/status?x=y", "200"),
             ("GET /healthz", "200"),
             ("GET /v1/logs?target=hello", "403"),
             ("GET /v1/explain?revision=a", "403"),
+            ("GET /v1/top", "403"),
+            ("GET /v1/inspect?target=hello", "403"),
+            ("GET /v1/exec?target=hello&command=sh", "403"),
+            ("POST /v1/exec?target=hello&command=sh", "405"),
             ("POST /v1/status", "405"),
             ("GET /nothing", "404"),
         ] {

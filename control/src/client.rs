@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::datadir;
+use crate::exec::EXIT_CODE;
+use crate::frames::{PROTOCOL, framed};
 
 /// Why a running Knarr could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,14 @@ pub enum ClientError {
     /// It said no; the text is for people.
     #[error("{0}")]
     Refused(String),
+    /// It could not start a command; the text is for people.
+    #[error("{message}")]
+    NotStarted {
+        /// Why.
+        message: String,
+        /// What `knarr exec` shall exit with.
+        code: u8,
+    },
     /// The conversation broke off.
     #[error("the connection to Knarr broke: {0}")]
     Broken(String),
@@ -40,13 +52,7 @@ pub async fn get(
     path_and_query: &str,
     mut sink: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<(), ClientError> {
-    let socket = datadir::socket_in(data_dir);
-    let stream = UnixStream::connect(&socket)
-        .await
-        .map_err(|source| ClientError::NotRunning {
-            data_dir: data_dir.to_owned(),
-            source,
-        })?;
+    let stream = connect(data_dir).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(broken)?;
@@ -68,6 +74,50 @@ pub async fn get(
         result = &mut exchange => result,
         _ = connection => exchange.await,
     }
+}
+
+/// A command's connection: what it says comes out, what it shall read goes in.
+pub type Session = Framed<TokioIo<Upgraded>, LengthDelimitedCodec>;
+
+/// Asks the Knarr of `data_dir` to run a command; `path_and_query` says where and what.
+///
+/// # Errors
+/// When nobody listens, when the command cannot be started, when the connection breaks.
+pub async fn exec(data_dir: &Path, path_and_query: &str) -> Result<Session, ClientError> {
+    let stream = connect(data_dir).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    // Ends when the connection is handed over, or with the last of its users.
+    tokio::spawn(connection.with_upgrades());
+    let request = http::Request::post(path_and_query)
+        .header(http::header::HOST, "knarr")
+        .header(http::header::CONNECTION, "upgrade")
+        .header(http::header::UPGRADE, PROTOCOL)
+        .body(Empty::new())
+        .map_err(|error| ClientError::Broken(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+        let upgraded = hyper::upgrade::on(response).await.map_err(broken)?;
+        return Ok(framed(TokioIo::new(upgraded)));
+    }
+    let code = response
+        .headers()
+        .get(EXIT_CODE)
+        .and_then(|code| code.to_str().ok()?.parse().ok());
+    let text = response.into_body().collect().await.map_err(broken)?.to_bytes();
+    Err(ClientError::NotStarted {
+        message: String::from_utf8_lossy(&text).trim().to_owned(),
+        code: code.unwrap_or(125),
+    })
+}
+
+async fn connect(data_dir: &Path) -> Result<UnixStream, ClientError> {
+    let connected = UnixStream::connect(&datadir::socket_in(data_dir)).await;
+    connected.map_err(|source| ClientError::NotRunning {
+        data_dir: data_dir.to_owned(),
+        source,
+    })
 }
 
 async fn stream_body(mut body: Incoming, sink: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), ClientError> {

@@ -116,7 +116,7 @@ impl Workload {
 }
 
 /// One container.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq)]
 pub struct Container {
     /// Its name; `user-container` by default.
     pub name: Arc<str>,
@@ -142,6 +142,40 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// Where its last words are.
     pub termination: TerminationMessage,
+}
+
+/// Without the values of variables, and the words that may be made of them: they may be secret.
+impl fmt::Debug for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            image,
+            pull,
+            command,
+            args,
+            env,
+            working_dir,
+            resources,
+            probes,
+            security,
+            mounts,
+            termination,
+        } = self;
+        f.debug_struct("Container")
+            .field("name", name)
+            .field("image", image)
+            .field("pull", pull)
+            .field("command", &command.len())
+            .field("args", &args.len())
+            .field("env", &env.keys())
+            .field("working_dir", working_dir)
+            .field("resources", resources)
+            .field("probes", probes)
+            .field("security", security)
+            .field("mounts", mounts)
+            .field("termination", termination)
+            .finish()
+    }
 }
 
 impl Container {
@@ -564,4 +598,20 @@ pub enum Destination {
         /// Bits that count: at most 32 or 128.
         prefix: u8,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_of_a_variable_is_in_what_is_logged() {
+        let mut workload = Workload::host("/bin/app");
+        let mut secret = crate::text::Text::default();
+        secret.push_str("hunter2");
+        workload.serving.env.insert("PASSWORD".to_owned(), secret.clone());
+        workload.serving.args.push(secret);
+        let said = format!("{workload:?}");
+        assert!(said.contains("PASSWORD") && !said.contains("hunter2"), "{said}");
+    }
 }

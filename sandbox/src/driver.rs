@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 
+use crate::details::Details;
 use crate::exec::{Exec, ExecError, ExecSpec};
 
 /// A boxed future: the trait is used as `Arc<dyn Driver>`, and every call does far more work than one allocation.
@@ -64,6 +65,9 @@ pub trait Driver: Send + Sync + 'static {
 
     /// What a running sandbox uses now.
     fn stats(&self, id: &SandboxId) -> BoxFuture<'_, Result<Stats, DriverError>>;
+
+    /// All that can be said of a sandbox, starting or running.
+    fn inspect(&self, id: &SandboxId) -> BoxFuture<'_, Result<Details, DriverError>>;
 
     /// Opens a connection to the app's port inside the sandbox. Fails at once when the sandbox is gone.
     fn dial(&self, id: &SandboxId) -> BoxFuture<'_, std::io::Result<TcpStream>>;

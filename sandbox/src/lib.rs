@@ -2,6 +2,8 @@
 
 pub mod cgroup;
 pub mod conformance;
+pub mod details;
+pub mod doctor;
 pub mod driver;
 pub mod egress;
 pub mod exec;
@@ -19,4 +21,6 @@ mod testing;
 mod volumes;
 mod wire;
 
-pub use local::{Freezing, LocalConfig, LocalDriver, PoolStats, Runtime, SetupError, share_of_memory};
+pub use local::{
+    Freezing, LocalConfig, LocalDriver, PoolStats, Runtime, SetupError, is_hopeless, refused, share_of_memory,
+};

@@ -98,7 +98,13 @@ impl Place {
     /// `knarr` with these words, this data directory where it is wanted, and nothing of the environment that it may mind.
     pub fn knarr(&self, words: &[&str]) -> Command {
         let mut command = Command::new(KNARR);
-        command.args(words).env_remove("RUST_LOG").stdin(Stdio::null());
+        command.env_remove("RUST_LOG").stdin(Stdio::null());
+        if let Some((&"exec", rest)) = words.split_first() {
+            // What comes last is the command's.
+            command.arg("exec").arg("--data-dir").arg(self.data()).args(rest);
+            return command;
+        }
+        command.args(words);
         if !matches!(
             words.first(),
             Some(&"check" | &"completions" | &"--help" | &"--version") | None

@@ -20,6 +20,7 @@ mod v2;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use manifests::units::Bytes;
@@ -240,6 +241,11 @@ impl Hierarchy {
 }
 
 impl Cgroup {
+    /// Its directories, one in each tree.
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        self.parts.iter().map(|part| part.base.clone()).collect()
+    }
+
     /// The files a process joins by: whoever writes `0` into all of them is in. Opened here, so that a child can do it
     /// after it has lost the paths and the rights. Close-on-exec.
     ///

@@ -41,6 +41,7 @@ pub use command::{Commands, Streams};
 pub use plan::{Behaviour, Call, Start, Starts, What};
 pub use serve::{Handler, Serve};
 
+use crate::details::Details;
 use crate::driver::{
     BoxFuture, Capacity, Driver, DriverError, Event, Exit, ExitStatus, Limits, Reclaimed, SandboxSpec, StartError,
     Started, Stats,
@@ -314,6 +315,21 @@ impl Driver for FakeDriver {
                 reclaimed: None,
             })
         })
+    }
+
+    fn inspect(&self, id: &SandboxId) -> BoxFuture<'_, Result<Details, DriverError>> {
+        let state = self.state();
+        let known = state.sandboxes.get(id).map(|sandbox| Details {
+            revision: sandbox.revision.to_string(),
+            isolation: "none: a fake".to_owned(),
+            ready: match sandbox.ready {
+                Some(_) => Ok(()),
+                None => Err("it is starting".to_owned()),
+            },
+            ..Details::default()
+        });
+        let details = known.ok_or_else(|| DriverError::NotFound(id.clone()));
+        Box::pin(async move { details })
     }
 
     fn dial(&self, id: &SandboxId) -> BoxFuture<'_, io::Result<TcpStream>> {

@@ -275,7 +275,7 @@ fn reclaim_later(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, turn: u64) {
 }
 
 /// Without swap only the page cache could go, which the kernel takes by itself when it needs it.
-fn has_swap() -> bool {
+pub(super) fn has_swap() -> bool {
     std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1)
 }
 

@@ -15,11 +15,13 @@ mod capacity;
 mod command;
 mod config;
 mod dial;
+mod doctor;
 mod end;
 mod evict;
 mod freeze;
 mod health;
 mod image;
+mod inspect;
 mod link;
 mod network;
 mod output;
@@ -47,9 +49,11 @@ use tokio::sync::broadcast;
 pub use bundle::Runtime;
 pub use capacity::share_of_memory;
 pub use config::{LocalConfig, SetupError};
+pub use doctor::{is_hopeless, refused};
 pub use freeze::Freezing;
 use state::Inner;
 
+use crate::details::Details;
 use crate::driver::{
     BoxFuture, Capacity, Driver, DriverError, Event, Exit, Limits, SandboxSpec, StartError, Started, Stats,
 };
@@ -167,6 +171,14 @@ impl Driver for LocalDriver {
 
     fn stats(&self, id: &SandboxId) -> BoxFuture<'_, Result<Stats, DriverError>> {
         let result = self.inner.find(id).and_then(|sandbox| sandbox.stats());
+        Box::pin(async move { result })
+    }
+
+    fn inspect(&self, id: &SandboxId) -> BoxFuture<'_, Result<Details, DriverError>> {
+        let result = self
+            .inner
+            .find(id)
+            .and_then(|sandbox| inspect::inspect(&self.inner, &sandbox));
         Box::pin(async move { result })
     }
 

@@ -75,7 +75,7 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
                 }
                 result = Err(Trouble::Ended);
             }
-            match result.and_then(|phases| running.commit().map(|()| phases)) {
+            match result.and_then(|phases| running.commit(phases).map(|()| phases)) {
                 Ok(phases) => Ok(phases),
                 // An error is told when nothing is left.
                 Err(trouble) => Err((trouble, Some(running.end().await))),
@@ -223,13 +223,14 @@ impl<'a> Running<'a> {
     }
 
     /// From here on its end is an event.
-    fn commit(&mut self) -> Result<(), Trouble> {
+    fn commit(&mut self, phases: Phases) -> Result<(), Trouble> {
         let mut progress = self.sandbox.progress();
         if progress.ended || self.sandbox.was_requested() {
             return Err(Trouble::Ended);
         }
         progress.started = true;
         drop(progress);
+        let _ = self.sandbox.phases.set(phases);
         self.handed_over = true;
         if let Some(monitor) = self.monitor.take() {
             monitor.go_on();

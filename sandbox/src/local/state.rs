@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use manifests::ids::{RevisionId, SandboxId};
 use manifests::units::Bytes;
@@ -27,7 +27,7 @@ use super::probe::Prober;
 use super::proc;
 use super::shell::Shell;
 use crate::cgroup::Hierarchy;
-use crate::driver::{DriverError, Event, Exit, Limits, SandboxSpec, Stats};
+use crate::driver::{DriverError, Event, Exit, Limits, Phases, SandboxSpec, Stats};
 use crate::egress::{Attached, Network};
 use crate::logs::LogDir;
 use crate::rootfs::ORDINARY_UID;
@@ -152,6 +152,8 @@ pub(super) struct Sandbox {
     pub ice: Mutex<Ice>,
     /// Its way out.
     pub attached: Mutex<Option<Attached>>,
+    /// How long its start took; set when it was ready.
+    pub phases: OnceLock<Phases>,
     gone: watch::Sender<Option<Exit>>,
 }
 
@@ -334,6 +336,7 @@ impl Sandbox {
             refilling: AtomicBool::new(false),
             ice: Mutex::default(),
             attached: Mutex::default(),
+            phases: OnceLock::new(),
             gone: watch::Sender::new(None),
         }
     }
