@@ -8,6 +8,7 @@ mod config;
 mod digest;
 pub mod docker;
 mod error;
+mod inside;
 mod manifest;
 mod platform;
 mod progress;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use manifests::units::Bytes;
-use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{FlockOperation, OFlags, XattrFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -21,6 +21,7 @@ use super::Inner;
 use super::disk::{Disk, OpaqueMark, lock_directory, sync_directory};
 use crate::digest::{Digest, Hasher};
 use crate::error::ImageError;
+use crate::inside;
 use crate::manifest::Descriptor;
 use crate::progress::Stage;
 use crate::source::{Blob, Source};
@@ -84,8 +85,18 @@ impl Layer {
         let Some(lock) = lock_directory(&path, FlockOperation::LockShared).map_err(failed)? else {
             return Ok(None);
         };
-        let facts = fs::read(path.join("layer.json")).map_err(failed)?;
-        let facts = serde_json::from_slice(&facts).map_err(|error| failed(error.into()))?;
+        let facts = fs::read(path.join("layer.json")).ok();
+        let Some(facts) = facts.and_then(|bytes| serde_json::from_slice(&bytes).ok()) else {
+            // A broken disk, or hands: as if it were not there. It goes unless somebody uses it in spite of that.
+            drop(lock);
+            return match lock_directory(&path, FlockOperation::NonBlockingLockExclusive).map_err(failed)? {
+                Some(lock) => disk.discard(&path, &lock).map(|()| None).map_err(failed),
+                None => Err(failed(io::Error::other(format!(
+                    "{} is damaged, and in use",
+                    path.display()
+                )))),
+            };
+        };
         Ok(Some(Self {
             files: path.join("fs"),
             facts,
@@ -473,9 +484,7 @@ impl Unpack {
         };
         let root = File::open(files).map_err(|error| self.disk.failed("cannot open a layer", error))?;
         for path in &report.opaque {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-            match rustix::fs::openat2(root.as_fd(), path.as_slice(), flags, Mode::empty(), inside) {
+            match inside::open(&root, path, OFlags::RDONLY | OFlags::DIRECTORY) {
                 Ok(directory) => {
                     rustix::fs::fsetxattr(&directory, attribute, b"y", XattrFlags::empty()).map_err(failed)?;
                 }

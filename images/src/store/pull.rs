@@ -1,7 +1,8 @@
 //! From a name to a root: what is there is used, what is missing is fetched, in the order in which it can be verified.
 
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use manifests::units::Bytes;
@@ -56,6 +57,16 @@ pub(super) async fn ensure(
     // What is on this machine may have changed, and looking is cheap; a registry is asked when the policy says so.
     let remote = matches!(image, Image::Registry(_));
     if policy == PullPolicy::Never || (policy == PullPolicy::IfNotPresent && remote) {
+        let there = inner
+            .roots
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(image)
+            .cloned();
+        if let Some(root) = there {
+            root.used.store(super::now(), Ordering::Relaxed);
+            return Ok(root);
+        }
         if let Some(root) = recorded(inner, image, Known::Nothing).await? {
             return Ok(root);
         }

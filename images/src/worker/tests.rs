@@ -767,3 +767,98 @@ fn gnu_sparse_files_keep_their_holes() {
     assert!(stat.blocks() * 512 < 1 << 20, "{} blocks", stat.blocks());
     assert!(fs::read(field.inside().join("sparse")).unwrap().ends_with(&[7; 512]));
 }
+
+/// Every kind of entry under names that clash, through links that lead anywhere, with damage: many more than with real
+/// workers, and nothing but the paths' resolution between them and the rest of the disk.
+#[test]
+fn random_archives_stay_inside() {
+    use rand::{RngExt as _, SeedableRng as _};
+    let kinds = b"0000111223356SLKxg7Z";
+    let words = [
+        "a",
+        "b",
+        "c",
+        "l",
+        "..",
+        ".",
+        "",
+        ".wh.a",
+        ".wh.l",
+        ".wh..wh..opq",
+        ".wh...",
+        "proc",
+        "outside",
+        "secret",
+    ];
+    let targets = [
+        "..",
+        "../outside",
+        "/",
+        "a",
+        "b/../..",
+        "l/l",
+        "../secret",
+        "/proc/self/root",
+        "/proc/self/cwd",
+        "c/../../outside",
+    ];
+    let (mut unpacked, mut refused) = (0, 0);
+    let field = Field::new();
+    let rules = Rules {
+        bytes: 4 << 20,
+        entries: 1000,
+        depth: 20,
+        ..Rules::default()
+    };
+    for seed in 0..400u64 {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let sane = random.random_bool(0.7);
+        let mut all = archive();
+        for _ in 0..random.random_range(1..25) {
+            let limit = if sane { 4 } else { words.len() };
+            let count = random.random_range(1..5);
+            let name = (0..count)
+                .map(|_| words[random.random_range(0..limit)])
+                .collect::<Vec<_>>()
+                .join("/");
+            let kind = kinds[random.random_range(0..if sane { 13 } else { kinds.len() })];
+            let target = match kind {
+                b'1' => (0..count)
+                    .map(|_| words[random.random_range(0..limit)])
+                    .collect::<Vec<_>>()
+                    .join("/"),
+                _ => targets[random.random_range(0..targets.len())].to_owned(),
+            };
+            let data = vec![b'd'; if kind == b'0' { random.random_range(0..1500) } else { 0 }];
+            all = all.entry(
+                EntryType::new(kind),
+                &name,
+                &target,
+                random.random_range(0..0o10000),
+                &data,
+            );
+        }
+        let mut bytes = all.end();
+        for _ in 0..if random.random_bool(0.2) {
+            random.random_range(1..20)
+        } else {
+            0
+        } {
+            let place = random.random_range(0..bytes.len());
+            bytes[place] = random.random();
+        }
+        match field.unpack_with(bytes, &rules) {
+            Ok(_) => unpacked += 1,
+            Err(error) => {
+                refused += 1;
+                assert!(
+                    matches!(error.problem, Problem::Archive | Problem::TooLarge),
+                    "seed {seed}: {error:?}"
+                );
+            }
+        }
+        fs::remove_dir_all(field.inside()).unwrap();
+        fs::create_dir(field.inside()).unwrap();
+    }
+    assert!(unpacked > 10 && refused > 10, "{unpacked} unpacked, {refused} refused");
+}

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::report::{Failure, Problem};
+use crate::inside;
 
 /// Longest path in bytes, Linux's own.
 const PATH_LIMIT: usize = 4095;
@@ -148,13 +149,11 @@ impl Tree {
 
     /// Opens a directory to read and change it.
     pub(super) fn open_directory(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), INSIDE)
+        inside::open(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     fn resolve(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), INSIDE)
+        inside::open(&self.root, path, OFlags::PATH | OFlags::DIRECTORY)
     }
 
     fn make_parents(&mut self, names: &[&[u8]]) -> rustix::io::Result<OwnedFd> {
@@ -240,11 +239,6 @@ impl Tree {
         Ok(made)
     }
 }
-
-/// Links and absolute targets count from the root, and `..` stops there; nothing of another file system is entered.
-const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT
-    .union(ResolveFlags::NO_MAGICLINKS)
-    .union(ResolveFlags::NO_XDEV);
 
 /// Overlayfs's mark of a name that lower layers have and this one has not.
 pub(super) fn is_whiteout(stat: &Stat) -> bool {

@@ -518,3 +518,47 @@ async fn nobody_waits_any_more() {
         .unwrap();
     assert!(unfinished(&dir).is_empty());
 }
+
+#[tokio::test]
+async fn what_was_damaged_on_the_disk_is_fetched_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let (log, dir, layout) = (
+        temp.path().join("log"),
+        temp.path().join("store"),
+        temp.path().join("layout"),
+    );
+    simple(1, 1000).layout(&layout, None);
+    let image = oci(&layout, None);
+    type Damage = fn(&Path);
+    let table: [(&str, usize, Damage); 4] = [
+        ("a record", 0, |dir| fs::write(one(&dir.join("images")), "{").unwrap()),
+        ("a configuration or manifest", 0, |dir| {
+            fs::write(one(&dir.join("blobs/sha256")), "").unwrap()
+        }),
+        ("a layer's facts", 1, |dir| {
+            fs::write(one(&dir.join("layers")).join("layer.json"), "").unwrap()
+        }),
+        ("a layer", 1, |dir| {
+            fs::remove_dir_all(one(&dir.join("layers"))).unwrap()
+        }),
+    ];
+    for (what, unpacked, damage) in table {
+        drop(
+            ensure(&counting(&dir, &log, StoreConfig::default()), &image)
+                .await
+                .unwrap(),
+        );
+        let before = count(&log);
+        damage(&dir);
+        let root = ensure(&counting(&dir, &log, StoreConfig::default()), &image)
+            .await
+            .unwrap();
+        assert_eq!(fs::metadata(root.layers[0].join("file")).unwrap().len(), 1000, "{what}");
+        assert_eq!(count(&log) - before, unpacked, "{what}");
+    }
+}
+
+/// The first entry.
+fn one(dir: &Path) -> std::path::PathBuf {
+    fs::read_dir(dir).unwrap().next().unwrap().unwrap().path()
+}
