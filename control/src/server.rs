@@ -142,6 +142,7 @@ impl Server {
             memory_budget: Some(config.memory_budget),
             reclaim: config.reclaim_frozen,
             runtimes: config.runtimes,
+            images: Some(store.clone()),
             ..LocalConfig::new(directory.path().join("sandboxes"), Clock::clone(&clock))
         })?;
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use images::Root;
 use manifests::text::Facts;
 use manifests::workload::{Container, Image, Workload};
 use rustix::process::Signal;
 
 use super::account::{Account, Users as ImageUsers};
 use super::bundle::{self, Process, Runtime};
-use super::image::{self, Root};
+use super::image;
 use super::rights;
 use super::state::Inner;
 use super::texts::{self, environment};
@@ -96,8 +97,8 @@ impl App {
         }
         let app = match &container.image {
             Image::Host(name) => Self::of_host(inner, spec, role, name).map_err(StartError::Refused)?,
-            image => {
-                let root = image::find(inner, image, &spec.workload).await?;
+            _ => {
+                let root = image::find(inner, &spec.workload, container).await?;
                 Self::of_image(inner, spec, role, root).map_err(StartError::Refused)?
             }
         };

@@ -42,6 +42,8 @@ pub struct LocalConfig {
     pub egress: EgressConfig,
     /// OCI runtimes that manifests may name in `runtimeClassName`. Default none; `native` is always there.
     pub runtimes: BTreeMap<String, Runtime>,
+    /// Where images are. Default: a store of its own in `data_dir`.
+    pub images: Option<images::Store>,
     /// How much output is kept.
     pub logs: LogLimits,
     /// What is executed as the spawner: a program whose `main` begins with [`crate::spawner::main_if_asked`], and
@@ -65,6 +67,7 @@ impl LocalConfig {
             reclaim: true,
             egress: EgressConfig::default(),
             runtimes: BTreeMap::new(),
+            images: None,
             logs: LogLimits::default(),
             spawner: (PathBuf::from("/proc/self/exe"), vec![spawner::ARGUMENT.into()]),
             clock,

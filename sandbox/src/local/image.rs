@@ -1,39 +1,32 @@
-//! Where an image's files are.
+//! An image for a start: ready at once when the store has it, fetched otherwise.
 
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use manifests::workload::{Image, Workload};
+use images::{ImageError, Root, Silent};
+use manifests::workload::{Container, Workload};
 
 use super::state::Inner;
-use crate::driver::StartError;
+use crate::driver::{BoxFuture, StartError};
 
-/// An image on disk.
-#[derive(Debug, Default)]
-pub(super) struct Root {
-    pub layers: Vec<PathBuf>,
-    pub config: ImageConfig,
-    pub userxattr: bool,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct ImageConfig {
-    pub entrypoint: Vec<String>,
-    pub cmd: Vec<String>,
-    pub env: Vec<String>,
-    pub working_dir: String,
-    pub user: String,
-    pub stop_signal: Option<String>,
-}
-
-pub(super) async fn find(_inner: &Inner, image: &Image, _workload: &Workload) -> Result<Arc<Root>, StartError> {
-    let Image::Dir(path) = image else {
-        return Err(StartError::Refused(format!("not supported yet: {image}")));
-    };
-    let layer = fs::canonicalize(path).map_err(|error| StartError::Refused(format!("{image}: {error}")))?;
-    Ok(Arc::new(Root {
-        layers: vec![layer],
-        ..Root::default()
-    }))
+/// The image of `container`.
+///
+/// # Errors
+/// Why it cannot be had, in words for the user.
+pub(super) async fn find(inner: &Inner, workload: &Workload, container: &Container) -> Result<Arc<Root>, StartError> {
+    let image = &container.image;
+    if let Some(root) = inner.images.ready(image) {
+        return Ok(root);
+    }
+    // Of its own and boxed: it is far larger than a start.
+    let (store, image, policy) = (inner.images.clone(), image.clone(), container.pull);
+    let auth = workload.registry_auth.clone();
+    let fetch: BoxFuture<'static, _> = Box::pin(async move { store.ensure(&image, policy, &auth, &Silent).await });
+    let fetched = fetch.await;
+    fetched.map_err(|error| {
+        let text = format!("ErrImagePull: {error}");
+        match error {
+            ImageError::Unreachable(_) | ImageError::Full { .. } | ImageError::Io { .. } => StartError::Exhausted(text),
+            _ => StartError::Refused(text),
+        }
+    })
 }

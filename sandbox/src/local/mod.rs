@@ -37,7 +37,7 @@ mod supervise;
 mod texts;
 pub(crate) mod watched;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,12 +96,9 @@ impl LocalDriver {
         &self.inner.warnings
     }
 
-    /// Ends the shells that were made ahead on layers that are about to be removed.
-    pub fn forget_layers(&self, gone: impl Fn(&Path) -> bool) {
-        let ended = self.inner.lock().pool.forget(gone);
-        for shell in ended {
-            self.inner.kill(&shell);
-        }
+    /// Where its images are.
+    pub fn images(&self) -> &images::Store {
+        &self.inner.images
     }
 
     /// Shells kept ready, and how starts found them.

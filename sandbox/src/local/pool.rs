@@ -1,9 +1,11 @@
 //! Shells made ahead: some that any app can take, and for the services started last one or two with their root mounted.
 //! Pure: it says what to make and what to end, and does neither.
 
+use std::any::Any;
 use std::collections::{HashMap, VecDeque};
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use manifests::ids::RevisionId;
 
 use crate::spawner::protocol::{RootPlan, ShellId, Users};
 
@@ -13,6 +15,9 @@ pub(super) struct Key {
     pub users: Users,
     pub root: RootPlan,
 }
+
+/// Alive while the image is.
+pub(super) type Lease = Weak<dyn Any + Send + Sync>;
 
 /// How many shells are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,11 +45,24 @@ pub(super) struct Pool<S> {
     pub counts: Counts,
 }
 
+/// All services with the same root: one's shell is as good as another's.
 #[derive(Debug)]
 struct Service<S> {
     shells: VecDeque<S>,
-    used: u64,
-    wanted: usize,
+    /// What its root stands on.
+    lease: Option<Lease>,
+    /// When each revision was started last, and how many shells it is worth.
+    revisions: HashMap<RevisionId, (u64, usize)>,
+}
+
+impl<S> Service<S> {
+    fn wanted(&self) -> usize {
+        self.revisions.values().map(|(_, wanted)| wanted).sum()
+    }
+
+    fn used(&self) -> u64 {
+        self.revisions.values().map(|(used, _)| *used).max().unwrap_or(0)
+    }
 }
 
 /// How starts found the pool, since the beginning.
@@ -73,24 +91,32 @@ impl<S> Default for Pool<S> {
 }
 
 impl<S: Pooled> Pool<S> {
-    /// A shell for a start, and whether it has the root already. The service is remembered: it will have shells of its
-    /// own, the least recently started one loses them.
-    pub(super) fn take(&mut self, key: &Arc<Key>, generic: bool, bounds: Bounds) -> Option<(S, bool)> {
+    /// A shell for a start of `revision`, and whether it has the root already. The revision is remembered: it will have
+    /// shells of its own, the least recently started one loses them.
+    pub(super) fn take(
+        &mut self,
+        (key, revision): (&Arc<Key>, &RevisionId),
+        lease: Option<Lease>,
+        generic: bool,
+        bounds: Bounds,
+    ) -> Option<(S, bool)> {
         self.clock += 1;
-        let clock = self.clock;
         let mut rooted = None;
         if bounds.services > 0 {
             let service = self.services.entry(Arc::clone(key)).or_insert_with(|| Service {
                 shells: VecDeque::new(),
-                used: clock,
-                wanted: 1,
+                lease: None,
+                revisions: HashMap::new(),
             });
-            let first = service.used == clock;
-            service.used = clock;
+            service.lease = lease;
             rooted = live(&mut service.shells);
-            if rooted.is_none() && !first {
-                service.wanted = AT_MOST;
-            }
+            let known = service.revisions.get(revision).map(|(_, wanted)| *wanted);
+            let wanted = match known {
+                Some(_) if rooted.is_none() => AT_MOST,
+                Some(wanted) => wanted,
+                None => 1,
+            };
+            service.revisions.insert(revision.clone(), (self.clock, wanted));
         }
         if let Some(shell) = rooted {
             self.counts.rooted += 1;
@@ -112,9 +138,9 @@ impl<S: Pooled> Pool<S> {
         let short = self
             .services
             .iter()
-            .filter(|(_, service)| service.shells.len() < service.wanted);
+            .filter(|(_, service)| service.shells.len() < service.wanted());
         short
-            .max_by_key(|(_, service)| service.used)
+            .max_by_key(|(_, service)| service.used())
             .map(|(key, _)| Some(Arc::clone(key)))
     }
 
@@ -133,31 +159,38 @@ impl<S: Pooled> Pool<S> {
         }
     }
 
-    /// Forgets the services started longest ago, as many as are too many; their shells are to be ended.
+    /// Forgets the revisions started longest ago, as many as are too many; shells that are then too many are to be ended.
     pub(super) fn trim(&mut self, bounds: Bounds) -> Vec<S> {
+        let mut all: Vec<u64> = self
+            .services
+            .values()
+            .flat_map(|s| s.revisions.values().map(|(used, _)| *used))
+            .collect();
+        all.sort_unstable();
+        let keep_from = all.len().saturating_sub(bounds.services);
+        let oldest = all.get(keep_from).copied().unwrap_or(u64::MAX);
         let mut ended = Vec::new();
-        while self.services.len() > bounds.services {
-            let oldest = self.services.iter().min_by_key(|(_, service)| service.used);
-            let Some(key) = oldest.map(|(key, _)| Arc::clone(key)) else {
-                break;
-            };
-            ended.extend(
-                self.services
-                    .remove(&key)
-                    .into_iter()
-                    .flat_map(|service| service.shells),
-            );
+        for service in self.services.values_mut() {
+            service.revisions.retain(|_, (used, _)| *used >= oldest);
+            let wanted = service.wanted();
+            while service.shells.len() > wanted {
+                ended.extend(service.shells.pop_front());
+            }
         }
+        self.services.retain(|_, service| !service.revisions.is_empty());
         ended
     }
 
-    /// Forgets every service whose root has a layer that `gone` says is; their shells are to be ended.
-    pub(super) fn forget(&mut self, gone: impl Fn(&Path) -> bool) -> Vec<S> {
-        let stale = |key: &Key| match &key.root {
-            RootPlan::Image { layers, .. } | RootPlan::Bundle { layers, .. } => layers.iter().any(|layer| gone(layer)),
-            RootPlan::Host { .. } => false,
-        };
-        let keys: Vec<_> = self.services.keys().filter(|key| stale(key)).cloned().collect();
+    /// Whether a service stands on something that may go.
+    pub(super) fn has_leases(&self) -> bool {
+        self.services.values().any(|service| service.lease.is_some())
+    }
+
+    /// Forgets every service whose image is gone; their shells are to be ended.
+    pub(super) fn sweep(&mut self) -> Vec<S> {
+        let gone = |service: &Service<S>| service.lease.as_ref().is_some_and(|lease| lease.strong_count() == 0);
+        let stale = self.services.iter().filter(|(_, service)| gone(service));
+        let keys: Vec<_> = stale.map(|(key, _)| Arc::clone(key)).collect();
         let services = keys.iter().filter_map(|key| self.services.remove(key));
         services.flat_map(|service| service.shells).collect()
     }
@@ -224,6 +257,40 @@ mod tests {
         })
     }
 
+    fn revision(name: &str) -> RevisionId {
+        RevisionId::new("default", name)
+    }
+
+    #[test]
+    fn services_of_one_image_have_a_shell_each_and_share_them() {
+        let mut pool = Pool::default();
+        let a = key("a");
+        let many = Bounds {
+            generic: 0,
+            services: 3,
+        };
+        for (id, name) in [(1, "x"), (2, "y"), (3, "z")] {
+            // The first start of a revision has no shell of its own, but takes that of another.
+            pool.put(Some(&a), Fake(id, false));
+            pool.take((&a, &revision(name)), None, true, many);
+        }
+        for id in 4..7 {
+            assert_eq!(pool.missing(many), Some(Some(a.clone())));
+            pool.put(Some(&a), Fake(id, false));
+        }
+        assert_eq!(pool.missing(many), None);
+        for (id, name) in [(4, "z"), (5, "x"), (6, "y")] {
+            assert_eq!(
+                pool.take((&a, &revision(name)), None, true, many),
+                Some((Fake(id, false), true))
+            );
+        }
+        for id in 7..10 {
+            pool.put(Some(&a), Fake(id, false));
+        }
+        assert_eq!(pool.trim(BOUNDS), [Fake(7, false)], "two of the three are remembered");
+    }
+
     #[test]
     fn a_service_that_was_started_gets_a_shell_of_its_own_and_a_second_one_when_that_was_not_enough() {
         let mut pool = Pool::default();
@@ -232,14 +299,23 @@ mod tests {
         pool.put(None, Fake(1, false));
         assert_eq!(pool.missing(BOUNDS), None);
         // The same key, made anew for each start.
-        assert_eq!(pool.take(&key("a"), true, BOUNDS), Some((Fake(1, false), false)));
+        assert_eq!(
+            pool.take((&key("a"), &revision("a")), None, true, BOUNDS),
+            Some((Fake(1, false), false))
+        );
         pool.put(None, Fake(2, false));
         assert_eq!(pool.missing(BOUNDS), Some(Some(a.clone())));
         assert_eq!(pool.put(Some(&a), Fake(3, false)), None);
         assert_eq!(pool.missing(BOUNDS), None);
-        assert_eq!(pool.take(&a, true, BOUNDS), Some((Fake(3, false), true)));
-        assert_eq!(pool.take(&a, true, BOUNDS), Some((Fake(2, false), false)));
-        assert_eq!(pool.take(&a, true, BOUNDS), None);
+        assert_eq!(
+            pool.take((&a, &revision("a")), None, true, BOUNDS),
+            Some((Fake(3, false), true))
+        );
+        assert_eq!(
+            pool.take((&a, &revision("a")), None, true, BOUNDS),
+            Some((Fake(2, false), false))
+        );
+        assert_eq!(pool.take((&a, &revision("a")), None, true, BOUNDS), None);
         pool.put(None, Fake(4, false));
         for id in 5..7 {
             assert_eq!(pool.missing(BOUNDS), Some(Some(a.clone())));
@@ -258,7 +334,7 @@ mod tests {
     fn the_service_started_longest_ago_loses_its_shells_first() {
         let mut pool = Pool::default();
         for (id, name) in [(1, "a"), (2, "b"), (3, "a"), (4, "c")] {
-            pool.take(&key(name), false, BOUNDS);
+            pool.take((&key(name), &revision(name)), None, false, BOUNDS);
             pool.put(Some(&key(name)), Fake(id, false));
         }
         assert_eq!(pool.trim(BOUNDS), [Fake(2, false)]);
@@ -271,16 +347,27 @@ mod tests {
     fn the_dead_and_those_of_a_removed_image_are_not_given_out() {
         let mut pool = Pool::default();
         for name in ["a", "b"] {
-            pool.take(&key(name), false, BOUNDS);
+            pool.take((&key(name), &revision(name)), None, false, BOUNDS);
         }
         pool.put(Some(&key("a")), Fake(1, true));
         pool.put(Some(&key("a")), Fake(2, false));
         pool.put(Some(&key("b")), Fake(3, false));
-        assert_eq!(pool.take(&key("a"), false, BOUNDS), Some((Fake(2, false), true)));
-        assert_eq!(pool.forget(|layer| layer == Path::new("b")), [Fake(3, false)]);
+        assert_eq!(
+            pool.take((&key("a"), &revision("a")), None, false, BOUNDS),
+            Some((Fake(2, false), true))
+        );
+        let image: Arc<dyn Any + Send + Sync> = Arc::new(());
+        let lease = Arc::downgrade(&image);
+        pool.take((&key("c"), &revision("c")), Some(lease), false, BOUNDS);
+        pool.put(Some(&key("c")), Fake(5, false));
+        assert!(pool.has_leases());
+        assert_eq!(pool.sweep(), []);
+        drop(image);
+        assert_eq!(pool.sweep(), [Fake(5, false)]);
+        assert!(!pool.has_leases());
         pool.put(None, Fake(4, false));
         pool.remove(ShellId(4));
-        assert_eq!(pool.sizes(), (0, 0));
+        assert_eq!(pool.sizes(), (0, 1));
     }
 
     #[test]
@@ -290,7 +377,7 @@ mod tests {
             services: 0,
         };
         let mut pool = Pool::<Fake>::default();
-        assert_eq!(pool.take(&key("a"), true, none), None);
+        assert_eq!(pool.take((&key("a"), &revision("a")), None, true, none), None);
         assert_eq!(pool.missing(none), None);
         assert_eq!(pool.sizes(), (0, 0));
     }

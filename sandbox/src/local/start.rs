@@ -17,7 +17,7 @@ use super::health::Monitor;
 use super::link::Link;
 use super::network;
 use super::output;
-use super::pool::Key;
+use super::pool::{Key, Lease};
 use super::shell::{Failure, Shell, Stage};
 use super::state::{AccountKey, Inner, Sandbox, Slot};
 use super::texts;
@@ -312,7 +312,27 @@ fn take_shell(inner: &Inner, spec: &SandboxSpec, app: &App, users: Users) -> Res
         root: app.root.clone(),
     });
     let generic = users == inner.abilities.host_users();
-    let pooled = inner.lock().pool.take(&key, generic, inner.pool_bounds());
+    let lease = match &app.from {
+        From::Host(_) => None,
+        From::Image(image) => {
+            let weak: Lease = Arc::downgrade(image) as Lease;
+            Some(weak)
+        }
+    };
+    let (stale, pooled) = {
+        let mut state = inner.lock();
+        // Before the same image, fetched anew, is taken for the one that was removed.
+        let stale = state.pool.sweep();
+        (
+            stale,
+            state
+                .pool
+                .take((&key, &spec.revision), lease, generic, inner.pool_bounds()),
+        )
+    };
+    for shell in stale {
+        inner.kill(&shell);
+    }
     inner.refill.notify_one();
     if let Some((shell, rooted)) = pooled {
         return match shell.cgroup.set_limits(&app.role.limits(spec)) {

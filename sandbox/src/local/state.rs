@@ -46,6 +46,7 @@ pub(super) struct Inner {
     pub isolation: Isolation,
     /// What works on this host.
     pub abilities: Abilities,
+    pub images: images::Store,
     pub hierarchy: Hierarchy,
     /// How sandboxes are frozen; `None` when they cannot be.
     pub freezing: Option<Freezing>,

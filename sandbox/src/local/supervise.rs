@@ -56,6 +56,9 @@ const REAP: Duration = Duration::from_secs(5);
 /// The pool is filled when no start has taken a shell for this long.
 const QUIET: Duration = Duration::from_millis(2);
 
+/// How soon after its removal an image has no shells any more.
+const SWEEP: Duration = Duration::from_secs(5);
+
 /// Sets everything up and leaves the thread running.
 pub(super) fn begin(config: LocalConfig) -> Result<Arc<Inner>, SetupError> {
     let (answer, answered) = std::sync::mpsc::sync_channel(1);
@@ -100,6 +103,10 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
     make(&mountpoint)?;
     let skeleton = data_dir.join("skeleton");
     rootfs::make_skeleton(&skeleton).map_err(SetupError::io(skeleton.display().to_string()))?;
+    let images = match &config.images {
+        Some(images) => images.clone(),
+        None => open_images(&data_dir.join("images"))?,
+    };
     let logs = LogDir::open(data_dir.join("logs"), config.logs).map_err(SetupError::io("open the log directory"))?;
     let mut hierarchy = Hierarchy::detect();
     let group = group(&data_dir);
@@ -143,6 +150,7 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
         network,
         isolation: link.abilities.isolation,
         abilities: link.abilities.clone(),
+        images,
         warnings,
         freezing,
         budget,
@@ -167,6 +175,11 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
         volumes: Arc::new(volumes),
     };
     Ok((Arc::new(inner), child))
+}
+
+fn open_images(dir: &Path) -> Result<images::Store, SetupError> {
+    let opened = images::Store::open(dir, images::StoreConfig::default());
+    opened.map_err(|error| SetupError::io("open the image store")(io::Error::other(error)))
 }
 
 /// Two locks: a living driver is told of soon, but a spawner that has outlived its Knarr, and holds the other one until
@@ -393,10 +406,21 @@ async fn keep_pool(inner: Arc<Inner>) {
                 break;
             }
         }
-        for shell in inner.lock().pool.trim(bounds) {
+        let ended = {
+            let mut state = inner.lock();
+            let mut ended = state.pool.trim(bounds);
+            ended.append(&mut state.pool.sweep());
+            ended
+        };
+        for shell in ended {
             inner.kill(&shell);
         }
-        inner.refill.notified().await;
+        if inner.lock().pool.has_leases() {
+            // An image that is removed takes its shells along.
+            let _ = tokio::time::timeout(SWEEP, inner.refill.notified()).await;
+        } else {
+            inner.refill.notified().await;
+        }
     }
 }
 
