@@ -137,7 +137,8 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
     let budget = config.memory_budget.unwrap_or_else(capacity::default_budget);
     match hierarchy.limit_group(&group, budget) {
         Ok(true) => {}
-        Ok(false) => tracing::warn!("the memory budget has no wall: no cgroup limits memory here"),
+        // The warnings of the driver say it in more words.
+        Ok(false) => tracing::debug!("the memory budget has no wall: no cgroup limits memory here"),
         Err(error) => tracing::warn!(%error, "the memory budget has no wall"),
     }
     let network = Network::start(config.egress.clone(), Clock::clone(&config.clock))
