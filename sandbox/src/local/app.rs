@@ -24,7 +24,6 @@ use crate::spawner::protocol::{FilterPlan, Isolation, Plan, RootPlan, ShellId, U
 use crate::volumes::Made;
 
 /// Which container of a workload.
-#[expect(dead_code, reason = "the first of a pod only, yet")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
     /// The one that serves.
@@ -85,10 +84,6 @@ impl App {
     /// What the manifest got wrong, or why the image cannot be had, in words for the user.
     pub(super) async fn find(inner: &Inner, spec: &SandboxSpec, role: Role) -> Result<Self, StartError> {
         let container = role.container(&spec.workload);
-        if !spec.workload.sidecars.is_empty() || !spec.workload.init.is_empty() {
-            let text = "not supported yet: several containers".to_owned();
-            return Err(StartError::Refused(text));
-        }
         if inner.isolation == Isolation::None
             && let Some(needs) = own_roots_only(&spec.workload)
         {

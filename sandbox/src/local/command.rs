@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
+use super::members::Member;
 use super::shell::{Failure, Stage};
 use super::start;
 use super::state::{Inner, Sandbox};
@@ -76,15 +77,36 @@ impl Commands {
     }
 }
 
+/// The container of this name; the serving one without a name.
+fn container(sandbox: &Sandbox, name: Option<&str>) -> Result<Arc<Member>, ExecError> {
+    let serving = &sandbox.spec.workload.serving.name;
+    if name.is_none_or(|name| name == &**serving) {
+        return Ok(Arc::new(Member {
+            shell: Arc::clone(&sandbox.shell),
+            app: Arc::clone(&sandbox.app),
+            account: sandbox.account.clone(),
+        }));
+    }
+    let others = sandbox.others();
+    let named = |member: &&Arc<Member>| Some(&*member.container(sandbox).name) == name;
+    others.iter().find(named).cloned().ok_or_else(|| {
+        let names = sandbox.spec.workload.running().map(|it| format!("\"{}\"", it.name));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "{} has no container \"{}\" that runs; it has {names}",
+            sandbox.id,
+            name.unwrap_or_default()
+        );
+        ExecError::Refused(text)
+    })
+}
+
 /// Runs a command in a sandbox whose program runs, ready or not; returns when the command's own program does.
 pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSpec) -> Result<Exec, ExecError> {
-    let serving = &sandbox.spec.workload.serving.name;
-    if let Some(container) = spec.container.as_ref().filter(|it| *it != serving) {
-        let text = format!("{} has no container \"{container}\"; it has \"{serving}\"", sandbox.id);
-        return Err(ExecError::Refused(text));
-    }
+    let found = container(sandbox, spec.container.as_deref())?;
+    let shell = &found.shell;
     let gone = || ExecError::Driver(DriverError::NotFound(sandbox.id.clone()));
-    if !matches!(*sandbox.shell.stage.borrow(), Stage::Executed) {
+    if !matches!(*shell.stage.borrow(), Stage::Executed) {
         return Err(gone());
     }
     if sandbox.is_frozen() {
@@ -95,12 +117,13 @@ pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSp
         return Err(ExecError::Refused(text));
     }
     // The kernel refuses a fork past the limit, but lets anybody join.
-    if let Ok(usage) = sandbox.shell.cgroup.usage()
+    if let Ok(usage) = shell.cgroup.usage()
         && usage.limits.pids.is_some_and(|most| usage.pids >= Some(most))
     {
         return Err(full(sandbox));
     }
-    let plan = start::command_plan(inner, sandbox, &spec).map_err(ExecError::Refused)?;
+    let plan = start::command_plan(inner, sandbox, (shell.id, &found.app, &found.account), &spec)
+        .map_err(ExecError::Refused)?;
     let strings = plan.argv.iter().chain(&plan.env);
     if plan.argv.is_empty() || strings.into_iter().any(|s| s.contains(&0)) {
         return Err(ExecError::Refused(
@@ -112,7 +135,7 @@ pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSp
         source: error,
     };
     let (ends, theirs) = Ends::new(&spec).map_err(begin)?;
-    let join = sandbox.shell.cgroup.open_join().map_err(|error| match error.kind() {
+    let join = shell.cgroup.open_join().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => gone(),
         _ => begin(error).into(),
     })?;
@@ -124,7 +147,7 @@ pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSp
     };
     let request = Request::Command {
         command: process.command.id,
-        shell: sandbox.shell.id,
+        shell: shell.id,
         plan: Box::new(plan),
         terminal: spec.terminal.map(|size| (size.rows, size.columns)),
     };

@@ -8,6 +8,7 @@ use manifests::units::Bytes;
 use tokio::time::timeout;
 
 use super::freeze;
+use super::members;
 use super::network;
 use super::output;
 use super::proc;
@@ -40,6 +41,9 @@ pub(super) fn ask(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duration) {
         return;
     }
     sandbox.shell.signal(sandbox.app.stop_signal);
+    for member in sandbox.others() {
+        member.shell.signal(member.app.stop_signal);
+    }
     freeze::end(inner, sandbox);
     let (inner, sandbox) = (Arc::clone(inner), Arc::clone(sandbox));
     inner.clone().runtime.spawn(async move {
@@ -89,6 +93,7 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
         peak: shell.cgroup.peak_memory(),
     };
     if let Some(sandbox) = &sandbox {
+        members::end(&inner, sandbox).await;
         network::detach(sandbox).await;
     }
     remove_cgroup(&inner, &shell).await;
@@ -105,6 +110,7 @@ pub(super) async fn bury(inner: Arc<Inner>, shell: Arc<Shell>, status: ExitStatu
         }
         sandbox
     };
+    shell.set_buried();
     if let Some(sandbox) = sandbox {
         farewell(&inner, &sandbox, status, memory, last_output);
     }

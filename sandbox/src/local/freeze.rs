@@ -15,6 +15,7 @@ use std::time::Duration;
 use manifests::units::Bytes;
 use tokio::time::sleep;
 
+use super::shell::Shell;
 use super::signals::{self, Held};
 use super::state::{Inner, Sandbox};
 use crate::cgroup::{Freezer, Hierarchy};
@@ -108,7 +109,7 @@ pub(super) async fn freeze(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result
     };
     let turn = ask(sandbox, method).map_err(fails)?;
     let settled = match method.freezer() {
-        Some(freezer) => wait(sandbox, turn, || sandbox.shell.cgroup.is_frozen(freezer)).await,
+        Some(freezer) => wait(sandbox, turn, || all(sandbox, |shell| shell.cgroup.is_frozen(freezer))).await,
         None => {
             let isolated = inner.isolation != Isolation::None;
             wait(sandbox, turn, || stop_processes(sandbox, turn, isolated)).await
@@ -161,8 +162,9 @@ fn ask(sandbox: &Sandbox, method: Freezing) -> io::Result<u64> {
         // Nothing is asked of one that could not answer.
         sandbox.rest(|quiet| quiet.frozen = true);
         if let Some(freezer) = method.freezer()
-            && let Err(error) = sandbox.shell.cgroup.freeze(freezer)
+            && let Err(error) = all(sandbox, |shell| shell.cgroup.freeze(freezer).map(|()| true))
         {
+            let _ = all(sandbox, |shell| shell.cgroup.thaw(freezer).map(|()| true));
             sandbox.rest(|quiet| quiet.frozen = false);
             return Err(error);
         }
@@ -174,13 +176,25 @@ fn ask(sandbox: &Sandbox, method: Freezing) -> io::Result<u64> {
 
 fn undo(sandbox: &Sandbox, ice: &mut Ice, method: Freezing) -> io::Result<()> {
     match method.freezer() {
-        Some(freezer) => sandbox.shell.cgroup.thaw(freezer)?,
+        Some(freezer) => drop(all(sandbox, |shell| shell.cgroup.thaw(freezer).map(|()| true))?),
         None => std::mem::take(&mut ice.held).resume(),
     }
     (ice.asked, ice.frozen) = (false, false);
     ice.turn += 1;
     sandbox.rest(|quiet| quiet.frozen = false);
     Ok(())
+}
+
+/// Does it to every container, and whether it is true of all; one that has ended meanwhile is passed over.
+fn all(sandbox: &Sandbox, does: impl Fn(&Shell) -> io::Result<bool>) -> io::Result<bool> {
+    let mut true_of_all = does(&sandbox.shell)?;
+    for member in sandbox.others() {
+        match does(&member.shell) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            done => true_of_all &= done.unwrap_or(true),
+        }
+    }
+    Ok(true_of_all)
 }
 
 /// Looks until it stands still. Most do within 0.1 ms; what sits in the kernel (on a slow disk, say) takes longer.
@@ -213,7 +227,12 @@ async fn wait(sandbox: &Sandbox, turn: u64, stands: impl Fn() -> io::Result<bool
 /// next time.
 fn stop_processes(sandbox: &Sandbox, turn: u64, isolated: bool) -> io::Result<bool> {
     let held = sandbox.shell.held().ok_or(io::ErrorKind::NotFound)?;
-    let found = signals::processes(&sandbox.shell.cgroup, held.pid, isolated)?;
+    let mut found = signals::processes(&sandbox.shell.cgroup, held.pid, isolated)?;
+    for member in sandbox.others() {
+        if let Some(held) = member.shell.held() {
+            found.extend(signals::processes(&member.shell.cgroup, held.pid, isolated)?);
+        }
+    }
     if found.is_empty() {
         return Err(io::ErrorKind::NotFound.into());
     }

@@ -10,6 +10,7 @@
 
 mod account;
 mod app;
+mod backoff;
 mod bundle;
 mod capacity;
 mod command;
@@ -23,6 +24,7 @@ mod health;
 mod image;
 mod inspect;
 mod link;
+mod members;
 mod network;
 mod output;
 mod pool;

@@ -10,6 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
+use super::shell::Shell;
 use super::state::{Inner, Sandbox};
 use super::watched::watch;
 use crate::logs::{LogWriter, Pumped, Stream};
@@ -19,18 +20,36 @@ use crate::logs::{LogWriter, Pumped, Stream};
 pub(super) fn begin(inner: &Arc<Inner>, sandbox: &Sandbox) {
     let mut progress = sandbox.progress();
     if let Some(pipes) = sandbox.shell.take_output() {
-        progress.output = Some(follow(inner, sandbox.id.clone(), pipes));
+        let several = !sandbox.spec.workload.sidecars.is_empty() || !sandbox.spec.workload.init.is_empty();
+        let name = several.then(|| Arc::clone(&sandbox.spec.workload.serving.name));
+        progress.output = Some(follow(inner, sandbox.id.clone(), name, pipes));
+    }
+}
+
+/// Reads the output of another container of it.
+pub(super) fn of_member(inner: &Arc<Inner>, sandbox: &Sandbox, shell: &Shell, name: &Arc<str>) -> JoinHandle<String> {
+    match shell.take_output() {
+        Some(pipes) => follow(inner, sandbox.id.clone(), Some(Arc::clone(name)), pipes),
+        None => inner.runtime.spawn(async { String::new() }),
     }
 }
 
 /// Reads until both pipes are closed; gives the end of the output. Runs on the driver's own thread: writing to a slow
 /// disk holds up nobody's requests.
-fn follow(inner: &Arc<Inner>, id: SandboxId, [out, err]: [OwnedFd; 2]) -> JoinHandle<String> {
+fn follow(
+    inner: &Arc<Inner>,
+    id: SandboxId,
+    container: Option<Arc<str>>,
+    [out, err]: [OwnedFd; 2],
+) -> JoinHandle<String> {
     let clock = Arc::clone(&inner.config.clock);
     let logs = inner.logs.clone();
     inner.runtime.spawn(async move {
         let mut log = match logs.writer(&id) {
-            Ok(log) => log,
+            Ok(log) => match &container {
+                Some(name) => log.of_one(name),
+                None => log,
+            },
             Err(error) => {
                 tracing::warn!(%id, %error, "cannot keep the output");
                 return drain(out, err).await;

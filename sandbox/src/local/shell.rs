@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::pool::Pooled;
 use crate::cgroup::Cgroup;
+use crate::driver::ExitStatus;
 use crate::egress::Doors;
 use crate::spawner::protocol::{ShellId, Step};
 
@@ -32,6 +33,8 @@ pub(super) struct Shell {
     doors: Mutex<Option<Opening>>,
     /// Outlives the root: the file for its app's last words.
     message: Mutex<Option<File>>,
+    status: OnceLock<ExitStatus>,
+    buried: watch::Sender<bool>,
 }
 
 /// What is held of the process.
@@ -119,6 +122,8 @@ impl Shell {
             root: Mutex::new(None),
             doors: Mutex::new(None),
             message: Mutex::new(None),
+            status: OnceLock::new(),
+            buried: watch::Sender::new(false),
         }
     }
 
@@ -186,7 +191,8 @@ impl Shell {
         });
     }
 
-    pub(super) fn ended(&self) {
+    pub(super) fn ended(&self, status: ExitStatus) {
+        let _ = self.status.set(status);
         self.stage.send_modify(|stage| {
             let failure = match stage {
                 Stage::Failed(failure) => Some(failure.clone()),
@@ -194,6 +200,24 @@ impl Shell {
             };
             *stage = Stage::Ended(failure);
         });
+    }
+
+    /// How its first process ended; only after that.
+    pub(super) fn status(&self) -> ExitStatus {
+        let killed = ExitStatus::Signal(libc::SIGKILL);
+        self.status.get().copied().unwrap_or(killed)
+    }
+
+    /// Nothing of it is left.
+    pub(super) fn set_buried(&self) {
+        self.buried.send_replace(true);
+    }
+
+    /// Waits until nothing of it is left.
+    pub(super) async fn buried(&self) {
+        let mut buried = self.buried.subscribe();
+        // The sender is `self`, so it is there.
+        let _ = buried.wait_for(|buried| *buried).await;
     }
 
     /// `None` until it has a process.

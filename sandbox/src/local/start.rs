@@ -15,6 +15,7 @@ use super::end;
 use super::evict;
 use super::health::Monitor;
 use super::link::Link;
+use super::members;
 use super::network;
 use super::output;
 use super::pool::{Key, Lease};
@@ -24,7 +25,7 @@ use super::texts;
 use crate::driver::{DriverError, Exit, Limits, Phases, SandboxSpec, StartError, Started};
 use crate::exec::ExecSpec;
 use crate::probe::Verdict;
-use crate::spawner::protocol::{Isolation, Plan, Request, Step, Users};
+use crate::spawner::protocol::{Isolation, Plan, Request, ShellId, Step, Users};
 use crate::volumes::Made;
 
 /// A start that loses its spawner is tried again with the next one, this often.
@@ -62,7 +63,9 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
             };
             let mut result = tokio::select! {
                 result = running.get_ready(&spec, begun) => result,
-                () = &mut deadline => {
+                () = &mut deadline => if let Some(exit) = running.failed.take() {
+                    Err(Trouble::Told(StartError::Exited(exit)))
+                } else {
                     let last = running.monitor.as_ref().map_or("the program was not executed yet", Monitor::last);
                     Err(Trouble::Told(StartError::NotReady { after: spec.deadline, last: last.to_owned() }))
                 }
@@ -119,7 +122,7 @@ async fn next_spawner(inner: &Inner, dead: Option<&Arc<Link>>) -> Result<Arc<Lin
 }
 
 /// Why a start did not come to its end.
-enum Trouble {
+pub(super) enum Trouble {
     Told(StartError),
     /// The app has ended; how, is known when it is cleaned up.
     Ended,
@@ -134,6 +137,8 @@ struct Running<'a> {
     sandbox: Arc<Sandbox>,
     /// Until it is sent on its way.
     plan: Option<Box<Plan>>,
+    /// How an init container failed, while it is tried again.
+    failed: Option<Exit>,
     /// Once the program runs.
     monitor: Option<Monitor>,
     handed_over: bool,
@@ -167,6 +172,7 @@ impl<'a> Running<'a> {
             inner,
             sandbox,
             plan: Some(Box::new(plan)),
+            failed: None,
             monitor: None,
             handed_over: false,
         })
@@ -188,11 +194,31 @@ impl<'a> Running<'a> {
         }
     }
 
+    /// Init containers to their end, then those beside; the first shell waits meanwhile, and its end is theirs.
+    async fn start_others(&mut self) -> Result<(), Trouble> {
+        let (inner, sandbox) = (self.inner, Arc::clone(&self.sandbox));
+        let others = async {
+            members::initialise(inner, &sandbox, &mut self.failed).await?;
+            members::start_sidecars(inner, &sandbox).await
+        };
+        tokio::select! {
+            biased;
+            stage = sandbox.shell.until(|s| matches!(s, Stage::Failed(_) | Stage::Ended(_))) => match stage {
+                Stage::Failed(failure) | Stage::Ended(Some(failure)) => Err(blame(&failure)),
+                _ => Err(Trouble::Ended),
+            },
+            others = others => others,
+        }
+    }
+
     async fn get_ready(&mut self, spec: &SandboxSpec, begun: Timestamp) -> Result<Phases, Trouble> {
         let clock = &self.inner.config.clock;
         self.sandbox.shell.until(|stage| !matches!(stage, Stage::Asked)).await;
         // Before the app runs: it may connect at once.
         network::attach(self.inner, &self.sandbox, spec).await;
+        if !spec.workload.init.is_empty() || !spec.workload.sidecars.is_empty() {
+            self.start_others().await?;
+        }
         self.go()?;
         let shell = &self.sandbox.shell;
         output::begin(self.inner, &self.sandbox);
@@ -343,12 +369,18 @@ fn take_shell(inner: &Inner, spec: &SandboxSpec, app: &App, users: Users) -> Res
             }
         };
     }
-    new_shell(inner, &app.role.limits(spec), app, users).map(|shell| (shell, true))
+    new_shell(inner, &app.role.limits(spec), app, users, None).map(|shell| (shell, true))
 }
 
 /// Made now, with the root.
-fn new_shell(inner: &Inner, limits: &Limits, app: &App, users: Users) -> Result<Arc<Shell>, Trouble> {
-    let made = inner.new_shell(limits, users, Some(&app.root));
+pub(super) fn new_shell(
+    inner: &Inner,
+    limits: &Limits,
+    app: &App,
+    users: Users,
+    beside: Option<ShellId>,
+) -> Result<Arc<Shell>, Trouble> {
+    let made = inner.new_shell(limits, users, Some(&app.root), beside);
     made.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Trouble::SpawnerDied,
         _ => Trouble::Told(limits_refused(error)),
@@ -376,7 +408,7 @@ async fn make_volumes(inner: &Inner, spec: &SandboxSpec) -> Result<Option<Made>,
 }
 
 /// Who the app runs as. What an image says about its users is looked up in its mounted root, once.
-async fn account(inner: &Inner, spec: &SandboxSpec, app: &App) -> Result<Account, Trouble> {
+pub(super) async fn account(inner: &Inner, spec: &SandboxSpec, app: &App) -> Result<Account, Trouble> {
     let From::Image(image) = &app.from else {
         return Ok(Account::default());
     };
@@ -389,7 +421,7 @@ async fn account(inner: &Inner, spec: &SandboxSpec, app: &App) -> Result<Account
     if let Some(account) = inner.lock().accounts.get(&key) {
         return Ok(account.clone());
     }
-    let shell = new_shell(inner, &Limits::default(), app, inner.abilities.image_users(0, 0))?;
+    let shell = new_shell(inner, &Limits::default(), app, inner.abilities.image_users(0, 0), None)?;
     let looked = look_up(&shell).await;
     let account = looked.and_then(|users| {
         let account = app.account(spec, &users);
@@ -423,7 +455,7 @@ fn limits_refused(error: io::Error) -> StartError {
 }
 
 /// Whose fault a failed step is.
-fn blame(failure: &Failure) -> Trouble {
+pub(super) fn blame(failure: &Failure) -> Trouble {
     let error = failure.error();
     let Some(step) = failure.step else {
         return Trouble::SpawnerDied;
@@ -463,18 +495,18 @@ fn exhausted(what: &str, error: io::Error) -> StartError {
     }
 }
 
-/// The plan of a command in a running sandbox.
-pub(super) fn command_plan(inner: &Inner, sandbox: &Sandbox, command: &ExecSpec) -> Result<Plan, String> {
-    if !sandbox.app.takes_commands() {
+/// The plan of a command in a container of a running sandbox.
+pub(super) fn command_plan(
+    inner: &Inner,
+    sandbox: &Sandbox,
+    (shell, app, account): (ShellId, &App, &Account),
+    command: &ExecSpec,
+) -> Result<Plan, String> {
+    if !app.takes_commands() {
         return Err("commands cannot be run in a sandbox of another runtime than native".to_owned());
     }
-    let shell = (sandbox.shell.id, true);
-    let plan = sandbox
-        .app
-        .plan(inner, &sandbox.spec, &sandbox.account, shell, None, sandbox.port)?;
-    Ok(sandbox
-        .app
-        .for_command(plan, &sandbox.spec, &sandbox.account, sandbox.port, command))
+    let plan = app.plan(inner, &sandbox.spec, account, (shell, true), None, sandbox.port)?;
+    Ok(app.for_command(plan, &sandbox.spec, account, sandbox.port, command))
 }
 
 /// Free now; somebody else may take it before the app does, and the app then ends with "address in use".

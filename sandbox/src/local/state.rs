@@ -22,6 +22,7 @@ use super::dial::Dialer;
 use super::freeze::{Freezing, Ice};
 use super::health::{Probing, Quiet};
 use super::link::Link;
+use super::members::Members;
 use super::pool::{Bounds, Pool};
 use super::probe::Prober;
 use super::proc;
@@ -138,6 +139,8 @@ pub(super) struct Sandbox {
     /// What runs, and as whom. Holds an image while it is used.
     pub app: Arc<App>,
     pub account: Account,
+    /// Its other containers.
+    pub members: Mutex<Members>,
     /// `None` without volumes.
     pub volumes: Option<Made>,
     /// Where the app listens: inside, or on the host without isolation.
@@ -248,13 +251,25 @@ impl Inner {
     }
 
     /// Asks the spawner for a shell with a cgroup of its own, and with a root when it is known already.
-    pub(super) fn new_shell(&self, limits: &Limits, users: Users, root: Option<&RootPlan>) -> io::Result<Arc<Shell>> {
+    /// `beside` another, it has that one's network, IPC and host name.
+    pub(super) fn new_shell(
+        &self,
+        limits: &Limits,
+        users: Users,
+        root: Option<&RootPlan>,
+        beside: Option<ShellId>,
+    ) -> io::Result<Arc<Shell>> {
         let id = self.lock().next_shell();
         let cgroup = self.hierarchy.create(&self.group, &format!("shell-{}", id.0), limits)?;
         let shell = Arc::new(Shell::new(id, cgroup));
         self.lock().shells.insert(id, (Arc::clone(&shell), None));
         let root = root.cloned().map(Box::new);
-        let prepare = Request::Prepare { shell: id, users, root };
+        let prepare = Request::Prepare {
+            shell: id,
+            users,
+            root,
+            beside,
+        };
         let asked = shell.cgroup.open_join().and_then(|join| {
             let link = self.spawner().ok_or(io::ErrorKind::BrokenPipe)?;
             link.send(&prepare, &join)
@@ -328,6 +343,7 @@ impl Sandbox {
             shell,
             app,
             account,
+            members: Mutex::default(),
             volumes,
             port,
             requested: AtomicBool::new(false),
@@ -391,7 +407,9 @@ impl Sandbox {
         if throttled {
             self.rest(|quiet| quiet.throttled = true);
         }
-        let set = self.shell.cgroup.set_limits(&limits);
+        let mut spec = self.spec.clone();
+        spec.limits = limits;
+        let set = self.shell.cgroup.set_limits(&self.app.role.limits(&spec));
         if !throttled && set.is_ok() {
             self.rest(|quiet| quiet.throttled = false);
         }
@@ -417,6 +435,13 @@ impl Sandbox {
             frozen: self.is_frozen(),
             reclaimed: self.reclaimed(),
         };
+        for member in self.others() {
+            if let Ok(usage) = member.shell.cgroup.usage() {
+                stats.cpu += usage.cpu;
+                stats.memory.0 += usage.memory.0;
+                stats.pids = stats.pids.zip(usage.pids).map(|(all, more)| all + more);
+            }
+        }
         // Where no cgroup counts.
         if stats.memory.0 == 0 && stats.cpu.is_zero() {
             let used = proc::usage(pid).ok_or_else(gone)?;

@@ -333,7 +333,7 @@ fn handle(inner: &Arc<Inner>, event: Event, fds: Vec<OwnedFd>) -> io::Result<()>
 }
 
 fn ended(inner: &Arc<Inner>, shell: Arc<Shell>, status: ExitStatus) {
-    shell.ended();
+    shell.ended(status);
     inner.runtime.spawn(bury(Arc::clone(inner), shell, status));
 }
 
@@ -352,7 +352,7 @@ async fn bury_all(inner: &Arc<Inner>) {
         buried.push(inner.clone().runtime.spawn(async move {
             let status = dead(&shell).await;
             shell.failed_by_spawner();
-            shell.ended();
+            shell.ended(status);
             bury(inner, shell, status).await;
         }));
     }
@@ -434,7 +434,7 @@ async fn make_shell(inner: &Inner, bounds: Bounds) -> bool {
         Some(key) => (key.users, Some(&key.root)),
         None => (inner.abilities.host_users(), None),
     };
-    let Ok(shell) = inner.new_shell(&Limits::default(), users, root) else {
+    let Ok(shell) = inner.new_shell(&Limits::default(), users, root, None) else {
         return false;
     };
     let made = |stage: &Stage| match stage {

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use manifests::units::Timestamp;
@@ -27,6 +27,8 @@ pub struct LogWriter {
     /// The end of all output, at most `TAIL`.
     tail: Vec<u8>,
     lost: Lost,
+    /// `[container] `, before every line, where several write to one log.
+    prefix: Vec<u8>,
 }
 
 /// What [`LogWriter::pump`] came to.
@@ -76,7 +78,15 @@ impl LogWriter {
             begun,
             tail,
             lost,
+            prefix: Vec::new(),
         })
+    }
+
+    /// One of several containers that write to this log: each line begins with its name.
+    #[must_use]
+    pub fn of_one(mut self, container: &str) -> Self {
+        self.prefix = format!("[{container}] ").into_bytes();
+        self
     }
 
     /// Moves what is in the pipe `fd`, which must be non-blocking, into the log; at most 64 KiB, so that a chatty
@@ -113,7 +123,13 @@ impl LogWriter {
         for stream in Stream::ALL {
             let text = std::mem::take(&mut self.begun[stream as usize]);
             if !text.is_empty() {
-                Entry::format(&mut lines, now, stream, false, &text);
+                Entry::format(
+                    &mut lines,
+                    now,
+                    stream,
+                    false,
+                    &[self.prefix.as_slice(), &text].concat(),
+                );
             }
         }
         self.write(&lines, now);
@@ -149,12 +165,12 @@ impl LogWriter {
                 let (now_full, rest) = text.split_at(LINE - begun.len());
                 begun.extend_from_slice(now_full);
                 text = rest;
-                Entry::format(lines, now, stream, true, begun);
+                Entry::format(lines, now, stream, true, &[self.prefix.as_slice(), begun].concat());
                 begun.clear();
             }
             begun.extend_from_slice(text);
             if ended {
-                Entry::format(lines, now, stream, false, begun);
+                Entry::format(lines, now, stream, false, &[self.prefix.as_slice(), begun].concat());
                 begun.clear();
             }
         }
@@ -168,6 +184,9 @@ impl LogWriter {
     fn write(&mut self, lines: &[u8], now: Timestamp) {
         if lines.is_empty() {
             return;
+        }
+        if !self.prefix.is_empty() {
+            self.meet_others();
         }
         if self.lost.bytes > 0 {
             let text = format!("knarr: {} bytes of output are lost: {}", self.lost.bytes, self.lost.why);
@@ -191,6 +210,16 @@ impl LogWriter {
             to += line.len();
         }
         self.append_or_lose(&lines[from..to]);
+    }
+
+    /// Another writer may have written to the file, or have begun the next one.
+    fn meet_others(&mut self) {
+        let ours = self.file.as_ref().and_then(|file| file.metadata().ok());
+        let there = fs::metadata(&self.current).ok();
+        match (ours, there) {
+            (Some(ours), Some(there)) if ours.ino() == there.ino() => self.size = there.len(),
+            _ => self.file = None,
+        }
     }
 
     fn append_or_lose(&mut self, lines: &[u8]) {

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::fs;
 use std::io;
@@ -33,7 +33,7 @@ pub(super) struct Identity {
     /// The host's uid and gid of 0 inside.
     pub base: u32,
     /// A sandbox without the default filter may have left keys with its users: the range gets a fresh namespace then.
-    pub used_up: bool,
+    pub used_up: Cell<bool>,
     home: Rc<RefCell<Identities>>,
 }
 
@@ -41,7 +41,7 @@ impl Drop for Identity {
     fn drop(&mut self) {
         // SAFETY: taken once, here.
         let userns = unsafe { ManuallyDrop::take(&mut self.userns) };
-        self.home.borrow_mut().give_back(userns, self.base, self.used_up);
+        self.home.borrow_mut().give_back(userns, self.base, self.used_up.get());
     }
 }
 
@@ -73,7 +73,7 @@ impl Identities {
         Ok(Identity {
             userns: ManuallyDrop::new(userns),
             base,
-            used_up: false,
+            used_up: Cell::new(false),
             home: Rc::clone(home),
         })
     }

@@ -51,7 +51,7 @@ pub(super) struct Kid {
     pub output: [OwnedFd; 2],
     pub netns: Option<OwnedFd>,
     /// Its users; given back when it is gone.
-    pub identity: Option<Identity>,
+    pub identity: Option<Rc<Identity>>,
     /// The user namespace it enters, and the host's uid of 0 in there.
     users: Option<(RawFd, u32)>,
     /// Keeps that of a single user.
@@ -113,7 +113,14 @@ impl Nursery {
     }
 
     /// Clones a child that becomes a shell and waits for its plan.
-    pub(super) fn bear(&mut self, join: &[OwnedFd], users: Users, root: Option<RootPlan>) -> io::Result<Kid> {
+    /// `beside` another, in that one's network, IPC and host name, and with its users.
+    pub(super) fn bear(
+        &mut self,
+        join: &[OwnedFd],
+        users: Users,
+        root: Option<RootPlan>,
+        beside: Option<&Kid>,
+    ) -> io::Result<Kid> {
         let root = root.map(|root| self.workshop.root(root)).transpose()?;
         let isolation = self.abilities.isolation;
         let mut identity = None;
@@ -121,7 +128,12 @@ impl Nursery {
         let users = match users {
             Users::Spawners => None,
             Users::Own => {
-                let taken = identity.insert(Identities::take(&self.identities)?);
+                let shared = beside.and_then(|first| first.identity.clone());
+                let taken = match shared {
+                    Some(shared) => shared,
+                    None => Rc::new(Identities::take(&self.identities)?),
+                };
+                let taken = identity.insert(taken);
                 Some((taken.userns.as_raw_fd(), taken.base))
             }
             Users::Shared => {
@@ -165,6 +177,7 @@ impl Nursery {
             null,
             spawner,
             users,
+            beside: beside.map(|first| first.pidfd.as_raw_fd()),
             only: only(isolation),
             maps_images: identity.is_some() && self.abilities.mapped_images.is_ok(),
             keep,
@@ -172,6 +185,8 @@ impl Nursery {
         let (pid, pidfd) = clone_child(&birth, &stack, isolation)?;
         let netns = match isolation {
             Isolation::None => None,
+            // The first one's, which is held already.
+            _ if beside.is_some() => None,
             _ => {
                 let path = format!("/proc/{pid}/ns/net");
                 match open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
@@ -218,6 +233,7 @@ impl Nursery {
             null,
             spawner,
             users: sandbox.users,
+            beside: None,
             only: only(isolation),
             maps_images: false,
             keep: [-1; 7],
@@ -393,12 +409,17 @@ fn unpack(raw: u64) -> sock_filter {
 }
 
 /// Clones without waiting: the child runs in our memory, beside us, until it executes.
+/// What the containers of a sandbox have together.
+pub(super) const SHARED: c_int = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+
 fn clone_child(birth: &Birth, stack: &Stack, isolation: Isolation) -> io::Result<(i32, OwnedFd)> {
-    const NAMESPACES: c_int =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    const OWN: c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
     let mut flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
     if isolation != Isolation::None {
-        flags |= NAMESPACES;
+        flags |= OWN;
+        if birth.beside.is_none() {
+            flags |= SHARED;
+        }
     }
     let mut pidfd: RawFd = -1;
     let argument = ptr::from_ref(birth).cast_mut().cast::<c_void>();

@@ -32,6 +32,8 @@ pub(crate) enum Request {
         users: Users,
         /// What it mounts while it waits.
         root: Option<Box<RootPlan>>,
+        /// Whose network, IPC and host name it shares, and whose users where they are its own; it has ended when this does.
+        beside: Option<ShellId>,
     },
     /// Turn a shell into a sandbox.
     Go {

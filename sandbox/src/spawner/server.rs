@@ -80,6 +80,13 @@ fn begin(setup: Setup) -> Result<Spawner, String> {
     Ok(spawner)
 }
 
+/// What kind of shell.
+struct Wanted {
+    users: Users,
+    root: Option<RootPlan>,
+    beside: Option<ShellId>,
+}
+
 struct Spawner {
     nursery: Nursery,
     /// Directories that must not outlive Knarr.
@@ -128,7 +135,19 @@ impl Spawner {
     fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> io::Result<()> {
         match request {
             Request::Setup(_) => Err(io::ErrorKind::InvalidData.into()),
-            Request::Prepare { shell, users, root } => self.prepare(shell, users, root.map(|root| *root), &fds),
+            Request::Prepare {
+                shell,
+                users,
+                root,
+                beside,
+            } => {
+                let wanted = Wanted {
+                    users,
+                    root: root.map(|root| *root),
+                    beside,
+                };
+                self.prepare(shell, wanted, &fds)
+            }
             Request::Go { shell, plan } => self.go(shell, *plan),
             Request::Kill { shell } => {
                 if let Some(kid) = self.kids.get(&shell) {
@@ -158,8 +177,15 @@ impl Spawner {
         }
     }
 
-    fn prepare(&mut self, shell: ShellId, users: Users, root: Option<RootPlan>, join: &[OwnedFd]) -> io::Result<()> {
-        let kid = match self.nursery.bear(join, users, root) {
+    fn prepare(&mut self, shell: ShellId, wanted: Wanted, join: &[OwnedFd]) -> io::Result<()> {
+        let beside = wanted
+            .beside
+            .map(|first| self.kids.get(&first).ok_or(rustix::io::Errno::SRCH));
+        let born = match beside.transpose() {
+            Ok(beside) => self.nursery.bear(join, wanted.users, wanted.root, beside),
+            Err(gone) => Err(gone.into()),
+        };
+        let kid = match born {
             Ok(kid) => kid,
             Err(error) => {
                 let detail = match error.raw_os_error() {
@@ -189,8 +215,10 @@ impl Spawner {
             return Ok(());
         };
         let unusual = plan.filter != FilterPlan::Default;
-        if let Some(identity) = &mut kid.identity {
-            identity.used_up |= unusual;
+        if let Some(identity) = &kid.identity
+            && unusual
+        {
+            identity.used_up.set(true);
         }
         let filter = self.nursery.filter(&plan.filter);
         if let Err(error) = self.nursery.workshop.plan(plan, filter).and_then(|plan| kid.go(plan)) {

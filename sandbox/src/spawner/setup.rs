@@ -200,7 +200,7 @@ fn trial(nursery: &mut Nursery, users: Users, root: RootPlan) -> Result<(), Stri
     };
     let filter = nursery.filter(&plan.filter);
     let started = nursery.workshop.plan(plan, filter).and_then(|plan| {
-        let mut kid = nursery.bear(&[], users, None)?;
+        let mut kid = nursery.bear(&[], users, None, None)?;
         // A child that has failed already does not read it; its report says why.
         let _ = kid.go(plan);
         Ok(kid)

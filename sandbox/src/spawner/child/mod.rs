@@ -54,6 +54,8 @@ pub(super) struct Birth {
     pub spawner: c_int,
     /// A user namespace of its own, and the host's uid of 0 in it.
     pub users: Option<(c_int, u32)>,
+    /// The pidfd of the process whose network, IPC and host name it shares; open until those are joined.
+    pub beside: Option<c_int>,
     /// The only user there is, where there is but one.
     pub only: Option<u32>,
     /// Layers are mounted with its users.

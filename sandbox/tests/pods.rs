@@ -1,0 +1,256 @@
+//! Several containers in one sandbox: what they share and what not, in which order they start, and how they end.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use manifests::ids::SandboxId;
+use manifests::text::Fact;
+use manifests::workload::{Container, Image, Mount, Volume, VolumeSource, Workload};
+use sandbox::driver::{Driver, ExitStatus, Limits, StartError};
+use sandbox::exec::ExecSpec;
+use support::{TESTAPP, get, spec, workload};
+use tokio::time::timeout;
+
+const BOUND: Duration = Duration::from_secs(20);
+
+/// A program of this host beside the app, or before it.
+fn shell(name: &str, script: &str) -> Container {
+    let mut container = Container::new(name, Image::Host("/bin/sh".into()));
+    container.args = vec!["-c".into(), script.into()];
+    container.mounts.push(shared());
+    container
+}
+
+fn shared() -> Mount {
+    Mount {
+        volume: "shared".into(),
+        path: "/shared".into(),
+        sub_path: None,
+        read_only: false,
+    }
+}
+
+/// The test's server, with a directory that all containers have.
+fn app() -> Workload {
+    let mut app = workload(TESTAPP, &["serve"]);
+    app.serving.mounts.push(shared());
+    app.volumes.push(Volume {
+        name: "shared".into(),
+        source: VolumeSource::Empty {
+            memory: false,
+            size: None,
+        },
+    });
+    app
+}
+
+/// Runs a command in a container; what it says.
+async fn exec(driver: &dyn Driver, id: &str, container: Option<&str>, script: &str) -> Result<String, String> {
+    let spec = ExecSpec {
+        container: container.map(Into::into),
+        ..ExecSpec::new(["/bin/sh", "-c", script])
+    };
+    let running = driver.exec(&SandboxId::new(id), spec).await;
+    let ran = timeout(BOUND, running.map_err(|error| error.to_string())?.ran(1 << 16))
+        .await
+        .unwrap();
+    Ok(String::from_utf8(ran.output).unwrap())
+}
+
+/// Until `told` gives something.
+async fn until<T>(told: impl AsyncFn() -> Option<T>) -> T {
+    let asked = async {
+        loop {
+            if let Some(it) = told().await {
+                return it;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(BOUND, asked).await.expect("it never came")
+}
+
+fn nothing_left(data: &Path) {
+    let left: Vec<_> = std::fs::read_dir(data.join("sandboxes"))
+        .unwrap()
+        .flatten()
+        .map(|it| it.path())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_containers_come_first_and_sidecars_share_the_network() {
+    if !support::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let driver = support::driver(dir.path());
+    let mut app = app();
+    let mut first = shell("first", "echo one $NAME >> /shared/order; test -z \"$PORT\"");
+    first.env.insert("NAME".into(), Fact::PodName.into());
+    app.init = vec![first, shell("second", "echo two >> /shared/order")];
+    let beside = "echo three >> /shared/order; ps >/dev/null 2>&1; echo out of the sidecar; readlink /proc/self/ns/net \
+                  /proc/self/ns/ipc /proc/self/ns/uts /proc/self/ns/pid /proc/self/ns/mnt > /shared/names; hostname > /shared/host; \
+                  cat /proc/self/uid_map > /shared/users; exec sleep 1000";
+    app.sidecars = vec![shell("beside", beside)];
+    driver.start(spec("pod", app)).await.unwrap();
+    let read = async |script: &str| exec(&*driver, "pod", None, script).await.unwrap();
+    until(async || read("cat /shared/users").await.contains(' ').then_some(())).await;
+    assert_eq!(read("cat /shared/order").await, "one pod\ntwo\nthree\n");
+    assert_eq!(read("cat /shared/host").await, "pod\n");
+    let own =
+        read("readlink /proc/self/ns/net /proc/self/ns/ipc /proc/self/ns/uts /proc/self/ns/pid /proc/self/ns/mnt")
+            .await;
+    let theirs = read("cat /shared/names").await;
+    let (own, theirs): (Vec<&str>, Vec<&str>) = (own.lines().collect(), theirs.lines().collect());
+    assert_eq!(own[..3], theirs[..3]);
+    assert!(own[3] != theirs[3] && own[4] != theirs[4], "{own:?} {theirs:?}");
+    assert_eq!(read("cat /proc/self/uid_map").await, read("cat /shared/users").await);
+    // Each has its own processes.
+    assert_eq!(
+        exec(&*driver, "pod", Some("beside"), "cat /proc/1/comm").await.unwrap(),
+        "sleep\n"
+    );
+    let none = exec(&*driver, "pod", Some("second"), "true").await.unwrap_err();
+    assert!(
+        none.contains("has no container \"second\" that runs; it has \"user-container\", \"beside\""),
+        "{none}"
+    );
+    assert!(get(&*driver, "pod", "/").await.is_ok());
+    // Whose line it is, is said.
+    let logs = || {
+        let files = driver.logs(&SandboxId::new("pod"));
+        files
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect::<String>()
+    };
+    until(async || logs().contains("[beside] out of the sidecar").then_some(())).await;
+    let exit = driver
+        .stop(&SandboxId::new("pod"), Duration::from_secs(5))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(exit.requested);
+    nothing_left(dir.path());
+    driver.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_init_container_that_fails_is_tried_again_until_the_start_has_no_time() {
+    if !support::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let driver = support::driver(dir.path());
+    let mut second_time = app();
+    second_time.init = vec![shell(
+        "flaky",
+        "test -e /shared/been && exit 0; touch /shared/been; exit 3",
+    )];
+    driver.start(spec("flaky", second_time)).await.unwrap();
+    let mut never = app();
+    never.init = vec![shell("broken", "echo no database; exit 7")];
+    let mut never = spec("never", never);
+    never.deadline = Duration::from_secs(2);
+    match driver.start(never).await {
+        Err(StartError::Exited(exit)) => {
+            assert_eq!(exit.status, ExitStatus::Code(7));
+            let said = "init container \"broken\" failed with exit code 7: no database\n";
+            assert_eq!(exit.last_output, said);
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut wrong = app();
+    wrong.sidecars = vec![Container::new("gone", Image::Host("/nope".into()))];
+    match driver.start(spec("wrong", wrong)).await {
+        Err(StartError::Refused(text)) => assert!(text.contains("host:/nope: no such file"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    driver.stop(&SandboxId::new("flaky"), Duration::ZERO).await.unwrap();
+    nothing_left(dir.path());
+    driver.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_ends_is_started_again_and_the_serving_end_is_the_end() {
+    if !support::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let driver = support::driver(dir.path());
+    let mut app = app();
+    app.sidecars = vec![
+        shell(
+            "mortal",
+            "echo again >> /shared/again; test $(grep -c again /shared/again) = 2 && exec sleep 1000; exit 1",
+        ),
+        shell("steady", "exec sleep 1000"),
+    ];
+    driver.start(spec("pod", app)).await.unwrap();
+    let again = async || exec(&*driver, "pod", None, "cat /shared/again").await.unwrap();
+    until(async || (again().await == "again\nagain\n").then_some(())).await;
+    assert_eq!(
+        exec(&*driver, "pod", Some("mortal"), "cat /proc/1/comm").await.unwrap(),
+        "sleep\n"
+    );
+    let mut events = driver.events();
+    let pid = driver.stats(&SandboxId::new("pod")).await.unwrap().main_pid.unwrap();
+    support::kill(i32::try_from(pid).unwrap());
+    let exited = async {
+        loop {
+            if let sandbox::driver::Event::Exited { exit, .. } = events.recv().await.unwrap() {
+                return exit;
+            }
+        }
+    };
+    let exit = timeout(BOUND, exited).await.unwrap();
+    assert_eq!((exit.status, exit.requested), (ExitStatus::Signal(9), false));
+    assert!(driver.list().is_empty());
+    nothing_left(dir.path());
+    driver.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_containers_freeze_and_each_keeps_its_limits() {
+    if !support::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let driver = support::driver(dir.path());
+    if driver.freezer().is_none() {
+        return driver.shutdown(Duration::ZERO).await;
+    }
+    let id = SandboxId::new("pod");
+    let mut app = app();
+    app.sidecars = vec![shell("ticks", "while :; do echo x >> /shared/ticks; sleep 0.01; done")];
+    app.sidecars[0].resources.memory_limit = Some(manifests::units::Bytes(64 << 20));
+    driver.start(spec("pod", app)).await.unwrap();
+    let ticks = || {
+        let file = dir.path().join("sandboxes/pod/shared/ticks");
+        std::fs::metadata(file).map_or(0, |meta| meta.len())
+    };
+    until(async || (ticks() > 10).then_some(())).await;
+    driver.freeze(&id).await.unwrap();
+    let frozen = ticks();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(ticks(), frozen);
+    driver.thaw(&id).await.unwrap();
+    until(async || (ticks() > frozen).then_some(())).await;
+    // What the sandbox gets less of is not what the sidecar may have.
+    let limits = Limits {
+        memory: Some(manifests::units::Bytes(32 << 20)),
+        ..Limits::default()
+    };
+    driver.set_limits(&id, limits).await.unwrap();
+    assert_eq!(driver.stats(&id).await.unwrap().limits.memory, None);
+    driver.freeze(&id).await.unwrap();
+    driver.stop(&id, Duration::ZERO).await.unwrap();
+    nothing_left(dir.path());
+    driver.shutdown(Duration::ZERO).await;
+}
