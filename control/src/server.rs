@@ -128,7 +128,13 @@ impl Server {
         };
         let store = Store::open(&directory.path().join("images"), store_config)?;
         let (words_to, words) = unbounded_channel();
-        let worker = Worker::new(store.clone(), words_to, Clock::clone(&clock), tasks.clone(), stop.clone());
+        let worker = Worker::new(
+            store.clone(),
+            words_to,
+            Clock::clone(&clock),
+            tasks.clone(),
+            stop.clone(),
+        );
         let images = run::Images {
             worker,
             words,

@@ -88,13 +88,20 @@ pub(super) fn warnings(abilities: &Abilities, hierarchy: &Hierarchy) -> Vec<Stri
             "no isolation: apps run as plain processes of this user, on ports of this host, and see all its files"
                 .to_owned(),
         ],
-        Isolation::Root => {
-            let users = abilities.own_users.as_ref().err().map(|why| {
+        Isolation::Root | Isolation::UserNamespace => {
+            let by_root = abilities.isolation == Isolation::Root;
+            let users = abilities.own_users.as_ref().err().filter(|_| by_root).map(|why| {
                 format!("users: sandboxes share the host's users, each app runs as a uid of its own without a user namespace ({why})")
             });
-            users.into_iter().chain(hierarchy.missing().iter().cloned()).collect()
+            let mapped = abilities.mapped_images.as_ref().err();
+            let owners = mapped.filter(|_| by_root && users.is_none()).map(|why| {
+                format!("image users: all images share one user namespace, with the host's uids in it ({why})")
+            });
+            let images = abilities.images.as_ref().err();
+            let images = images.map(|why| format!("images: none can be run, only programs of this machine ({why})"));
+            let all = users.into_iter().chain(owners).chain(images);
+            all.chain(hierarchy.missing().iter().cloned()).collect()
         }
-        Isolation::UserNamespace => hierarchy.missing().to_vec(),
     }
 }
 
