@@ -72,6 +72,14 @@ Examples:
     /// Say what this host can do, by trying; what is missing, what that costs and how to mend it
     #[command(after_help = "Exit code 1 when sandboxes cannot be isolated here at all, 0 otherwise.")]
     Doctor(Doctor),
+    /// Show, pull and remove images of the store; with a Knarr running or without
+    #[command(after_help = "\
+Examples:
+  knarr images                                 what is there, and which revisions use it
+  knarr images pull nginx:1.27 oci:./build:app get images before they are deployed
+  knarr images rm 127.0.0.1:5000/app:v1
+  knarr images prune --all                     remove what no revision uses")]
+    Images(Images),
     /// Show on this machine what Knarr does: cold start, burst, split, crashes, the cold-start promise
     Demo(Demo),
     /// The small HTTP app behind the examples (`knarr workload --help`)
@@ -351,6 +359,59 @@ pub(crate) struct Doctor {
     pub(crate) admin: Option<String>,
     #[command(flatten)]
     pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Images {
+    #[command(subcommand)]
+    pub(crate) command: Option<ImagesCommand>,
+    #[command(flatten)]
+    pub(crate) place: ImagesPlace,
+}
+
+/// Which store, and how registries are reached.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesPlace {
+    /// State, logs and control socket [default: /var/lib/knarr as root, ~/.local/state/knarr otherwise]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Settings file (TOML): its data-dir, insecure-registries and registry-certs
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Registry (HOST[:PORT]) to speak to without TLS, on loopback too; may be repeated
+    #[arg(long, value_name = "REGISTRY", global = true)]
+    pub(crate) insecure_registry: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImagesCommand {
+    /// Show what is there (also without a word)
+    List {
+        /// How to show it
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Fetch and unpack images; a tag is asked for again
+    Pull {
+        /// As in `image:` of a manifest; paths may be relative
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Remove images by name, also a tag's pinned ones, or by digest
+    Rm {
+        /// A name or digest of `knarr images`
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+        /// Also what a revision uses: it is fetched again for its next start
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove layers that no image has
+    Prune {
+        /// Also images that no revision uses
+        #[arg(short, long)]
+        all: bool,
+    },
 }
 
 #[derive(Debug, Args)]

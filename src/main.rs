@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod doctor;
 mod exec;
+mod images_command;
 mod inspect;
 mod out;
 mod run;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => on_this_thread(inspect::inspect(args)),
         Command::Explain(args) => on_this_thread(ask::explain(args)),
         Command::Doctor(args) => doctor::doctor(args),
+        Command::Images(args) => images_command::images(args),
         Command::Demo(args) => demo::demo(args),
         Command::Workload { args } => return workload::main(args.into_iter().map(Into::into)),
         Command::Completions { shell } => {

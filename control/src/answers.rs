@@ -1,6 +1,6 @@
 //! What a running Knarr says of itself: status, explanations, logs, put together from what the planes publish.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::exec::Refused;
 use crate::logs::{LogQuery, Logs};
 use crate::metrics::{self, Totals};
 use crate::objects::conditions;
+use crate::pulls::{self, Standing};
 use crate::status::{Eviction, MemoryStatus, Ready, RevisionStatus, RouteStatus, ServiceStatus, Status, Traffic};
 use crate::top::Top;
 
@@ -252,6 +253,7 @@ impl Live {
                         .collect()
                 })
                 .unwrap_or_default(),
+            images: images_of(desired, &ObjectId::new(meta.namespace.as_str(), meta.name.as_str())),
             requests: totals.requests,
             latency: totals.latency,
             cold_starts: totals.cold_starts,
@@ -361,6 +363,22 @@ fn ready(conditions: &[Condition], kind: &str) -> Ready {
         reason: says.reason.to_owned(),
         message: says.message.to_owned(),
     }
+}
+
+/// The images of a revision's containers, pinned as far as that is known.
+fn images_of(desired: &Desired, revision: &ObjectId) -> Vec<String> {
+    let (wanted, pins) = match desired.pulls().standing(revision) {
+        Some(Standing::Pulling(wanted, pins) | Standing::Failed(wanted, pins, _) | Standing::Ready(wanted, pins)) => {
+            (wanted, pins)
+        }
+        Some(Standing::Resolving) | None => return Vec::new(),
+    };
+    let names: BTreeSet<String> = wanted
+        .containers
+        .iter()
+        .map(|it| pulls::pinned(&it.image, pins).to_string())
+        .collect();
+    names.into_iter().collect()
 }
 
 /// An address that a client on this machine can use for one that listens on all.

@@ -117,6 +117,9 @@ pub struct RevisionStatus {
     pub waiting: u64,
     /// Names of its ready sandboxes.
     pub sandboxes: Vec<String>,
+    /// Its containers' images, as the image store names them: tags with the digests they are pinned to.
+    #[serde(default)]
+    pub images: Vec<String>,
     /// Requests answered since Knarr started, by class of status code.
     pub requests: Requests,
     /// Latency of answered requests since Knarr started.

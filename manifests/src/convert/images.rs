@@ -12,10 +12,13 @@ use crate::reference::Reference;
 use crate::resources::{Base64, Container};
 use crate::workload::{Image, PullPolicy, RegistryAuth};
 
-/// Reads `image`. A relative path is refused: where a manifest was read from is no part of it.
-pub(super) fn image(text: &str, path: &str, faults: &mut Faults) -> Option<Image> {
+/// Reads what may stand in `image:`. A relative path is refused: where a manifest was read from is no part of it.
+///
+/// # Errors
+/// What would be right.
+pub fn parse_image(text: &str) -> Result<Image, String> {
     let local = names_no_registry(text) || text == "host:";
-    let found = match text.split_once(':') {
+    match text.split_once(':') {
         Some(("host", program)) if local => host(program),
         Some(("oci", rest)) if local => at_path(rest, "oci").map(|(path, tag)| Image::Oci { path, tag }),
         Some(("oci-archive", rest)) if local => {
@@ -30,8 +33,12 @@ pub(super) fn image(text: &str, path: &str, faults: &mut Faults) -> Option<Image
             .parse()
             .map(Image::Registry)
             .map_err(|_| "write an image as docker run takes it, or host:/path/to/program".to_owned()),
-    };
-    match found {
+    }
+}
+
+/// Reads `image`.
+pub(super) fn image(text: &str, path: &str, faults: &mut Faults) -> Option<Image> {
+    match parse_image(text) {
         Ok(image) => Some(image),
         Err(hint) => {
             faults.push(Fault::new(path, format!("invalid value: {text}"), hint));

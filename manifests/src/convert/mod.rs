@@ -19,6 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::images::parse_image;
 pub use self::sources::Sources;
 
 use self::downward::Pod;
