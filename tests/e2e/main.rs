@@ -6,6 +6,7 @@ mod budget;
 mod check;
 mod commands;
 mod concurrency;
+mod doctor;
 mod exec;
 mod frozen;
 mod idle;

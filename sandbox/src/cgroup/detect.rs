@@ -212,7 +212,13 @@ fn v1_tree(mount: &Mount, own: &Path) -> Result<Tree, String> {
 /// excepted. So: the nearest cgroup from the own one upwards that gives all three limits, else the one that gives most.
 fn v2_tree(point: &Path, own: &Path) -> Result<Tree, String> {
     let mut best: Option<Tree> = None;
-    for dir in own.ancestors().take_while(|dir| dir.starts_with(point)) {
+    // What we, or systemd for us (`DelegateSubgroup=`), have made to be in is not to be divided once more.
+    let from = if own.file_name().is_some_and(|name| name == v2::LEAF) {
+        own.parent().unwrap_or(own)
+    } else {
+        own
+    };
+    for dir in from.ancestors().take_while(|dir| dir.starts_with(point)) {
         if !writable(dir) || !writable(&dir.join("cgroup.procs")) {
             continue;
         }

@@ -158,6 +158,101 @@ fn v2_hands_down_what_is_available_and_says_what_is_not() {
     );
 }
 
+/// As systemd makes it: the service's cgroup belongs to the user, what is above does not; Knarr is in it, or in its leaf.
+#[test]
+fn a_delegated_cgroup_is_divided_and_nothing_above_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let all = "cpu memory pids";
+    for own in ["/user.slice/knarr.service", "/user.slice/knarr.service/knarr-main"] {
+        let fixture = Fixture::new(&format!("0::{own}\n")).mount(
+            "cgroup2",
+            "rw",
+            "/sys/fs/cgroup",
+            &[
+                ("", all, all),
+                ("/user.slice", all, all),
+                ("/user.slice/knarr.service", all, ""),
+                ("/user.slice/knarr.service/knarr-main", "", ""),
+            ],
+        );
+        for above in ["/sys/fs/cgroup", "/sys/fs/cgroup/user.slice"] {
+            let read_only = fs::Permissions::from_mode(0o555);
+            fs::set_permissions(fixture.path(above), read_only).unwrap();
+        }
+        let hierarchy = fixture.hierarchy();
+        assert_eq!(
+            bases(&hierarchy, &fixture),
+            [(
+                vec!["cpu", "memory", "pids"],
+                "/sys/fs/cgroup/user.slice/knarr.service".to_owned()
+            )],
+            "{own}"
+        );
+        for above in ["/sys/fs/cgroup/user.slice", "/sys/fs/cgroup"] {
+            fs::set_permissions(fixture.path(above), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+}
+
+/// On the real unified tree: it has no controllers on a hybrid host, but processes move all the same.
+#[test]
+fn own_processes_make_room_and_those_of_others_stay() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let unified = detect::mounts(&mounts)
+        .into_iter()
+        .find(|mount| mount.version == Version::V2);
+    let Some(point) = unified
+        .map(|mount| mount.point)
+        .filter(|_| rustix::process::geteuid().is_root())
+    else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "root and a unified tree are needed in CI"
+        );
+        eprintln!("skipped: needs root and a unified tree");
+        return;
+    };
+    let dir = point.join(format!("knarr-test-vacate-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    let of = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        text.lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .unwrap()
+            .to_owned()
+    };
+    let join = |child: &Child| fs::write(dir.join("cgroup.procs"), child.id().to_string()).unwrap();
+    // A process of this very program, which only waits.
+    let mut own = Command::new(std::env::current_exe().unwrap());
+    let own = own.args(["--ignored", "--exact", "cgroup::tests::waits"]);
+    let mut own = own.stdout(std::process::Stdio::null()).spawn().unwrap();
+    join(&own);
+    v2::vacate(&dir).unwrap();
+    let moved = of(own.id());
+    let mut other = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+    join(&other);
+    wait_until("it is another program", || {
+        fs::read_link(format!("/proc/{}/exe", other.id())).is_ok_and(|exe| exe != std::env::current_exe().unwrap())
+    });
+    let refused = v2::vacate(&dir);
+    let stayed = of(other.id());
+    for child in [&mut own, &mut other] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    wait_until("it is removed", || tree::remove_tree(&dir).is_ok());
+    assert!(moved.ends_with(&format!("/{}", v2::LEAF)), "{moved}");
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    assert!(!stayed.ends_with(v2::LEAF), "{stayed}");
+}
+
+/// Not a test: what the one above starts.
+#[test]
+#[ignore = "only waits to be killed"]
+fn waits() {
+    std::thread::sleep(Duration::from_secs(60));
+}
+
 #[test]
 fn a_container_sees_its_own_cgroup_as_the_root_of_the_mount() {
     let mounts = detect::mounts("31 23 0:28 /docker/abc /sys/fs/cgroup/my\\040cpu ro - cgroup cgroup rw,cpu\n");

@@ -11,6 +11,9 @@ use super::tree::{Controller, LIMITERS};
 use super::{Usage, files};
 use crate::driver::Limits;
 
+/// Where Knarr's own processes go, so that the cgroup above them may hand controllers down.
+pub(super) const LEAF: &str = "knarr-main";
+
 /// Writes what `controllers` can enforce. Memory first: it alone can be refused, and then nothing has changed.
 pub(super) fn set_limits(dir: &Path, controllers: &[Controller], limits: &Limits) -> io::Result<()> {
     if controllers.contains(&Controller::Memory) {
@@ -79,14 +82,14 @@ pub(super) fn hand_down(dir: &Path, own: bool) -> Vec<Controller> {
 
 /// Moves Knarr's own processes from `dir` to a child of it, so that `dir` may hand controllers down. Only when all of
 /// them are Knarr's (the same executable): others are not ours to move.
-fn vacate(dir: &Path) -> io::Result<()> {
+pub(super) fn vacate(dir: &Path) -> io::Result<()> {
     let own = fs::read_link("/proc/self/exe")?;
     let pids = files::pids(dir)?;
     let ours = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == own);
     if !pids.iter().all(ours) {
         return Err(io::Error::from(io::ErrorKind::ResourceBusy));
     }
-    let leaf = dir.join("knarr-main");
+    let leaf = dir.join(LEAF);
     match fs::create_dir(&leaf) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}

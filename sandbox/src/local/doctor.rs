@@ -99,7 +99,21 @@ impl LocalDriver {
                 users_fix,
             ),
         };
-        let mut found = vec![isolation, users, images];
+        let warned = inner.warnings.iter().find(|warning| warning.starts_with("egress"));
+        let way_out = match (abilities.isolation, warned) {
+            (_, Some(why)) => Finding::degraded(
+                "egress",
+                why.clone(),
+                "knarr.dev/egress and calls of services by name do less than they should",
+                "load nf_tables, nft_tproxy and nfnetlink_queue (modprobe), or run a kernel that has them",
+            ),
+            (Isolation::Root, None) => Finding::ok("egress", "nf_tables lead connections and names through Knarr"),
+            (_, None) => Finding::ok(
+                "egress",
+                "nothing is known against it; as an ordinary user it is tried at each start",
+            ),
+        };
+        let mut found = vec![isolation, users, images, way_out];
         let missing = inner.hierarchy.missing();
         for (name, costs) in [
             (
