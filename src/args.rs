@@ -120,6 +120,10 @@ pub(crate) struct ServerFlags {
     /// Registry (HOST[:PORT]) to speak to without TLS, on loopback too; may be repeated
     #[arg(long, value_name = "REGISTRY")]
     pub(crate) insecure_registry: Vec<String>,
+    /// Where apps may connect to whose manifest does not say: none, full, or a list of destinations, such as
+    /// 'api.example.com:443, 10.0.0.0/8' [default: none]
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) egress: Option<String>,
     /// Run programs as plain processes, for hosts that allow no isolation; only for programs you trust
     #[arg(long)]
     pub(crate) unsafe_no_isolation: bool,

@@ -42,6 +42,7 @@ pub(crate) fn config(flags: ServerFlags) -> anyhow::Result<Config> {
         runtimes: Vec::new(),
         insecure_registries: flags.insecure_registry,
         registry_certs: None,
+        egress: flags.egress,
         unsafe_no_isolation: flags.unsafe_no_isolation,
     };
     Ok(Config::from_raw(flags.over(file))?)

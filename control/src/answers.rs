@@ -257,6 +257,7 @@ impl Live {
             requests: totals.requests,
             latency: totals.latency,
             cold_starts: totals.cold_starts,
+            egress: totals.egress,
         }
     }
 

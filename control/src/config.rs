@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use autoscaler::catalogue::{Catalogue, RawCatalogue, RawFrozen, RawSpec};
+use manifests::annotations::parse_egress_rules;
 use manifests::resources::Quantity;
 use manifests::units::Bytes;
+use manifests::workload::Egress;
 use sandbox::Runtime;
 use serde::Deserialize;
 
@@ -50,6 +52,9 @@ pub struct RawConfig {
     /// A directory with certificate authorities of registries: `HOST[:PORT]/*.crt`. Default `/etc/docker/certs.d` and
     /// `/etc/containers/certs.d`.
     pub registry_certs: Option<PathBuf>,
+    /// Where apps may connect to whose manifest does not say: `none`, `full`, or rules as in `knarr.dev/egress-allow`.
+    /// Default `none`.
+    pub egress: Option<String>,
     /// Run programs as plain processes, without isolation.
     #[serde(default)]
     pub unsafe_no_isolation: bool,
@@ -104,6 +109,8 @@ pub struct Config {
     pub runtimes: BTreeMap<String, Runtime>,
     /// How image registries are reached.
     pub registry: images::registry::Settings,
+    /// Where apps may connect to whose manifest does not say.
+    pub egress: Egress,
     /// Run programs as plain processes, without isolation.
     pub unsafe_no_isolation: bool,
 }
@@ -185,6 +192,7 @@ impl RawConfig {
                 self.insecure_registries
             },
             registry_certs: self.registry_certs.or(under.registry_certs),
+            egress: self.egress.or(under.egress),
             unsafe_no_isolation: self.unsafe_no_isolation || under.unsafe_no_isolation,
         }
     }
@@ -254,6 +262,7 @@ impl Config {
             reclaim_frozen: raw.reclaim_frozen.unwrap_or(true),
             runtimes: runtimes(raw.runtimes)?,
             registry: registry(raw.insecure_registries, raw.registry_certs)?,
+            egress: egress(raw.egress.as_deref())?,
             unsafe_no_isolation: raw.unsafe_no_isolation,
         })
     }
@@ -382,6 +391,19 @@ fn address(field: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
     })
 }
 
+fn egress(text: Option<&str>) -> Result<Egress, ConfigError> {
+    match text {
+        None | Some("none") => Ok(Egress::None),
+        Some("full") => Ok(Egress::Full),
+        Some(rules) => parse_egress_rules(rules).map(Egress::AllowList).map_err(|wrong| {
+            value(
+                "egress",
+                format!("{wrong}; write none, full, or rules as NAME:PORT, *.NAME or NETWORK/PREFIX:PORT"),
+            )
+        }),
+    }
+}
+
 fn value(field: &'static str, message: String) -> ConfigError {
     ConfigError::Value { field, message }
 }
@@ -405,6 +427,10 @@ mod tests {
         assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap()]);
         assert_eq!(config.admin, "127.0.0.1:9090".parse().unwrap());
         assert_eq!((config.queue_requests, config.queue_timeout), (10_000, None));
+        assert_eq!(config.egress, Egress::None);
+        assert_eq!(checked("egress = 'full'").unwrap().egress, Egress::Full);
+        let listed = checked("egress = 'api.example.com:443, 10.0.0.0/8'").unwrap().egress;
+        assert!(matches!(listed, Egress::AllowList(rules) if rules.len() == 2));
     }
 
     #[test]
@@ -441,6 +467,11 @@ mod tests {
             ),
             ("insecure-registries = ['app']", "\"app\" is not a registry"),
             ("lisen = []", "unknown field `lisen`"),
+            (
+                "egress = ''",
+                "egress: invalid value: names no destination; write none, full, or rules",
+            ),
+            ("egress = 'a.example:0'", "egress: invalid value: a.example:0: "),
         ] {
             let error = checked(toml).unwrap_err();
             assert!(error.contains(wanted), "{toml}: {error}");

@@ -15,6 +15,7 @@ pub mod desired;
 pub mod exec;
 pub mod frames;
 mod gc;
+mod inside;
 mod inspect;
 pub mod logs;
 mod metrics;

@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sandbox::driver::Capacity;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::{ColdStarts, Latency, Requests};
+use crate::status::{ColdStarts, Egress, Latency, Requests};
 
 /// Installs the recorder; the one that is there, when there is one (several servers in one test process).
 pub(crate) fn install() -> PrometheusHandle {
@@ -29,6 +29,7 @@ pub(crate) fn install() -> PrometheusHandle {
                 tracing::warn!("another metrics recorder is installed; /metrics will be empty");
             }
             gateway::metrics::describe();
+            sandbox::egress::describe();
             handle
         })
         .clone()
@@ -61,6 +62,8 @@ pub(crate) struct Totals {
     pub(crate) latency: Latency,
     /// Cold starts.
     pub(crate) cold_starts: ColdStarts,
+    /// What its sandboxes did outside.
+    pub(crate) egress: Egress,
 }
 
 /// Totals by (namespace, revision), read from the text that `/metrics` serves: one source for both.
@@ -86,6 +89,27 @@ pub(crate) fn totals(text: &str) -> BTreeMap<(String, String), Totals> {
                 }
                 requests.total += count;
             }
+            "knarr_egress_connections_total" => {
+                let egress = &mut all.entry(key).or_default().egress;
+                let count = whole(sample.value);
+                match sample.label("result") {
+                    Some("connected") => egress.connected += count,
+                    Some("service") => egress.to_services += count,
+                    Some("denied") => egress.denied += count,
+                    Some("failed") => egress.failed += count,
+                    Some("limited") => egress.limited += count,
+                    _ => {}
+                }
+            }
+            "knarr_egress_bytes_total" => {
+                let egress = &mut all.entry(key).or_default().egress;
+                match sample.label("direction") {
+                    Some("out") => egress.bytes_out += whole(sample.value),
+                    Some("in") => egress.bytes_in += whole(sample.value),
+                    _ => {}
+                }
+            }
+            "knarr_egress_connections_open" => all.entry(key).or_default().egress.open += whole(sample.value),
             name => {
                 let family = ["knarr_request_duration_seconds", "knarr_cold_start_seconds"];
                 let Some(family) = family.into_iter().find(|family| name.starts_with(family)) else {

@@ -21,6 +21,7 @@ use manifests::exchange::EndpointSet;
 use manifests::ids::GatewayId;
 use manifests::units::Clock;
 use sandbox::driver::Driver;
+use sandbox::egress::{Cluster, EgressConfig};
 use sandbox::{LocalConfig, LocalDriver, SetupError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -33,6 +34,7 @@ use crate::api::{self, Answers};
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
+use crate::inside::Services;
 use crate::metrics;
 use crate::pulls::pins;
 use crate::pulls::worker::Worker;
@@ -143,7 +145,13 @@ impl Server {
         };
 
         // Sandboxes.
+        let services = Services::new(snapshots.clone());
         let driver = LocalDriver::new(LocalConfig {
+            egress: EgressConfig {
+                default: config.egress,
+                cluster: Some(Arc::clone(&services) as Arc<dyn Cluster>),
+                ..EgressConfig::default()
+            },
             unsafe_no_isolation: config.unsafe_no_isolation,
             memory_budget: Some(config.memory_budget),
             reclaim: config.reclaim_frozen,
@@ -179,6 +187,7 @@ impl Server {
             Clock::clone(&clock),
             epoch,
         )?;
+        services.serve_by(gateway.inlet());
         let addresses = gateway.addresses().to_vec();
         tasks.spawn(apply_endpoints(endpoints, Arc::clone(&pools)));
         tasks.spawn(report_load(Arc::clone(&pools), Clock::clone(&clock), stop.clone()));

@@ -126,6 +126,24 @@ pub struct RevisionStatus {
     pub latency: Latency,
     /// Requests that waited for a sandbox to start, and how long those starts took.
     pub cold_starts: ColdStarts,
+    /// What its sandboxes did outside since Knarr started.
+    #[serde(default)]
+    pub egress: Egress,
+}
+
+/// Outbound connections by what became of them, and what was carried over those that were connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "docs/status.md says what each counts")]
+pub struct Egress {
+    pub connected: u64,
+    pub open: u64,
+    pub to_services: u64,
+    pub denied: u64,
+    pub failed: u64,
+    pub limited: u64,
+    pub bytes_out: u64,
+    pub bytes_in: u64,
 }
 
 /// Requests by class of status code.

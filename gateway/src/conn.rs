@@ -1,7 +1,6 @@
 //! One client connection: HTTP/1.1 or HTTP/2 with prior knowledge on the same port, served to its end.
 
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -41,11 +40,12 @@ impl Http {
         worker: Rc<Worker>,
         watch: Rc<Watch>,
         stream: TcpStream,
-        from: SocketAddr,
+        peer: Peer,
         open: impl Drop + 'static,
     ) -> impl Future<Output = ()> + 'static {
         let _ = stream.set_nodelay(true);
-        let peer = Rc::new(Peer::new(from));
+        let peer = Rc::new(peer);
+        let from = peer.address;
         let clock = Clock::clone(&worker.clock);
         let connection = Rc::clone(&watch);
         let service = service_fn(move |request| {

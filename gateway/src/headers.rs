@@ -8,6 +8,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -149,19 +150,23 @@ impl Seen {
 
 /// The client's end of a connection, with the header values that are the same for all its requests.
 pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// What every request of it is for, whatever its `Host` says: it has asked for that service's address.
+    pub(crate) host: Option<Arc<str>>,
     forwarded_for: HeaderValue,
     forwarded: HeaderValue,
 }
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr, host: Option<Arc<str>>) -> Self {
         // An IPv4 client of an IPv6 listener is an IPv4 client.
-        let address = address.ip().to_canonical();
-        let text = address.to_string();
+        let text = address.ip().to_canonical().to_string();
         let mut forwarded = String::from("for=");
         write_node(&mut forwarded, &text);
         forwarded.push_str(";proto=http");
         Self {
+            address,
+            host,
             forwarded_for: value(text),
             forwarded: value(forwarded),
         }

@@ -18,6 +18,7 @@ mod config;
 mod conn;
 mod drain;
 mod headers;
+mod inlet;
 mod lease;
 mod link;
 mod listen;
@@ -38,4 +39,5 @@ mod upstream;
 mod watch;
 
 pub use config::Config;
+pub use inlet::Inlet;
 pub use serve::{Gateway, StartError};

@@ -75,6 +75,7 @@ async fn forward(
     }
     let seen = Seen::of(&head.headers);
     let host = seen.host(&head)?; // 400
+    let host = peer.host.as_deref().unwrap_or(host);
 
     // Route and pick.
     let (target, via, tag) = {

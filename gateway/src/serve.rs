@@ -13,11 +13,14 @@ use activator::{Dial, Pools};
 use manifests::exchange::Snapshot;
 use manifests::units::Clock;
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::conn::Http;
+use crate::headers::Peer;
+use crate::inlet::{Guest, Inlet};
 use crate::listen::{self, Listening};
 use crate::metrics;
 use crate::request::Worker;
@@ -31,6 +34,7 @@ pub struct Gateway {
     addresses: Vec<SocketAddr>,
     drain: watch::Sender<Option<Duration>>,
     threads: Vec<Thread>,
+    inlet: Inlet,
     publisher: JoinHandle<()>,
 }
 
@@ -98,10 +102,13 @@ impl Gateway {
         routes.publish(&snapshots.borrow_and_update().clone());
         let (drain, draining) = watch::channel(None);
         let mut threads = Vec::with_capacity(config.threads);
-        for (thread, listeners) in by_thread(listening, config.threads).into_iter().enumerate() {
+        let (inlet, guests) = Inlet::new(config.threads);
+        let by_thread = by_thread(listening, config.threads).into_iter().zip(guests);
+        for (thread, (listeners, guests)) in by_thread.enumerate() {
             let setup = Setup {
                 thread,
                 listeners,
+                guests,
                 table: routes.table(),
                 dial: Arc::clone(&dial),
                 clock: Clock::clone(&clock),
@@ -117,6 +124,7 @@ impl Gateway {
             addresses,
             drain,
             threads,
+            inlet,
             publisher,
         })
     }
@@ -124,6 +132,11 @@ impl Gateway {
     /// Where it listens, in the order of [`Config::listen`], with the ports that were taken for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The way in for connections that somebody else accepts.
+    pub fn inlet(&self) -> Inlet {
+        self.inlet.clone()
     }
 
     /// Accepts no more connections, tells clients to open others (`Connection: close`, GOAWAY), lets requests finish, and
@@ -178,6 +191,7 @@ async fn publish(mut routes: Routes, mut snapshots: watch::Receiver<Arc<Snapshot
 struct Setup {
     thread: usize,
     listeners: Vec<std::net::TcpListener>,
+    guests: UnboundedReceiver<Guest>,
     table: Table,
     dial: Arc<dyn Dial>,
     clock: Clock,
@@ -215,6 +229,7 @@ async fn work(setup: Setup, tasks: Rc<Tasks>) -> io::Result<()> {
     let Setup {
         thread,
         listeners,
+        guests,
         table,
         dial,
         clock,
@@ -250,6 +265,11 @@ async fn work(setup: Setup, tasks: Rc<Tasks>) -> io::Result<()> {
             draining.clone(),
         )));
     }
+    accepting.push(tokio::task::spawn_local(take_in(
+        Rc::clone(&clients),
+        guests,
+        draining.clone(),
+    )));
     let most = until_draining(&mut draining).await;
     for accepting in accepting {
         let _ = accepting.await;
@@ -295,13 +315,41 @@ async fn accept(
         };
         tokio::select! {
             biased;
-            (stream, from) = accepted => clients.open(stream, from),
+            (stream, from) = accepted => clients.open(stream, from, None),
             _ = &mut draining => break,
         }
     }
     // Closing the socket resets what waits in its queue: take those who have come that far.
     while let Some(Ok((stream, from))) = now_or_never(listener.accept()) {
-        clients.open(stream, from);
+        clients.open(stream, from, None);
+    }
+}
+
+/// Takes connections that were accepted elsewhere.
+async fn take_in(
+    clients: Rc<Clients>,
+    mut guests: UnboundedReceiver<Guest>,
+    mut draining: watch::Receiver<Option<Duration>>,
+) {
+    let mut draining = std::pin::pin!(until_draining(&mut draining));
+    loop {
+        let next = async {
+            clients.room().await;
+            guests.recv().await
+        };
+        let guest = tokio::select! {
+            biased;
+            guest = next => guest,
+            _ = &mut draining => return,
+        };
+        // Nobody can send any more.
+        let Some(Guest { stream, from, host }) = guest else {
+            return;
+        };
+        match tokio::net::TcpStream::from_std(stream) {
+            Ok(stream) => clients.open(stream, from, Some(host)),
+            Err(error) => tracing::warn!(%error, "cannot take a sandbox's connection"),
+        }
     }
 }
 
@@ -317,7 +365,7 @@ impl Clients {
         }
     }
 
-    fn open(self: &Rc<Self>, stream: tokio::net::TcpStream, from: SocketAddr) {
+    fn open(self: &Rc<Self>, stream: tokio::net::TcpStream, from: SocketAddr, host: Option<Arc<str>>) {
         let watch = Watch::connection((self.worker.clock)().plus(self.first_head));
         let key = Rc::as_ptr(&watch) as usize;
         self.watches.borrow_mut().insert(key, Rc::clone(&watch));
@@ -327,7 +375,9 @@ impl Clients {
             key,
         };
         let (http, worker) = (Rc::clone(&self.http), Rc::clone(&self.worker));
-        self.worker.tasks.spawn(http.serve(worker, watch, stream, from, open));
+        self.worker
+            .tasks
+            .spawn(http.serve(worker, watch, stream, Peer::new(from, host), open));
     }
 }
 

@@ -458,3 +458,34 @@ async fn what_is_sent_again() {
         }
     }
 }
+
+/// A sandbox has connected to the address of a service: that is what it means, whatever name it has used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_from_elsewhere_is_for_its_service_whatever_its_host_says() {
+    let mut world = World::new();
+    world.run(revision("hello", 0), mirror().await).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for _ in 0..4 {
+        let mut client = Client::connect(listener.local_addr().unwrap()).await;
+        let (stream, from) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        world.gateway.inlet().serve(stream, from, "hello.test".into());
+        for host in ["h", "other.test", "hello.test"] {
+            client.say(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            let reply = client.reply().await.unwrap();
+            assert_eq!(reply.status, 200, "{host}: {}", reply.body);
+            assert!(reply.body.contains(&format!("\nhost: {host}\n")), "{}", reply.body);
+        }
+    }
+    let inlet = world.gateway.inlet();
+    let mut idle = Client::connect(listener.local_addr().unwrap()).await;
+    let (stream, from) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    inlet.serve(stream, from, "hello.test".into());
+    world.gateway.drain(Duration::from_secs(5)).await;
+    assert!(idle.closed().await, "drained like any other");
+    let mut late = Client::connect(listener.local_addr().unwrap()).await;
+    let (stream, from) = listener.accept().unwrap();
+    inlet.serve(stream, from, "hello.test".into());
+    assert!(late.closed().await, "nobody is there any more");
+}

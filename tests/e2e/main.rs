@@ -12,6 +12,7 @@ mod frozen;
 mod idle;
 mod inspect;
 mod isolation;
+mod network;
 mod ordinary_user;
 mod overload;
 mod probes;

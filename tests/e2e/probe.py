@@ -1,10 +1,12 @@
 #!/usr/bin/python3
-"""Tries what it is asked to, from inside a sandbox: /read?PATH, /list?PATH, /connect?PORT, /unix?PATH, /processes, /env."""
+"""Tries what it is asked to, from inside a sandbox: /read?PATH, /list?PATH, /connect?PORT, /unix?PATH, /processes, /env,
+/get?URL, /dial?ADDRESS:PORT, /name?NAME."""
 import http.server
 import json
 import os
 import socket
 import urllib.parse
+import urllib.request
 
 
 def connect(family, address):
@@ -14,7 +16,21 @@ def connect(family, address):
         return "connected"
 
 
+def get(url):
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.read().decode()
+
+
+def dial(target):
+    address, _, port = target.rpartition(":")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return connect(family, (address, int(port)))
+
+
 TRIALS = {
+    "/get": get,
+    "/dial": dial,
+    "/name": socket.gethostbyname,
     "/read": lambda what: open(what, "rb").read(16).hex(),
     "/list": lambda what: sorted(os.listdir(what)),
     "/connect": lambda what: connect(socket.AF_INET, ("127.0.0.1", int(what))),
@@ -31,7 +47,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             answer = {"ok": TRIALS[path](urllib.parse.unquote(what))}
         except OSError as error:
-            answer = {"error": error.strerror or str(error)}
+            answer = {"error": getattr(error, "strerror", None) or str(error)}
         body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

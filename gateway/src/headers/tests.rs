@@ -31,7 +31,7 @@ fn head(version: Version, uri: &str, lines: &[&str]) -> request::Parts {
 }
 
 fn peer(address: &str) -> Peer {
-    Peer::new(format!("{address}:4711").parse().unwrap())
+    Peer::new(format!("{address}:4711").parse().unwrap(), None)
 }
 
 const PLAIN: Onward<'static> = Onward {
