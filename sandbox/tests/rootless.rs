@@ -200,3 +200,43 @@ impl Cluster for Hello {
         write!(stream, "HTTP/1.1 200 OK\r\n\r\n{host}").unwrap();
     }
 }
+
+#[test]
+fn an_ordinary_users_images_run_with_one_user_and_more_are_refused() {
+    if !is_ordinary("an_ordinary_users_images_run_with_one_user_and_more_are_refused") {
+        return;
+    }
+    let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+    else {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI needs busybox-static");
+        eprintln!("skipped: needs busybox-static");
+        return;
+    };
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("image");
+        fs::create_dir_all(root.join("bin")).unwrap();
+        fs::copy(busybox, root.join("bin/busybox")).unwrap();
+        let driver = LocalDriver::new(config(&dir.path().join("data"))).unwrap();
+        let script = "id -u; id -g; touch /new && stat -c %u /new /bin/busybox; hostname; grep -c . /proc/self/uid_map";
+        let script = script.replace("id ", "busybox id ").replace("touch", "busybox touch");
+        let script = script
+            .replace("stat", "busybox stat")
+            .replace("hostname", "busybox hostname");
+        let mut app = manifests::workload::Workload::new(manifests::workload::Image::Dir(root.clone()));
+        let script = script.replace("grep", "busybox grep");
+        app.serving.command = vec!["busybox".into(), "sh".into(), "-c".into(), script.into()];
+        let started = driver.start(spec("plain", app.clone())).await;
+        let Err(sandbox::driver::StartError::Exited(exit)) = started else {
+            panic!("it ends: {started:?}")
+        };
+        assert_eq!(exit.last_output, "0\n0\n0\n0\nplain\n1\n");
+        assert!(!root.join("new").exists());
+        app.serving.security.user = Some(1000);
+        let refused = driver.start(spec("other", app)).await.unwrap_err().to_string();
+        assert!(refused.contains("runAsUser"), "{refused}");
+        driver.shutdown(Duration::ZERO).await;
+    });
+}
