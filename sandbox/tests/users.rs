@@ -5,9 +5,11 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use manifests::ids::SandboxId;
+use manifests::workload::{Image, Seccomp, Workload};
 use sandbox::LocalDriver;
 use sandbox::driver::{Driver, StartError};
 use sandbox::spawner::UidRanges;
@@ -103,5 +105,65 @@ async fn a_sandbox_has_power_over_its_own_processes_only() {
     assert_eq!(said.matches("not permitted").count(), 3, "{said}");
     assert!(said.ends_with("end\n"), "{said}");
     assert_eq!(exit.status.code(), 3);
+    driver.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_images_leave_no_descriptor_mount_or_namespace() {
+    if !support::is_root() || !Path::new("/bin/busybox").exists() {
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "CI needs root and busybox-static"
+        );
+        eprintln!("skipped: needs root and busybox-static");
+        return;
+    }
+    let _alone = ALONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("image");
+    fs::create_dir_all(root.join("bin")).unwrap();
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    let mut config = config(&dir.path().join("data"));
+    (config.pool, config.pool_services) = (0, 0);
+    // As many ranges as there are sandboxes at once: one that is not given back is missed.
+    config.uids.count = 2;
+    let driver = LocalDriver::new(config).unwrap();
+    let mut app = Workload::new(Image::Dir(root));
+    let mut before = None;
+    for round in 0..300 {
+        app.serving.command = vec!["busybox".into(), "true".into()];
+        // Every third has its keys' namespace made anew, every fifth cannot begin.
+        if round % 3 == 0 {
+            app.serving.security.seccomp = Seccomp::Unconfined;
+        } else {
+            app.serving.security.seccomp = Seccomp::RuntimeDefault;
+        }
+        if round % 5 == 0 {
+            app.serving.command = vec!["nothing".into()];
+        }
+        let ended = driver.start(spec(&format!("r{round}"), app.clone())).await;
+        let wanted = if round % 5 == 0 {
+            matches!(ended, Err(StartError::Refused(_)))
+        } else {
+            matches!(ended, Err(StartError::Exited(_)))
+        };
+        assert!(wanted, "round {round}: {ended:?}");
+        let [spawner] = support::spawners(std::process::id())[..] else {
+            panic!("one spawner")
+        };
+        let mounts = fs::read_to_string(format!("/proc/{spawner}/mountinfo"))
+            .unwrap()
+            .lines()
+            .count();
+        let now = (held(), mounts);
+        // The first makes what is kept.
+        if round >= 1 {
+            assert_eq!(
+                *before.get_or_insert(now),
+                now,
+                "descriptors and mounts in round {round}"
+            );
+        }
+    }
     driver.shutdown(Duration::ZERO).await;
 }
