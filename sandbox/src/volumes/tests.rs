@@ -52,9 +52,29 @@ fn id(name: &str) -> SandboxId {
     SandboxId::new(name)
 }
 
-/// The driver's, in a directory of the test's own.
-fn open(dir: &Path) -> Arc<Volumes> {
-    Arc::new(Volumes::open(dir, &format!("test-{}", dir.file_name().unwrap().display())).unwrap())
+/// The driver's, in a directory of the test's own; what is in memory goes with it.
+struct Open(Arc<Volumes>);
+
+impl std::ops::Deref for Open {
+    type Target = Arc<Volumes>;
+
+    fn deref(&self) -> &Arc<Volumes> {
+        &self.0
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        for root in self.0.temporary() {
+            let _ = fs::remove_dir_all(root);
+        }
+    }
+}
+
+fn open(dir: &Path) -> Open {
+    // Of the whole path: every test has a name of its own.
+    let group = format!("test{}", dir.display()).replace(['/', '.'], "-");
+    Open(Arc::new(Volumes::open(dir, &group).unwrap()))
 }
 
 fn source<'a>(made: &'a Made, name: &str) -> &'a Path {
@@ -98,7 +118,6 @@ fn what_a_sandbox_had_is_gone_and_what_it_claimed_stays() {
     assert!(!gone.exists() && claimed.join("x").exists());
     for root in volumes.temporary() {
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "{}", root.display());
-        fs::remove_dir_all(root).unwrap();
     }
 }
 
@@ -117,12 +136,9 @@ fn what_a_crash_has_left_is_gone_at_the_next_start() {
     fs::write(dir.path().join("stays"), "").unwrap();
     symlink(dir.path(), source(&made, "v0").join("link")).unwrap();
     fs::write(source(&made, "v2").join("kept"), "").unwrap();
-    let volumes = open(dir.path());
+    let _again = open(dir.path());
     assert!(!source(&made, "v0").exists() && !source(&made, "v1").exists());
     assert!(dir.path().join("stays").exists() && source(&made, "v2").join("kept").exists());
-    for root in volumes.temporary() {
-        fs::remove_dir_all(root).unwrap();
-    }
 }
 
 #[test]
@@ -261,7 +277,4 @@ fn a_volume_that_is_too_full_is_named() {
         Some("Usage of EmptyDir volume \"v1\" exceeds the limit 65536.")
     );
     made.remove().unwrap();
-    for root in volumes.temporary() {
-        fs::remove_dir_all(root).unwrap();
-    }
 }
