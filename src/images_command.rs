@@ -283,7 +283,8 @@ impl Progress for Bars {
         }
         if self.live.is_none() {
             let total = layers.iter().map(|(_, size)| size.0).sum();
-            eprintln!("{}: {} layers, {}", self.image, layers.len(), megabytes(Bytes(total)));
+            let s = if layers.len() == 1 { "" } else { "s" };
+            eprintln!("{}: {} layer{s}, {}", self.image, layers.len(), megabytes(Bytes(total)));
         }
     }
 

@@ -10,6 +10,7 @@ mod doctor;
 mod exec;
 mod frozen;
 mod idle;
+mod images;
 mod inspect;
 mod isolation;
 mod network;

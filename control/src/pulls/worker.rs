@@ -283,8 +283,15 @@ impl Layers {
 impl Progress for Layers {
     fn stage(&self, layer: &Digest, stage: LayerStage) {
         let mut layers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let LayerStage::Downloading { done, total } = stage {
-            layers.insert(*layer, (done, total));
+        match stage {
+            LayerStage::Downloading { done, total } => drop(layers.insert(*layer, (done, total))),
+            LayerStage::Waiting | LayerStage::Present => {}
+            // All of it has come.
+            LayerStage::Unpacking | LayerStage::Verifying | LayerStage::Done => {
+                if let Some((done, total)) = layers.get_mut(layer) {
+                    *done = *total;
+                }
+            }
         }
     }
 }
