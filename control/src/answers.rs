@@ -11,14 +11,15 @@ use autoscaler::explain::Explain;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::StatusCode;
-use manifests::exchange;
-use manifests::ids::{ObjectId, RevisionId, SandboxId};
+use manifests::exchange::{self, Snapshot};
+use manifests::ids::{Generation, ObjectId, RevisionId, SandboxId};
 use manifests::resources::{Condition, Revision, Route, Service};
 use manifests::units::{Clock, Timestamp};
 use metrics_exporter_prometheus::PrometheusHandle;
 use sandbox::driver::{BoxFuture, Driver, DriverError};
 use sandbox::exec::{Exec, ExecError, ExecSpec};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::api::Answers;
 use crate::desired::Desired;
@@ -36,6 +37,9 @@ pub(crate) struct Live {
     pub(crate) warnings: Arc<RwLock<Vec<String>>>,
     /// What this host cannot isolate.
     pub(crate) isolation: Vec<String>,
+    /// What control has published, and how much of it the gateway has in place.
+    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) placed: watch::Receiver<Generation>,
     pub(crate) pools: Arc<Pools>,
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) explain: Explain,
@@ -48,6 +52,17 @@ pub(crate) struct Live {
 }
 
 impl Answers for Live {
+    fn routed(&self) -> BoxFuture<'_, ()> {
+        // Published before anybody could read the status that follows from it.
+        let published = self.snapshots.borrow().generation;
+        let mut placed = self.placed.clone();
+        Box::pin(async move {
+            let in_place = placed.wait_for(|placed| *placed >= published);
+            // A gateway that is so far behind is told of by its own answers.
+            let _ = tokio::time::timeout(ROUTED, in_place).await;
+        })
+    }
+
     fn status(&self) -> Status {
         let totals = metrics::totals(&self.metrics.render());
         let desired = self.desired();
@@ -347,6 +362,9 @@ impl Live {
 pub(crate) fn nothing_called(target: &str) -> String {
     format!("no service, revision or sandbox {target} runs here; `knarr get` and `knarr top` list what there is")
 }
+
+/// How long a status waits for the gateway.
+const ROUTED: Duration = Duration::from_secs(1);
 
 /// What `NAME` or `NAMESPACE/NAME` names.
 pub(crate) fn object_called(target: &str) -> ObjectId {

@@ -50,6 +50,8 @@ use crate::top::Top;
 pub trait Answers: Send + Sync + 'static {
     /// Everything Knarr says of itself.
     fn status(&self) -> Status;
+    /// Resolves when the gateway routes to what a status of before says is ready; within a second in any case.
+    fn routed(&self) -> BoxFuture<'_, ()>;
     /// Metrics in Prometheus' text format.
     fn metrics(&self) -> String;
     /// Why a revision runs as it does, for the last `since`; as text, or as JSON lines.
@@ -223,7 +225,11 @@ async fn answer(request: &Request<Incoming>, asker: Asker, answers: &dyn Answers
     match (request.uri().path(), asker) {
         ("/healthz", _) => text(StatusCode::OK, "ok\n".to_owned()),
         ("/metrics", _) => with_type(StatusCode::OK, "text/plain; version=0.0.4", answers.metrics()),
-        ("/v1/status", _) => json(&answers.status()),
+        ("/v1/status", _) => {
+            let status = answers.status();
+            answers.routed().await;
+            json(&status)
+        }
         ("/v1/top", Asker::Owner) => json(&answers.top().await),
         ("/v1/inspect", Asker::Owner) => match answers.inspect(parameter(query, "target").unwrap_or_default()).await {
             Ok(found) => json(&found),
@@ -320,6 +326,9 @@ mod tests {
                 version: "1.2.3".into(),
                 ..Status::default()
             }
+        }
+        fn routed(&self) -> BoxFuture<'_, ()> {
+            Box::pin(std::future::ready(()))
         }
         fn metrics(&self) -> String {
             "knarr_up 1\n".into()

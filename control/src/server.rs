@@ -145,6 +145,7 @@ impl Server {
         };
 
         // Sandboxes.
+        let published = snapshots.clone();
         let services = Services::new(snapshots.clone());
         let driver = LocalDriver::new(LocalConfig {
             egress: EgressConfig {
@@ -216,6 +217,8 @@ impl Server {
             desired: control.desired(),
             warnings: control.warnings(),
             isolation: driver.isolation_warnings().to_vec(),
+            snapshots: published,
+            placed: gateway.placed(),
             pools,
             driver: Arc::clone(&driver) as Arc<dyn Driver>,
             explain,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use activator::{Pool, Pools};
 use arc_swap::ArcSwap;
 use manifests::exchange::Snapshot;
-use manifests::ids::RevisionId;
+use manifests::ids::{Generation, RevisionId};
 use manifests::revision::Revision;
 
 use crate::metrics::Meters;
@@ -46,6 +46,11 @@ impl Routes {
     /// What data threads read.
     pub(crate) fn table(&self) -> Table {
         Arc::clone(&self.table)
+    }
+
+    /// The snapshot whose routes are in place.
+    pub(crate) fn generation(&self) -> Generation {
+        self.table.load().generation
     }
 
     /// Puts a snapshot in place: its pools first, then the routes to them. An older one than the one in place is refused.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use activator::{Dial, Pools};
 use manifests::exchange::Snapshot;
+use manifests::ids::Generation;
 use manifests::units::Clock;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -32,6 +33,7 @@ use crate::watch::Watch;
 /// A running gateway. Dropping it cuts everything off; see [`Self::drain`] for the other way.
 pub struct Gateway {
     addresses: Vec<SocketAddr>,
+    placed: watch::Receiver<Generation>,
     drain: watch::Sender<Option<Duration>>,
     threads: Vec<Thread>,
     inlet: Inlet,
@@ -119,9 +121,11 @@ impl Gateway {
             };
             threads.push(spawn(setup).map_err(StartError::Thread)?);
         }
-        let publisher = tokio::spawn(publish(routes, snapshots));
+        let (placed_to, placed) = watch::channel(routes.generation());
+        let publisher = tokio::spawn(publish(routes, snapshots, placed_to));
         Ok(Self {
             addresses,
+            placed,
             drain,
             threads,
             inlet,
@@ -132,6 +136,11 @@ impl Gateway {
     /// Where it listens, in the order of [`Config::listen`], with the ports that were taken for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The newest snapshot whose routes are in place.
+    pub fn placed(&self) -> watch::Receiver<Generation> {
+        self.placed.clone()
     }
 
     /// The way in for connections that somebody else accepts.
@@ -163,7 +172,7 @@ fn by_thread(listening: Vec<Listening>, threads: usize) -> Vec<Vec<std::net::Tcp
 }
 
 /// Puts every snapshot in place. Control coalesces changes; what comes while one is being built is skipped for the last.
-async fn publish(mut routes: Routes, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+async fn publish(mut routes: Routes, mut snapshots: watch::Receiver<Arc<Snapshot>>, placed: watch::Sender<Generation>) {
     loop {
         let changed = async {
             if routes.tidy() {
@@ -179,6 +188,7 @@ async fn publish(mut routes: Routes, mut snapshots: watch::Receiver<Arc<Snapshot
             Ok(true) => {
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
                 routes.publish(&snapshot);
+                placed.send_replace(routes.generation());
             }
             Ok(false) => {}
             // Control is gone: what is in place goes on serving.

@@ -99,6 +99,11 @@ fn revision(text: &mut String, meta: &ObjectMeta, template: &RevisionTemplate, i
     let made = convert::revision_from(identity, &template.metadata, &template.spec, bundle.around()).unwrap();
     writeln!(text, "  revision {}", made.id).unwrap();
     writeln!(text, "    workload: {:?}", made.workload).unwrap();
+    // Left out of `Debug`, for they may be secret.
+    for it in made.workload.containers() {
+        let (command, args, env) = (&it.command, &it.args, &it.env);
+        writeln!(text, "    {}: command {command:?}, args {args:?}, env {env:?}", it.name).unwrap();
+    }
     writeln!(text, "    scaling: {:?}", made.scaling).unwrap();
     writeln!(text, "    {:?}, {:?}", made.container_concurrency, made.timeouts).unwrap();
     let flags = format!(
