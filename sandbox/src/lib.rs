@@ -8,6 +8,7 @@ pub mod driver;
 pub mod egress;
 pub mod exec;
 pub mod fake;
+mod inside;
 mod local;
 pub mod logs;
 mod probe;

@@ -4,7 +4,9 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use manifests::workload::Security;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{OFlags, ResolveFlags};
+
+use crate::inside;
 
 /// A user of an image, as its processes see it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -141,7 +143,7 @@ fn text(root: &OwnedFd, path: &str) -> io::Result<String> {
     // A pipe or a device in its place must not hold us up.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = match openat2(root, path, flags, Mode::empty(), resolve) {
+    let file = match inside::open(root, path, flags, resolve) {
         Ok(file) => std::fs::File::from(file),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
             return Ok(String::new());
@@ -239,7 +241,8 @@ mod tests {
         // Absolute and far up: both end at the root's own file.
         symlink("/../../outside", root.join("etc/passwd")).unwrap();
         symlink("/proc/self/environ", root.join("etc/group")).unwrap();
-        let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let open =
+            |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty()).unwrap();
         let users = Users::read(&open(&root)).unwrap();
         assert_eq!(users.passwd, "inside:x:3:4::/:\n");
         assert_eq!(users.group, "");

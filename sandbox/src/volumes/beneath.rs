@@ -4,8 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open};
 use rustix::io::Errno;
+
+use crate::inside;
 
 /// Whether a directory is at `path` below `root`; with `make`, one is made where nothing is.
 pub(super) fn is_dir(root: &Path, path: &Path, make: bool) -> io::Result<bool> {
@@ -50,7 +52,7 @@ pub(super) fn make(root: &Path, path: &Path, is_dir: bool) -> io::Result<()> {
 
 fn at(root: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath)
+    inside::open(root, path, OFlags::PATH, beneath)
 }
 
 /// Every directory of `path`; new ones are like the root: whoever may write there may write here.

@@ -194,6 +194,20 @@ enum Never {}
 
 const CWD: usize = libc::AT_FDCWD as isize as usize;
 
+/// A rename or a mount anywhere on the machine makes a look-up within a root say "again" (openat2(2), EAGAIN).
+fn until_sure(look: impl Fn() -> Answer) -> Answer {
+    for _ in 0..LOOKS {
+        match look() {
+            Err(libc::EAGAIN) => {}
+            sure => return sure,
+        }
+    }
+    look()
+}
+
+/// More than any machine renames without a pause; yet no start hangs for it.
+const LOOKS: u32 = 10_000;
+
 fn at(step: Step, answer: Answer) -> Result<(), Report> {
     value(step, answer).map(drop)
 }

@@ -7,7 +7,7 @@ use libc::c_int;
 
 use super::text::Text;
 use super::volume;
-use super::{Birth, CWD, Report, at, failed, value};
+use super::{Birth, CWD, Report, at, failed, until_sure, value};
 use crate::spawner::compile::{Layers, Op, Place, Root, Steps};
 use crate::spawner::protocol::{Owner, Step};
 use crate::spawner::raw::{Answer, sys};
@@ -418,7 +418,7 @@ fn lookup(root: Mounted, path: usize, flags: c_int, mode: u64) -> Answer {
         RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
     ];
     // SAFETY: likewise; `how` has the size that is given.
-    unsafe { sys!(SYS_openat2, root.dir, path, how.as_ptr() as usize, size_of_val(&how)) }
+    until_sure(|| unsafe { sys!(SYS_openat2, root.dir, path, how.as_ptr() as usize, size_of_val(&how)) })
 }
 
 /// The new root in place of the old one, which is then detached: nothing of the host is reachable any more but what was

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use super::{Birth, CWD};
+use super::{Birth, CWD, until_sure};
 use crate::spawner::raw::{Answer, sys};
 
 /// A copy of the mount of what is at `source`, or at `sub_path` below it, on `target`. Ids on disk become those inside.
@@ -89,7 +89,7 @@ unsafe fn beneath(root: usize, path: &CStr, flags: i32) -> Answer {
         libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS,
     ];
     // SAFETY: a NUL-terminated string; `how` has the size that is given.
-    unsafe {
+    until_sure(|| unsafe {
         sys!(
             SYS_openat2,
             root,
@@ -97,7 +97,7 @@ unsafe fn beneath(root: usize, path: &CStr, flags: i32) -> Answer {
             how.as_ptr() as usize,
             size_of_val(&how)
         )
-    }
+    })
 }
 
 const OPEN_TREE_CLONE: usize = 1;
