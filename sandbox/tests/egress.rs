@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -375,8 +375,7 @@ impl Cluster for Two {
     fn serve(&self, host: &Arc<str>, mut stream: TcpStream, from: SocketAddr) {
         self.0.lock().unwrap().push(format!("{host} from {}", from.ip()));
         stream.set_nonblocking(false).unwrap();
-        let mut head = [0; 1024];
-        let _ = stream.read(&mut head);
+        support::read_head(&mut stream);
         write!(stream, "HTTP/1.1 200 OK\r\n\r\n{host}").unwrap();
     }
 }

@@ -123,3 +123,14 @@ pub fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
 }
+
+/// Reads a request to the end of its head: a server that closes with something unread resets the connection.
+pub fn read_head(stream: &mut impl std::io::Read) {
+    let (mut head, mut part) = (Vec::new(), [0; 1024]);
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut part) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => head.extend_from_slice(&part[..count]),
+        }
+    }
+}
