@@ -275,7 +275,8 @@ impl Nursery {
 impl Kid {
     /// Gives it its plan.
     pub(super) fn go(&mut self, plan: Compiled) -> io::Result<()> {
-        let shared = self.shared.as_mut().ok_or(io::ErrorKind::AlreadyExists)?;
+        // Nothing is left to share when it was killed while it waited: as if its end of the pipe were closed.
+        let shared = self.shared.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         if shared.plan.is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
