@@ -80,6 +80,8 @@ Examples:
   knarr images rm 127.0.0.1:5000/app:v1
   knarr images prune --all                     remove what no revision uses")]
     Images(Images),
+    /// Load on anything that speaks HTTP, and what is made of its results
+    Load(Box<crate::load::Load>),
     /// Show on this machine what Knarr does: cold start, burst, split, crashes, the cold-start promise
     Demo(Demo),
     /// The small HTTP app behind the examples (`knarr workload --help`)

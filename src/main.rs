@@ -8,6 +8,7 @@ mod doctor;
 mod exec;
 mod images_command;
 mod inspect;
+mod load;
 mod out;
 mod run;
 mod serve;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => on_this_thread(ask::explain(args)),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Images(args) => images_command::images(args),
+        Command::Load(args) => load::load(*args),
         Command::Demo(args) => demo::demo(args),
         Command::Workload { args } => return workload::main(args.into_iter().map(Into::into)),
         Command::Completions { shell } => {

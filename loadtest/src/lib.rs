@@ -4,7 +4,7 @@
 //! arrivals ─▶ pace: sends when due, never waits for answers ─▶ lanes: a connection, or the line for one
 //!   (pure)                                                         │ (pure)
 //!                                                                  ▼
-//!             report ◀─ record: histograms ◀──────────────── send: one request, all its timestamps
+//!   report ◀─ results: one document ◀─ record: histograms ◀── send: one request, all its timestamps
 //! ```
 //!
 //! Users do not wait for each other, so neither does the generator: when requests are due is settled before the first
@@ -16,17 +16,21 @@
 //! the target does; results are histograms.
 
 mod arrivals;
+mod histogram;
 mod lanes;
 mod pace;
 mod plan;
 mod record;
 mod report;
+pub mod results;
 mod send;
 mod server_timing;
 
 pub use arrivals::{Abort, Arrivals};
+pub use histogram::{Latencies, Sparse};
 pub use pace::{Progress, run};
 pub use plan::{Plan, PlanError, Target};
-pub use record::{ErrorKind, Failures, Latencies, StatusClass};
-pub use report::{Class, Report, Schedule};
+pub use record::{ErrorKind, Failures, StatusClass};
+pub use report::{Class, Report};
+pub use results::Results;
 pub use server_timing::{Phase, Temperature, Timing};

@@ -20,10 +20,11 @@ use tokio::time::{Instant, interval};
 use tokio::{select, task};
 
 use crate::arrivals::{Arrival, schedule};
+use crate::histogram::Latencies;
 use crate::lanes::{Lanes, Offer};
 use crate::plan::{Plan, PlanError, Template};
-use crate::record::{Latencies, Recorder};
-use crate::report::Report;
+use crate::record::{Recorder, Sent};
+use crate::results::Results;
 use crate::send::{Connection, Patience, exchange};
 
 /// How a run stands.
@@ -50,32 +51,32 @@ pub struct Progress {
 /// Runs the plan to its end: until every request that was due has an answer or an error, at most `plan.timeout` after
 /// the last one was due. `progress` is called about ten times a second and once at the end, on the generator's thread:
 /// what it takes makes the generator late. Dropping the future ends the run.
-pub async fn run(plan: Plan, progress: impl FnMut(&Progress) + Send + 'static) -> Result<Report, PlanError> {
+pub async fn run(plan: Plan, progress: impl FnMut(&Progress) + Send + 'static) -> Result<Results, PlanError> {
     let template = plan.check()?;
-    let (done, report) = oneshot::channel();
+    let (done, results) = oneshot::channel();
     // Goes with this future, and the thread sees it go.
     let (_caller, caller_gone) = oneshot::channel::<()>();
     let work = move || {
-        let report = Builder::new_current_thread()
+        let results = Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())
             .and_then(|runtime| {
                 runtime.block_on(async {
                     select! {
-                        report = generate(plan, template, progress) => report.map(Some),
+                        results = generate(plan, template, progress) => results.map(Some),
                         _ = caller_gone => Ok(None),
                     }
                 })
             });
         // Nobody listens when the caller has gone.
-        let _ = done.send(report);
+        let _ = done.send(results);
     };
     thread::Builder::new()
         .name("loadtest".to_owned())
         .spawn(work)
         .map_err(PlanError::Generator)?;
-    match report.await {
-        Ok(Ok(Some(report))) => Ok(report),
+    match results.await {
+        Ok(Ok(Some(results))) => Ok(results),
         Ok(Err(error)) => Err(PlanError::Generator(error)),
         Ok(Ok(None)) | Err(_) => Err(PlanError::Generator(io::Error::other(
             "the generator's thread ended early",
@@ -83,7 +84,7 @@ pub async fn run(plan: Plan, progress: impl FnMut(&Progress) + Send + 'static) -
     }
 }
 
-async fn generate(plan: Plan, template: Template, mut progress: impl FnMut(&Progress)) -> io::Result<Report> {
+async fn generate(plan: Plan, template: Template, mut progress: impl FnMut(&Progress)) -> io::Result<Results> {
     let timer = Timer::new()?;
     let generator = Rc::new(Generator::new(plan, template));
     let mut ticks = interval(PROGRESS_INTERVAL);
@@ -99,7 +100,7 @@ async fn generate(plan: Plan, template: Template, mut progress: impl FnMut(&Prog
         }
     }
     progress(&generator.progress());
-    Ok(generator.report())
+    Ok(generator.results())
 }
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -119,7 +120,6 @@ struct State {
     recorder: Recorder,
     /// The last one used is used next, so that no more are open than needed.
     idle: Vec<Connection>,
-    longest_line: usize,
 }
 
 /// A request and when it was issued.
@@ -136,7 +136,6 @@ impl Generator {
             lanes,
             recorder: Recorder::new(),
             idle: Vec::new(),
-            longest_line: 0,
         };
         #[expect(clippy::disallowed_methods, reason = "the shell of this crate")]
         let start = Instant::now();
@@ -165,6 +164,8 @@ impl Generator {
                 task::yield_now().await;
             } else {
                 timer.sleep(left).await?;
+                let late = self.now().saturating_sub(arrival.due);
+                self.state.borrow_mut().recorder.timer_late.record(late);
             }
             self.issue(arrival);
         }
@@ -180,12 +181,12 @@ impl Generator {
         state.recorder.issued(arrival.due, at);
         if at > arrival.due + self.plan.timeout {
             // It could only time out; and a hopeless rate would go on being sent for long after the run.
-            state.recorder.refused();
+            state.recorder.never_sent(at);
             return;
         }
         match state.lanes.offer(Issued { arrival, at }) {
             Offer::Go(request) => drop(task::spawn_local(self.clone().lane(request))),
-            Offer::Waits => state.longest_line = state.longest_line.max(state.lanes.waiting()),
+            Offer::Waits => state.recorder.in_line(state.lanes.waiting()),
             Offer::Refused => state.recorder.refused(),
         }
     }
@@ -207,7 +208,12 @@ impl Generator {
             connection = reusable.filter(|_| self.plan.keep_alive);
 
             let state = &mut *self.state.borrow_mut();
-            state.recorder.over(arrival.due, outcome, self.now());
+            let request = Sent {
+                stage: 0,
+                target: 0,
+                due: arrival.due,
+            };
+            state.recorder.over(request, outcome, self.now());
             match state.lanes.next() {
                 Some(next) => request = next,
                 None => {
@@ -237,9 +243,10 @@ impl Generator {
         }
     }
 
-    fn report(&self) -> Report {
-        let state = self.state.borrow();
-        Report::new(&self.plan, state.recorder.clone(), state.longest_line)
+    fn results(&self) -> Results {
+        let mut results = self.plan.results();
+        self.state.borrow().recorder.clone().fill(&mut results);
+        results
     }
 }
 

@@ -8,6 +8,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, request};
 use manifests::units::Rps;
 
 use crate::arrivals::{Abort, Arrivals};
+use crate::report::short;
+use crate::results::{Endpoint, Results, Stage};
 
 /// One run of load against one target. [`Plan::new`] has the defaults; the fields may be changed.
 #[derive(Clone, Debug)]
@@ -96,6 +98,47 @@ impl Plan {
         Self {
             max_connections,
             ..Self::new(target, Arrivals::Burst(count), Duration::ZERO)
+        }
+    }
+
+    /// A document without results, which says what was asked.
+    pub(crate) fn results(&self) -> Results {
+        let (asked_rate, end) = match self.arrivals {
+            Arrivals::Constant(rate) | Arrivals::Poisson(rate) => (Some(rate), self.duration),
+            Arrivals::Burst(_) => (None, Duration::ZERO),
+        };
+        let asked = self.asked();
+        let stage = Stage {
+            name: "all".to_owned(),
+            start: Duration::ZERO,
+            end,
+            arrivals: asked.clone(),
+            asked_rate,
+        };
+        let target = Endpoint {
+            name: self.target.host.clone(),
+            url: format!("http://{}{}", self.target.addr, self.target.path),
+            protocol: "h1".to_owned(),
+        };
+        let mut results = Results::new(asked, self.seed, vec![stage], vec![target]);
+        results.clock.timer = "timerfd".to_owned();
+        results
+    }
+
+    fn asked(&self) -> String {
+        let seconds = self.duration.as_secs_f64();
+        let arrivals = match self.arrivals {
+            Arrivals::Constant(Rps(rate)) => format!("constant {rate}/s for {seconds}s"),
+            Arrivals::Poisson(Rps(rate)) => format!("poisson {rate}/s for {seconds}s, seed {}", self.seed),
+            Arrivals::Burst(count) => format!("burst of {count}"),
+        };
+        match self.abort {
+            Some(abort) => format!(
+                "{arrivals}, {}% aborted after {}",
+                abort.share * 100.0,
+                short(abort.after)
+            ),
+            None => arrivals,
         }
     }
 

@@ -4,66 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
+use crate::histogram::Latencies;
+use crate::results::{Connections, Ended, PhaseTimes, Results, Schedule, Series, Timeline};
 use crate::server_timing::{Phase, Temperature, Timing};
-
-/// A distribution of durations, exact to 0.1 %; what is longer than a day counts as a day. At most 300 KiB.
-#[derive(Clone, Debug)]
-pub struct Latencies(Histogram<u64>);
-
-const LONGEST: Duration = Duration::from_secs(86_400);
-
-impl Latencies {
-    pub(crate) fn new() -> Self {
-        Self(Histogram::new(3).expect("3 digits are within what the histogram can do"))
-    }
-
-    pub(crate) fn record(&mut self, latency: Duration) {
-        let nanos = u64::try_from(latency.min(LONGEST).as_nanos()).expect("a day fits");
-        self.0.record(nanos).expect("the histogram grows as needed");
-    }
-
-    /// How many.
-    pub fn count(&self) -> u64 {
-        self.0.len()
-    }
-    /// The smallest; zero when there are none, as for all that follow.
-    pub fn min(&self) -> Duration {
-        Duration::from_nanos(self.0.min())
-    }
-    /// The largest.
-    pub fn max(&self) -> Duration {
-        Duration::from_nanos(self.0.max())
-    }
-    /// The average.
-    pub fn mean(&self) -> Duration {
-        Duration::from_secs_f64(self.0.mean() / 1e9)
-    }
-    /// The smallest recorded value that at least this share of all values do not exceed; `share` is 0 to 1.
-    pub fn quantile(&self, share: f64) -> Duration {
-        Duration::from_nanos(self.0.value_at_quantile(share))
-    }
-}
-
-/// `count`, and milliseconds: `min_ms`, `mean_ms`, `p50_ms`, `p90_ms`, `p99_ms`, `p999_ms`, `max_ms`.
-impl Serialize for Latencies {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
-        let mut fields = serializer.serialize_struct("Latencies", 8)?;
-        fields.serialize_field("count", &self.count())?;
-        fields.serialize_field("min_ms", &millis(self.min()))?;
-        fields.serialize_field("mean_ms", &millis(self.mean()))?;
-        fields.serialize_field("p50_ms", &millis(self.quantile(0.5)))?;
-        fields.serialize_field("p90_ms", &millis(self.quantile(0.9)))?;
-        fields.serialize_field("p99_ms", &millis(self.quantile(0.99)))?;
-        fields.serialize_field("p999_ms", &millis(self.quantile(0.999)))?;
-        fields.serialize_field("max_ms", &millis(self.max()))?;
-        fields.end()
-    }
-}
 
 /// The first digit of a status.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -92,7 +37,7 @@ impl Serialize for StatusClass {
 }
 
 /// Why a request that was sent (or tried to be) got no whole answer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// No connection.
@@ -120,7 +65,7 @@ impl fmt::Display for ErrorKind {
 }
 
 /// How often an error came, and its first text.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Failures {
     /// How often.
     pub count: u64,
@@ -146,23 +91,41 @@ pub(crate) struct Answer {
     pub(crate) timing: Timing,
 }
 
-/// Everything that is counted.
+/// Which requests are counted together, with how they ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct SeriesKey {
+    stage: usize,
+    target: usize,
+    ended: Ended,
+    temperature: Temperature,
+}
+
+/// A request to come, as far as counting goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sent {
+    /// Indexes into the run's stages and targets.
+    pub(crate) stage: usize,
+    pub(crate) target: usize,
+    /// When it was due, since the start of the run.
+    pub(crate) due: Duration,
+}
+
+/// Everything that one generator counts; [`Results::merge`] puts those of several together.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     pub(crate) due: u64,
-    pub(crate) refused: u64,
-    pub(crate) missed: u64,
     pub(crate) aborted: u64,
-    pub(crate) body_bytes: u64,
-    pub(crate) last_end: Duration,
     pub(crate) statuses: BTreeMap<u16, u64>,
-    pub(crate) errors: BTreeMap<ErrorKind, Failures>,
-    pub(crate) latency: Latencies,
-    pub(crate) first_byte: Latencies,
-    pub(crate) classes: BTreeMap<(StatusClass, Temperature), Latencies>,
-    pub(crate) phases: BTreeMap<(Temperature, Phase), Latencies>,
-    pub(crate) late: Latencies,
-    pub(crate) line: Latencies,
+    pub(crate) connections: Connections,
+    /// How late the timer woke the generator.
+    pub(crate) timer_late: Latencies,
+    errors: BTreeMap<ErrorKind, Failures>,
+    series: BTreeMap<SeriesKey, [Latencies; 2]>,
+    phases: BTreeMap<(usize, Temperature, Phase), Latencies>,
+    schedule: Schedule,
+    timeline: Timeline,
+    body_bytes: u64,
+    last_end: Duration,
     /// Since [`Recorder::take_recent`].
     recent: Latencies,
 }
@@ -174,93 +137,137 @@ impl Recorder {
     pub(crate) fn new() -> Self {
         Self {
             due: 0,
-            refused: 0,
-            missed: 0,
             aborted: 0,
+            statuses: BTreeMap::new(),
+            connections: Connections::default(),
+            timer_late: Latencies::new(),
+            errors: BTreeMap::new(),
+            series: BTreeMap::new(),
+            phases: BTreeMap::new(),
+            schedule: Schedule::default(),
+            timeline: Timeline::default(),
             body_bytes: 0,
             last_end: Duration::ZERO,
-            statuses: BTreeMap::new(),
-            errors: BTreeMap::new(),
-            latency: Latencies::new(),
-            first_byte: Latencies::new(),
-            classes: BTreeMap::new(),
-            phases: BTreeMap::new(),
-            late: Latencies::new(),
-            line: Latencies::new(),
             recent: Latencies::new(),
         }
     }
 
-    /// A request due at `due` is issued: sent, put in line, or refused.
+    /// A request due at `due` is issued: sent, put in line, or given up.
     pub(crate) fn issued(&mut self, due: Duration, now: Duration) {
         let late = now.saturating_sub(due);
         self.due += 1;
-        self.late.record(late);
-        self.missed += u64::from(late > TOLERANCE);
+        self.schedule.late.record(late);
+        self.schedule.missed += u64::from(late > TOLERANCE);
+        self.timeline.at(due).due += 1;
     }
 
-    /// A request will never be sent.
-    pub(crate) fn refused(&mut self) {
-        self.refused += 1;
+    /// A request that was issued will never be sent.
+    pub(crate) fn never_sent(&mut self, now: Duration) {
+        self.schedule.never_sent += 1;
+        self.timeline.at(now).never_sent += 1;
+    }
+
+    /// So many stand in line now.
+    pub(crate) fn in_line(&mut self, waiting: usize) {
+        self.schedule.longest_line = self.schedule.longest_line.max(waiting);
     }
 
     /// A request that stood in line since `issued` is sent.
     pub(crate) fn sent(&mut self, issued: Duration, now: Duration) {
-        self.line.record(now.saturating_sub(issued));
+        self.schedule.line.record(now.saturating_sub(issued));
+        self.timeline.at(now).sent += 1;
     }
 
-    /// A request is over. Latency counts from `due`; that of a failed one too, or a target that answers one request in
-    /// two in time would look fast.
-    pub(crate) fn over(&mut self, due: Duration, outcome: Outcome, now: Duration) {
-        self.last_end = now;
+    /// A request is over. Latency counts from its due time; that of a failed one too, or a target that answers one request
+    /// in two in time would look fast.
+    pub(crate) fn over(&mut self, request: Sent, outcome: Outcome, now: Duration) {
+        self.last_end = self.last_end.max(now);
+        let Sent { stage, target, due } = request;
         let latency = now.saturating_sub(due);
-        match outcome {
+        let (ended, timing, first_byte) = match outcome {
             Outcome::Aborted => {
                 self.aborted += 1;
+                self.timeline.at(now).aborted += 1;
                 return;
             }
             Outcome::Failed(kind, text) => {
-                self.errors
-                    .entry(kind)
-                    .or_insert_with(|| Failures { count: 0, first: text })
-                    .count += 1;
+                let new = || Failures { count: 0, first: text };
+                self.errors.entry(kind).or_insert_with(new).count += 1;
+                self.timeline.at(now).failed += 1;
+                (Ended::Error(kind), Timing::default(), None)
             }
-            Outcome::Answered(answer) => self.answered(due, latency, &answer),
+            Outcome::Answered(answer) => {
+                *self.statuses.entry(answer.status).or_default() += 1;
+                self.body_bytes += answer.body_bytes;
+                self.timeline.at(now).answered += 1;
+                let first_byte = answer.first_byte.saturating_sub(due);
+                (Ended::Status(answer.status), answer.timing, Some(first_byte))
+            }
+        };
+        let temperature = timing.temperature;
+        let key = SeriesKey {
+            stage,
+            target,
+            ended,
+            temperature,
+        };
+        let [latencies, first_bytes] = self.series.entry(key).or_default();
+        latencies.record(latency);
+        if let Some(time) = first_byte {
+            first_bytes.record(time);
         }
-        self.latency.record(latency);
-        self.recent.record(latency);
-    }
-
-    fn answered(&mut self, due: Duration, latency: Duration, answer: &Answer) {
-        let temperature = answer.timing.temperature;
-        *self.statuses.entry(answer.status).or_default() += 1;
-        self.body_bytes += answer.body_bytes;
-        self.first_byte.record(answer.first_byte.saturating_sub(due));
-        let class = (StatusClass::of(answer.status), temperature);
-        self.classes.entry(class).or_insert_with(Latencies::new).record(latency);
-        for (phase, time) in Phase::ALL.into_iter().zip(answer.timing.phases) {
+        for (phase, time) in Phase::ALL.into_iter().zip(timing.phases) {
             if let Some(time) = time {
                 self.phases
-                    .entry((temperature, phase))
-                    .or_insert_with(Latencies::new)
+                    .entry((target, temperature, phase))
+                    .or_default()
                     .record(time);
             }
         }
+        let row = self.timeline.at(due);
+        row.record(target, temperature, ended.is_good(), latency);
+        self.recent.record(latency);
     }
 
     /// The latencies since the last call.
     pub(crate) fn take_recent(&mut self) -> Latencies {
         let recent = self.recent.clone();
-        self.recent.0.reset();
+        self.recent.clear();
         recent
-    }
-
-    pub(crate) fn answers(&self) -> u64 {
-        self.statuses.values().sum()
     }
 
     pub(crate) fn failures(&self) -> u64 {
         self.errors.values().map(|failures| failures.count).sum()
+    }
+
+    /// Everything that was counted, in a document that says what was asked.
+    pub(crate) fn fill(self, results: &mut Results) {
+        results.elapsed = self.last_end;
+        results.clock.late = self.timer_late;
+        let series = self.series.into_iter().map(|(key, [latency, first_byte])| Series {
+            stage: key.stage,
+            target: key.target,
+            ended: key.ended,
+            temperature: key.temperature,
+            latency,
+            first_byte,
+        });
+        results.series = series.collect();
+        let phases = self.phases.into_iter();
+        let phases = phases.map(|((target, temperature, phase), times)| PhaseTimes {
+            target,
+            temperature,
+            phase,
+            times,
+        });
+        results.phases = phases.collect();
+        results.errors = self.errors;
+        results.aborted = self.aborted;
+        results.body_bytes = self.body_bytes;
+        results.connections = self.connections;
+        results.schedule = self.schedule;
+        results.timeline = self.timeline;
+        results.timeline.settle();
     }
 }
 
@@ -277,38 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_of_a_known_distribution() {
-        let mut latencies = Latencies::new();
-        // Once each of 1 to 1000 ms, in an order that is not sorted.
-        (0..1000).for_each(|i| latencies.record(ms(i * 37 % 1000 + 1)));
-        for (share, expected) in [
-            (0.0, 1),
-            (0.001, 1),
-            (0.5, 500),
-            (0.9, 900),
-            (0.99, 990),
-            (0.999, 999),
-            (1.0, 1000),
-        ] {
-            let got = latencies.quantile(share);
-            assert!(close(got, ms(expected)), "{share}: {got:?}");
-        }
-        assert!(close(latencies.mean(), Duration::from_micros(500_500)));
-        assert_eq!(latencies.count(), 1000);
-        assert_eq!(Latencies::new().quantile(0.99), Duration::ZERO);
-    }
-
-    #[test]
-    fn holds_nanoseconds_and_a_day() {
-        let mut latencies = Latencies::new();
-        latencies.record(Duration::from_nanos(900));
-        latencies.record(Duration::from_secs(90_000));
-        assert_eq!(latencies.min(), Duration::from_nanos(900));
-        assert!(close(latencies.max(), Duration::from_secs(86_400)));
-    }
-
-    #[test]
-    fn latency_counts_from_the_due_time_and_classes_are_kept_apart() {
+    fn latency_counts_from_the_due_time_and_kinds_are_kept_apart() {
         let mut recorder = Recorder::new();
         let cold = Timing {
             temperature: Temperature::Cold,
@@ -322,47 +298,63 @@ mod tests {
                 timing,
             })
         };
-        recorder.issued(ms(100), ms(101));
-        recorder.issued(ms(100), ms(102));
+        let timeout = |text: &str| Outcome::Failed(ErrorKind::Timeout, text.to_owned());
+        let request = |stage, target| Sent {
+            stage,
+            target,
+            due: ms(100),
+        };
+        for late in [101, 102, 103, 104, 105] {
+            recorder.issued(ms(100), ms(late));
+        }
         recorder.sent(ms(101), ms(120));
-        recorder.over(ms(100), answer(200, cold), ms(150));
-        recorder.over(ms(100), answer(503, Timing::default()), ms(180));
-        recorder.over(
-            ms(100),
-            Outcome::Failed(ErrorKind::Timeout, "late".to_owned()),
-            ms(1_100),
-        );
-        recorder.over(
-            ms(100),
-            Outcome::Failed(ErrorKind::Timeout, "again".to_owned()),
-            ms(1_100),
-        );
-        recorder.over(ms(100), Outcome::Aborted, ms(5_000));
-
+        recorder.in_line(4);
+        recorder.over(request(0, 0), answer(200, cold), ms(150));
+        recorder.over(request(1, 0), answer(503, Timing::default()), ms(180));
+        recorder.over(request(1, 1), timeout("late"), ms(1_100));
+        recorder.over(request(1, 1), timeout("again"), ms(1_100));
+        recorder.over(request(0, 0), Outcome::Aborted, ms(5_000));
+        recorder.never_sent(ms(140));
         assert_eq!(
-            (recorder.due, recorder.missed, recorder.aborted, recorder.body_bytes),
-            (2, 1, 1, 10)
+            (recorder.take_recent().count(), recorder.take_recent().count()),
+            (4, 0),
+            "failed ones too, aborted ones not"
         );
+        assert_eq!((recorder.due, recorder.aborted, recorder.failures()), (5, 1, 2));
         assert_eq!(recorder.statuses, BTreeMap::from([(200, 1), (503, 1)]));
+
+        let mut results = Results::new(String::new(), 1, Vec::new(), Vec::new());
+        recorder.fill(&mut results);
+        let known: Vec<_> = results
+            .series
+            .iter()
+            .map(|it| (it.stage, it.target, it.ended, it.temperature, it.latency.count()))
+            .collect();
         assert_eq!(
-            recorder.errors[&ErrorKind::Timeout],
-            Failures {
-                count: 2,
-                first: "late".to_owned()
-            }
+            known,
+            [
+                (0, 0, Ended::Status(200), Temperature::Cold, 1),
+                (1, 0, Ended::Status(503), Temperature::Unknown, 1),
+                (1, 1, Ended::Error(ErrorKind::Timeout), Temperature::Unknown, 2),
+            ]
         );
-        assert!(close(
-            recorder.classes[&(StatusClass::SUCCESS, Temperature::Cold)].max(),
-            ms(50)
-        ));
-        assert!(close(
-            recorder.classes[&(StatusClass::of(503), Temperature::Unknown)].max(),
-            ms(80)
-        ));
-        assert!(close(recorder.phases[&(Temperature::Cold, Phase::Queue)].max(), ms(7)));
-        assert!(close(recorder.first_byte.max(), ms(30)) && close(recorder.line.max(), ms(19)));
-        assert_eq!(recorder.latency.count(), 4, "failed ones too, aborted ones not");
-        assert!(close(recorder.latency.quantile(0.75), ms(1_000)));
-        assert_eq!((recorder.take_recent().count(), recorder.take_recent().count()), (4, 0));
+        let failures = &results.errors[&ErrorKind::Timeout];
+        assert_eq!((failures.count, failures.first.as_str()), (2, "late"));
+        assert!(close(results.series[0].latency.max(), ms(50)));
+        assert!(close(results.series[0].first_byte.max(), ms(30)));
+        assert!(close(results.series[2].latency.max(), ms(1_000)) && results.series[2].first_byte.is_empty());
+        assert_eq!((results.phases.len(), results.phases[0].phase), (1, Phase::Queue));
+        assert!(close(results.phases[0].times.max(), ms(7)));
+        let schedule = &results.schedule;
+        assert_eq!((schedule.missed, schedule.longest_line, schedule.never_sent), (4, 4, 1));
+        assert!(close(schedule.line.max(), ms(19)));
+        assert_eq!((results.body_bytes, results.elapsed), (10, ms(5_000)));
+        let rows = results.timeline.rows();
+        assert_eq!((rows[10].due, rows[10].samples.len()), (5, 3));
+        assert_eq!(
+            (rows[12].sent, rows[14].never_sent, rows[15].answered, rows[110].failed),
+            (1, 1, 1, 2)
+        );
+        assert_eq!(rows[500].aborted, 1);
     }
 }

@@ -1,30 +1,34 @@
-//! What a run found, for people (the table) and for programs (JSON, by `serde`).
+//! The figures of a run, made from its results: the table for people, and the summary for programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use manifests::units::Rps;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use crate::arrivals::Arrivals;
-use crate::plan::Plan;
-use crate::record::{ErrorKind, Failures, Latencies, Recorder, StatusClass, TOLERANCE};
+use crate::histogram::{Latencies, figures};
+use crate::record::{ErrorKind, Failures, StatusClass, TOLERANCE};
+use crate::results::{Connections, Ended, Results, Schedule, Series, Verdict};
 use crate::server_timing::{Phase, Temperature};
 
-/// The result of one run.
+/// The figures of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// What was asked for, in words: `poisson 200/s for 10s, seed 1`.
     pub asked: String,
+    /// Whether clients waited for answers before they asked again.
+    pub closed_loop: bool,
+    /// Whether the run was ended before its end.
+    pub interrupted: bool,
     /// Requests that were due.
     pub due: u64,
-    /// Requests per second asked for; `None` for a burst.
+    /// Requests per second asked for, over all stages; `None` where one of them has no rate.
     pub asked_rate: Option<Rps>,
     /// Whole answers per second, from the start to the last answer (or to the planned end, if that is later).
     pub achieved_rate: Rps,
     /// From the start to the last answer.
-    #[serde(serialize_with = "millis", rename = "elapsed_ms")]
+    #[serde(serialize_with = "crate::results::millis::serialize", rename = "elapsed_ms")]
     pub elapsed: Duration,
     /// Whole answers by status.
     pub statuses: BTreeMap<u16, u64>,
@@ -35,13 +39,29 @@ pub struct Report {
     /// Of all answers' bodies.
     pub body_bytes: u64,
     /// From the due time to the end of the answer, or to the error; planned aborts left out.
+    #[serde(serialize_with = "figures::serialize")]
     pub latency: Latencies,
     /// From the due time to the head of the answer.
+    #[serde(serialize_with = "figures::serialize")]
     pub first_byte: Latencies,
     /// `latency` of whole answers, by status and by the temperature that the server named.
     pub classes: Vec<Class>,
-    /// How well the generator itself did.
+    /// `latency` by target, where there are several.
+    pub targets: Vec<Part>,
+    /// `latency` by stage, where there are several.
+    pub stages: Vec<Part>,
+    /// How well the generator itself did; the results have it beside the summary.
+    #[serde(skip)]
     pub schedule: Schedule,
+    /// How late the generator's timer was; likewise.
+    #[serde(skip)]
+    pub timer: (String, Latencies),
+    /// How connections were come by; likewise.
+    #[serde(skip)]
+    pub connections: Connections,
+    /// What the thresholds said; likewise.
+    #[serde(skip)]
+    pub verdicts: Vec<Verdict>,
 }
 
 /// Answers of one kind.
@@ -52,66 +72,87 @@ pub struct Class {
     /// In the server's words.
     pub temperature: Temperature,
     /// From the due time to the end of the answer.
+    #[serde(serialize_with = "figures::serialize")]
     pub latency: Latencies,
     /// Where the time went, by `Server-Timing`; all answers of this temperature, whatever their status.
+    #[serde(serialize_with = "figures::map")]
     pub phases: BTreeMap<Phase, Latencies>,
 }
 
-/// The generator's own lateness: when it is large, the figures tell of the generator, not of the target.
+/// A stage, or a target.
 #[derive(Clone, Debug, Serialize)]
-pub struct Schedule {
-    /// From the due time to the moment the generator got to it.
-    pub late: Latencies,
-    /// Requests that were late by more than a millisecond.
-    pub missed: u64,
-    /// From there to a free connection.
-    pub line: Latencies,
-    /// The most that stood in line at once.
-    pub longest_line: usize,
-    /// Requests that were never sent: the line was full, or the generator later than the timeout.
-    pub refused: u64,
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// Requests without a whole answer below 400.
+    pub bad: u64,
+    /// From the due time to the end of the answer, or to the error.
+    #[serde(serialize_with = "figures::serialize")]
+    pub latency: Latencies,
 }
 
 impl Report {
-    pub(crate) fn new(plan: &Plan, recorder: Recorder, longest_line: usize) -> Self {
-        let answers = recorder.answers();
-        let (asked_rate, planned) = match plan.arrivals {
-            Arrivals::Constant(rate) | Arrivals::Poisson(rate) => (Some(rate), plan.duration),
-            Arrivals::Burst(_) => (None, Duration::ZERO),
-        };
-        let span = recorder.last_end.max(planned).as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "2^53 answers are out of reach")]
-        let achieved_rate = Rps(if answers == 0 { 0.0 } else { answers as f64 / span });
+    pub(crate) fn of(results: &Results) -> Self {
+        let mut statuses = BTreeMap::new();
+        let mut classes = BTreeMap::<_, Latencies>::new();
+        for series in &results.series {
+            if let Ended::Status(status) = series.ended {
+                *statuses.entry(status).or_default() += series.latency.count();
+                let class = classes.entry((StatusClass::of(status), series.temperature));
+                class.or_default().merge(&series.latency);
+            }
+        }
         let phases_of = |temperature: Temperature| {
-            let own = recorder.phases.iter().filter(|((of, _), _)| *of == temperature);
-            own.map(|((_, phase), times)| (*phase, times.clone())).collect()
+            let mut phases = BTreeMap::<_, Latencies>::new();
+            for it in results.phases.iter().filter(|it| it.temperature == temperature) {
+                phases.entry(it.phase).or_default().merge(&it.times);
+            }
+            phases
         };
-        let classes = recorder.classes.iter().map(|(&(status, temperature), latency)| Class {
+        let classes = classes.into_iter().map(|((status, temperature), latency)| Class {
             status,
             temperature,
-            latency: latency.clone(),
+            latency,
             phases: phases_of(temperature),
         });
+        let part = |name: &str, wanted: &dyn Fn(&Series) -> bool| Part {
+            name: name.to_owned(),
+            bad: results.count(|series| wanted(series) && !series.ended.is_good()),
+            latency: results.latency(wanted),
+        };
+        let stages = results.stages.iter().enumerate();
+        let targets = results.targets.iter().enumerate();
         Self {
-            asked: asked(plan),
-            due: recorder.due,
-            asked_rate,
-            achieved_rate,
-            elapsed: recorder.last_end,
+            asked: results.asked.clone(),
+            closed_loop: results.closed_loop,
+            interrupted: results.interrupted,
+            due: results.schedule.late.count(),
+            asked_rate: asked_rate(results),
+            achieved_rate: achieved_rate(results),
+            elapsed: results.elapsed,
             classes: classes.collect(),
-            statuses: recorder.statuses,
-            errors: recorder.errors,
-            aborted: recorder.aborted,
-            body_bytes: recorder.body_bytes,
-            latency: recorder.latency,
-            first_byte: recorder.first_byte,
-            schedule: Schedule {
-                late: recorder.late,
-                missed: recorder.missed,
-                line: recorder.line,
-                longest_line,
-                refused: recorder.refused,
+            statuses,
+            errors: results.errors.clone(),
+            aborted: results.aborted,
+            body_bytes: results.body_bytes,
+            latency: results.latency(|_| true),
+            first_byte: results.first_byte(|_| true),
+            targets: match results.targets.len() {
+                ..2 => Vec::new(),
+                _ => targets
+                    .map(|(nth, it)| part(&it.name, &|series| series.target == nth))
+                    .collect(),
             },
+            stages: match results.stages.len() {
+                ..2 => Vec::new(),
+                _ => stages
+                    .map(|(nth, it)| part(&it.name, &|series| series.stage == nth))
+                    .collect(),
+            },
+            schedule: results.schedule.clone(),
+            timer: (results.clock.timer.clone(), results.clock.late.clone()),
+            connections: results.connections.clone(),
+            verdicts: results.verdicts.clone(),
         }
     }
 
@@ -120,7 +161,7 @@ impl Report {
         self.statuses.get(&status).copied().unwrap_or(0)
     }
 
-    /// Requests that got no whole answer: errors only, neither planned aborts nor refusals of the generator.
+    /// Requests that got no whole answer: errors only, neither planned aborts nor what the generator never sent.
     pub fn failed(&self) -> u64 {
         self.errors.values().map(|failures| failures.count).sum()
     }
@@ -130,14 +171,24 @@ impl Report {
         let mut warnings = Vec::new();
         let Schedule {
             missed,
-            refused,
+            never_sent,
             line,
             longest_line,
             ..
         } = &self.schedule;
-        if *refused > 0 {
+        if self.interrupted {
+            warnings.push("the run was ended before its end".to_owned());
+        }
+        if self.closed_loop {
+            warnings.push(
+                "closed loop: each client waited for its answer before it asked again, so a stall of the server is seen \
+                 by few; do not compare with an open loop"
+                    .to_owned(),
+            );
+        }
+        if *never_sent > 0 {
             warnings.push(format!(
-                "{refused} of {} requests were never sent: too many waited for a connection, or for the generator",
+                "{never_sent} of {} requests were never sent: too many waited for a connection, or for the generator",
                 self.due
             ));
         }
@@ -159,21 +210,23 @@ impl Report {
     }
 }
 
-fn asked(plan: &Plan) -> String {
-    let seconds = plan.duration.as_secs_f64();
-    let arrivals = match plan.arrivals {
-        Arrivals::Constant(Rps(rate)) => format!("constant {rate}/s for {seconds}s"),
-        Arrivals::Poisson(Rps(rate)) => format!("poisson {rate}/s for {seconds}s, seed {}", plan.seed),
-        Arrivals::Burst(count) => format!("burst of {count}"),
-    };
-    match plan.abort {
-        Some(abort) => format!(
-            "{arrivals}, {}% aborted after {}",
-            abort.share * 100.0,
-            short(abort.after)
-        ),
-        None => arrivals,
-    }
+/// Of all stages together, by their lengths.
+fn asked_rate(results: &Results) -> Option<Rps> {
+    let length = |stage: &crate::results::Stage| stage.end.saturating_sub(stage.start).as_secs_f64();
+    let requests: Option<f64> = results
+        .stages
+        .iter()
+        .map(|stage| stage.asked_rate.map(|rate| rate.0 * length(stage)))
+        .sum();
+    let total: f64 = results.stages.iter().map(length).sum();
+    requests.filter(|_| total > 0.0).map(|requests| Rps(requests / total))
+}
+
+fn achieved_rate(results: &Results) -> Rps {
+    let answers = results.count(|series| matches!(series.ended, Ended::Status(_)));
+    let span = results.elapsed.max(results.planned()).as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "2^53 answers are out of reach")]
+    Rps(if answers == 0 { 0.0 } else { answers as f64 / span })
 }
 
 /// A table of plain text.
@@ -208,6 +261,13 @@ impl fmt::Display for Report {
         for (kind, failures) in &self.errors {
             writeln!(f, "error     {kind}: {} (first: {})", failures.count, failures.first)?;
         }
+        let Connections { opened, reused, .. } = self.connections;
+        if opened > 0 {
+            writeln!(
+                f,
+                "opened    {opened} connections, {reused} requests over one that stood already"
+            )?;
+        }
         writeln!(f)?;
         write!(f, "{:<24} {:>8}", "from the due time", "count")?;
         for column in ["min", "p50", "p90", "p99", "p99.9", "max"] {
@@ -232,7 +292,30 @@ impl fmt::Display for Report {
                 }
             }
         }
+        for part in self.stages.iter().chain(&self.targets) {
+            row(f, &part.name, &part.latency)?;
+        }
+        let Connections { dns, connect, tls, .. } = &self.connections;
+        for (name, times) in [
+            ("resolving names", dns),
+            ("connecting", connect),
+            ("TLS handshake", tls),
+        ] {
+            if !times.is_empty() {
+                row(f, name, times)?;
+            }
+        }
         row(f, "generator late", &self.schedule.late)?;
+        let (timer, late) = &self.timer;
+        if !late.is_empty() {
+            row(f, &format!("  of it its {timer}"), late)?;
+        }
+        for verdict in &self.verdicts {
+            let held = if verdict.held { "held" } else { "BROKEN" };
+            let of = [&verdict.stage, &verdict.target].into_iter().flatten();
+            let of: String = of.map(|name| format!("{name}: ")).collect();
+            writeln!(f, "{held:<9} {of}{} (was {})", verdict.threshold, verdict.seen)?;
+        }
         for warning in self.warnings() {
             writeln!(f, "warning: {warning}")?;
         }
@@ -250,7 +333,7 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, latencies: &Latencies) -> fmt::Re
 }
 
 /// Three digits and a unit.
-fn short(duration: Duration) -> String {
+pub(crate) fn short(duration: Duration) -> String {
     let nanos = duration.as_secs_f64() * 1e9;
     let (value, unit) = match nanos {
         ..1e3 => return format!("{nanos:.0}ns"),
@@ -267,15 +350,12 @@ fn short(duration: Duration) -> String {
     format!("{value:.decimals$}{unit}")
 }
 
-fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64() * 1e3)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Target;
-    use crate::record::{Answer, Outcome};
+    use crate::arrivals::Arrivals;
+    use crate::plan::{Plan, Target};
+    use crate::record::{Answer, Outcome, Recorder, Sent};
     use crate::server_timing::Timing;
 
     const fn ms(millis: u64) -> Duration {
@@ -283,17 +363,22 @@ mod tests {
     }
 
     /// Nine warm answers after 1 to 9 ms, a cold one after 250 ms, a timeout; the generator late once.
-    fn sample() -> Report {
+    fn sample() -> Results {
         let target = Target::new(([127, 0, 0, 1], 80).into(), "app");
         let plan = Plan::new(target, Arrivals::Constant(Rps(11.0)), Duration::from_secs(1));
         let mut recorder = Recorder::new();
         for i in 1..=11 {
             let due = ms(i * 90);
+            let request = Sent {
+                stage: 0,
+                target: 0,
+                due,
+            };
             recorder.issued(due, due + if i == 3 { ms(5) } else { Duration::ZERO });
             let (latency, temperature, start) = match i {
                 11 => {
                     recorder.over(
-                        due,
+                        request,
                         Outcome::Failed(ErrorKind::Timeout, "no whole answer in time".into()),
                         ms(2_000),
                     );
@@ -312,9 +397,11 @@ mod tests {
                 body_bytes: 3,
                 timing,
             };
-            recorder.over(due, Outcome::Answered(answer), due + latency);
+            recorder.over(request, Outcome::Answered(answer), due + latency);
         }
-        Report::new(&plan, recorder, 0)
+        let mut results = plan.results();
+        recorder.fill(&mut results);
+        results
     }
 
     #[test]
@@ -335,12 +422,14 @@ to the first byte              10   1.00ms   5.00ms   9.00ms    250ms    250ms  
 generator late                 11      0ns      0ns      0ns   5.00ms   5.00ms   5.00ms
 warning: 1 of 11 requests were issued more than 1.00ms late: the generator is part of the figures
 ";
-        assert_eq!(sample().to_string(), expected);
+        assert_eq!(sample().report().to_string(), expected);
     }
 
     #[test]
     fn json_has_the_same_figures() {
-        let json = serde_json::to_value(sample()).expect("serialises");
+        let text = sample().to_json().expect("serialises");
+        let all: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let json = &all["summary"];
         assert_eq!(json["statuses"]["200"], 10);
         assert_eq!(json["errors"]["timeout"]["count"], 1);
         assert_eq!(json["asked_rate"], 11.0);
@@ -349,7 +438,7 @@ warning: 1 of 11 requests were issued more than 1.00ms late: the generator is pa
         assert_eq!(json["classes"][1]["phases"]["start"]["count"], 1);
         let p50 = json["latency"]["p50_ms"].as_f64().expect("a number");
         assert!((p50 - 6.0).abs() < 0.01, "{p50}");
-        assert_eq!(json["schedule"]["missed"], 1);
+        assert_eq!(all["schedule"]["missed"], 1);
     }
 
     #[test]

@@ -131,7 +131,8 @@ async fn sends_what_the_plan_says_and_counts_what_comes_back() {
     let (send, progress) = mpsc::channel();
     let report = run(plan, move |now: &Progress| send.send(now.clone()).expect("heard"))
         .await
-        .expect("runs");
+        .expect("runs")
+        .report();
 
     assert_eq!(
         (report.due, report.count(200), report.count(503), report.failed()),
@@ -189,7 +190,7 @@ async fn a_stall_is_seen_by_everyone_who_came_during_it() {
     });
     let mut plan = Plan::new(Target::new(server.addr, "app"), Arrivals::Constant(Rps(100.0)), ms(500));
     plan.max_connections = 1;
-    let report = run(plan, quiet).await.expect("runs");
+    let report = run(plan, quiet).await.expect("runs").report();
     assert_eq!((report.due, report.count(200)), (50, 50));
     // Upper ranks only: the share of values below the quantile is at most 30 of 50.
     assert!(report.latency.quantile(0.61) >= ms(100), "{report}");
@@ -208,10 +209,10 @@ async fn what_the_generator_cannot_send_it_reports() {
         ms(100),
     );
     (plan.max_connections, plan.max_waiting, plan.timeout) = (1, 10, ms(500));
-    let report = run(plan, quiet).await.expect("runs");
+    let report = run(plan, quiet).await.expect("runs").report();
     // One under way, ten in line; nothing moves until the first times out, long after the last was due.
     assert_eq!(
-        (report.due, report.schedule.refused, report.schedule.longest_line),
+        (report.due, report.schedule.never_sent, report.schedule.longest_line),
         (100, 89, 10)
     );
     assert_eq!((report.errors[&ErrorKind::Timeout].count, report.failed()), (11, 11));
@@ -237,7 +238,10 @@ async fn a_generator_that_is_held_up_says_how_late_it_was() {
         ms(300),
     );
     // Runs on the generator's thread, as anything that takes its CPU time does.
-    let report = run(plan, |_: &Progress| thread::sleep(ms(50))).await.expect("runs");
+    let report = run(plan, |_: &Progress| thread::sleep(ms(50)))
+        .await
+        .expect("runs")
+        .report();
     assert_eq!(report.count(200), 300, "late, but sent all the same");
     assert!(report.schedule.late.max() >= ms(40), "{report}");
     assert!(
@@ -265,12 +269,12 @@ async fn what_the_generator_gets_to_after_its_timeout_is_not_sent() {
             thread::sleep(ms(300));
         }
     };
-    let report = run(plan, held_up).await.expect("runs");
+    let report = run(plan, held_up).await.expect("runs").report();
     // Held up until 300 ms at least: what was due in the first 200 was hopeless then.
-    assert!(report.schedule.refused >= 90, "{report}");
+    assert!(report.schedule.never_sent >= 90, "{report}");
     assert_eq!(report.due, 400);
     assert_eq!(
-        report.count(200) + report.failed() + report.schedule.refused,
+        report.count(200) + report.failed() + report.schedule.never_sent,
         400,
         "{report}"
     );
@@ -282,7 +286,7 @@ async fn every_way_to_fail_has_its_name() {
         let server = server(move |_| reply());
         let mut plan = Plan::burst(Target::new(server.addr, "app"), 3);
         plan.timeout = ms(300);
-        let report = run(plan, quiet).await.expect("runs");
+        let report = run(plan, quiet).await.expect("runs").report();
         assert_eq!(
             (report.failed(), report.latency.count(), report.first_byte.count()),
             (3, 3, 0),
@@ -312,7 +316,8 @@ async fn every_way_to_fail_has_its_name() {
         .expect("an address");
     let report = run(Plan::burst(Target::new(gone, "app"), 3), quiet)
         .await
-        .expect("runs");
+        .expect("runs")
+        .report();
     assert_eq!(report.errors[&ErrorKind::Connect].count, 3, "{report}");
     assert!(report.errors[&ErrorKind::Connect].first.contains("refused"), "{report}");
 }
@@ -323,7 +328,7 @@ async fn a_connection_that_ended_while_idle_is_no_failure() {
     let server = server(|_| Reply::Close(OK));
     let mut plan = Plan::new(Target::new(server.addr, "app"), Arrivals::Constant(Rps(10.0)), ms(500));
     plan.max_connections = 1;
-    let report = run(plan, quiet).await.expect("runs");
+    let report = run(plan, quiet).await.expect("runs").report();
     assert_eq!((report.count(200), report.failed()), (5, 0), "{report}");
     assert_eq!(server.connections.load(Ordering::Relaxed), 5);
 }
@@ -333,7 +338,7 @@ async fn without_keep_alive_each_request_has_its_own_connection() {
     let server = server(|_| text(OK));
     let mut plan = Plan::new(Target::new(server.addr, "app"), Arrivals::Poisson(Rps(500.0)), ms(100));
     plan.keep_alive = false;
-    let report = run(plan, quiet).await.expect("runs");
+    let report = run(plan, quiet).await.expect("runs").report();
     assert_eq!(report.count(200), report.due);
     assert_eq!(server.connections.load(Ordering::Relaxed), report.due);
     assert!(
@@ -362,7 +367,7 @@ async fn aborted_clients_close_their_connection_and_are_counted_apart() {
         send.send((now.in_flight, server.closed.load(Ordering::Relaxed)))
             .expect("heard")
     };
-    let report = run(plan.clone(), watch).await.expect("runs");
+    let report = run(plan.clone(), watch).await.expect("runs").report();
     let aborts = report.aborted;
     assert!(aborts > 0 && aborts < 30, "{report}");
     assert_eq!(
@@ -378,7 +383,7 @@ async fn aborted_clients_close_their_connection_and_are_counted_apart() {
 
     plan.timeout = ms(100);
     assert_eq!(
-        run(plan, quiet).await.expect("runs").aborted,
+        run(plan, quiet).await.expect("runs").report().aborted,
         aborts,
         "the seed decides which"
     );

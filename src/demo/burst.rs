@@ -33,7 +33,7 @@ pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
         ));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let report = load.await??;
+    let report = load.await??.report();
     stage.claim(
         SCENE,
         "all 40 are answered",

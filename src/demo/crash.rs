@@ -43,7 +43,7 @@ pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
         killed.join(", ")
     ));
     stage.screen.moving("the other 12 wait for new sandboxes");
-    let report = load.await??;
+    let report = load.await??.report();
     let (answered, failed) = (report.count(200), report.count(502));
     stage.claim(
         SCENE,

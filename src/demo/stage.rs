@@ -100,7 +100,7 @@ impl Stage {
     /// Sends a plan; the moving line shows how it goes.
     pub(crate) async fn load(&mut self, what: &str, plan: Plan) -> anyhow::Result<Report> {
         self.screen.moving(what);
-        Ok(loadtest::run(plan, |_| {}).await?)
+        Ok(loadtest::run(plan, |_| {}).await?.report())
     }
 
     /// The revision `name` of namespace `default`.

@@ -340,7 +340,7 @@ impl Load {
     pub fn begin(plan: Plan) -> Self {
         Self(thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(loadtest::run(plan, |_| {})).unwrap()
+            runtime.block_on(loadtest::run(plan, |_| {})).unwrap().report()
         }))
     }
 
@@ -350,7 +350,7 @@ impl Load {
 
     pub fn report(self) -> Report {
         let report = self.0.join().unwrap();
-        assert_eq!(report.schedule.refused, 0, "never sent\n{report}");
+        assert_eq!(report.schedule.never_sent, 0, "never sent\n{report}");
         report
     }
 }

@@ -155,9 +155,8 @@ async fn wake(stage: &mut Stage, apps: &[Kind], args: &Demo, watched: &mut Watch
 
 /// One request: which app, what it met, how long its answer took; or what went wrong.
 async fn one(target: Target, kind: Kind) -> Result<(Kind, loadtest::Temperature, Duration), String> {
-    let report = loadtest::run(Plan::burst(target, 1), |_| {})
-        .await
-        .map_err(|error| error.to_string())?;
+    let results = loadtest::run(Plan::burst(target, 1), |_| {}).await;
+    let report = results.map_err(|error| error.to_string())?.report();
     let answered = report.classes.iter().find(|class| class.status == StatusClass::SUCCESS);
     match answered {
         Some(class) => Ok((kind, class.temperature, class.latency.max())),
