@@ -16,6 +16,7 @@
 //! the target does; results are histograms.
 
 mod arrivals;
+pub mod comparison;
 mod histogram;
 mod lanes;
 mod pace;
@@ -25,6 +26,7 @@ mod report;
 pub mod results;
 mod send;
 mod server_timing;
+pub mod trace;
 
 pub use arrivals::{Abort, Arrivals};
 pub use histogram::{Latencies, Sparse};

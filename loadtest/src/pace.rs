@@ -187,7 +187,7 @@ impl Generator {
         match state.lanes.offer(Issued { arrival, at }) {
             Offer::Go(request) => drop(task::spawn_local(self.clone().lane(request))),
             Offer::Waits => state.recorder.in_line(state.lanes.waiting()),
-            Offer::Refused => state.recorder.refused(),
+            Offer::Refused => state.recorder.never_sent(at),
         }
     }
 
@@ -208,12 +208,12 @@ impl Generator {
             connection = reusable.filter(|_| self.plan.keep_alive);
 
             let state = &mut *self.state.borrow_mut();
-            let request = Sent {
+            let over = Sent {
                 stage: 0,
                 target: 0,
                 due: arrival.due,
             };
-            state.recorder.over(request, outcome, self.now());
+            state.recorder.over(over, outcome, self.now());
             match state.lanes.next() {
                 Some(next) => request = next,
                 None => {

@@ -10,7 +10,7 @@ use crate::histogram::Sparse;
 use crate::server_timing::Temperature;
 
 /// The most rows that are kept: a run of any length has at most these, and half as many at least once it had them.
-pub const MOST_ROWS: usize = 600;
+const MOST_ROWS: usize = 600;
 
 /// The first interval. Runs of up to six seconds keep it.
 const FINEST: Duration = Duration::from_millis(10);
