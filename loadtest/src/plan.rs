@@ -1,15 +1,10 @@
-//! What to send, where, how often: checked before anything is sent.
+//! The short form of a scenario: one stage against one target, for tests and demos.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, request};
-use manifests::units::Rps;
-
 use crate::arrivals::{Abort, Arrivals};
-use crate::report::short;
-use crate::results::{Endpoint, Results, Stage};
+use crate::scenario::{Scenario, Stage};
+use crate::target::Target;
 
 /// One run of load against one target. [`Plan::new`] has the defaults; the fields may be changed.
 #[derive(Clone, Debug)]
@@ -35,23 +30,6 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// Where requests go and what they say.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Whom to connect to.
-    pub addr: SocketAddr,
-    /// The `Host` header: which app behind the address.
-    pub host: String,
-    /// Path and query, starting with `/`.
-    pub path: String,
-    /// GET unless changed.
-    pub method: Method,
-    /// Beyond `Host` and what the body needs.
-    pub headers: HeaderMap,
-    /// The same for every request.
-    pub body: Bytes,
-}
-
 /// Why a plan cannot run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -65,12 +43,17 @@ pub enum PlanError {
     /// Nothing to send over.
     #[error("the connection limit is 0, but must be at least 1")]
     NoConnections,
-    /// Not a host.
-    #[error("the host {0:?} cannot stand in a Host header")]
-    Host(String),
-    /// Not a path.
-    #[error("the path {0:?} is not one: it must start with / and hold no spaces")]
-    Path(String),
+    /// A target cannot be asked: what is to be sent, or the way there.
+    #[error("{name}: {text}")]
+    Target {
+        /// Which one.
+        name: String,
+        /// What is wrong.
+        text: String,
+    },
+    /// Something else of it.
+    #[error("{0}")]
+    Scenario(String),
     /// The generator's own thread failed.
     #[error("cannot generate load: {0}")]
     Generator(#[source] std::io::Error),
@@ -101,118 +84,32 @@ impl Plan {
         }
     }
 
-    /// A document without results, which says what was asked.
-    pub(crate) fn results(&self) -> Results {
-        let (asked_rate, end) = match self.arrivals {
-            Arrivals::Constant(rate) | Arrivals::Poisson(rate) => (Some(rate), self.duration),
-            Arrivals::Burst(_) => (None, Duration::ZERO),
+    /// The same as a scenario of one stage.
+    pub(crate) fn scenario(&self) -> Scenario {
+        let target = Target {
+            connections: self.max_connections,
+            keep_alive: self.keep_alive,
+            ..self.target.clone()
         };
-        let asked = self.asked();
-        let stage = Stage {
-            name: "all".to_owned(),
-            start: Duration::ZERO,
-            end,
-            arrivals: asked.clone(),
-            asked_rate,
-        };
-        let target = Endpoint {
-            name: self.target.host.clone(),
-            url: format!("http://{}{}", self.target.addr, self.target.path),
-            protocol: "h1".to_owned(),
-        };
-        let mut results = Results::new(asked, self.seed, vec![stage], vec![target]);
-        results.clock.timer = "timerfd".to_owned();
-        results
-    }
-
-    fn asked(&self) -> String {
-        let seconds = self.duration.as_secs_f64();
-        let arrivals = match self.arrivals {
-            Arrivals::Constant(Rps(rate)) => format!("constant {rate}/s for {seconds}s"),
-            Arrivals::Poisson(Rps(rate)) => format!("poisson {rate}/s for {seconds}s, seed {}", self.seed),
-            Arrivals::Burst(count) => format!("burst of {count}"),
-        };
-        match self.abort {
-            Some(abort) => format!(
-                "{arrivals}, {}% aborted after {}",
-                abort.share * 100.0,
-                short(abort.after)
-            ),
-            None => arrivals,
+        let stage = Stage::new("all", self.arrivals.clone(), self.duration);
+        Scenario {
+            threads: Some(1),
+            max_waiting: self.max_waiting,
+            timeout: self.timeout,
+            abort: self.abort,
+            seed: self.seed,
+            connect_first: false,
+            ..Scenario::new("plan", vec![target], vec![stage])
         }
     }
-
-    /// The request that every arrival sends.
-    pub(crate) fn check(&self) -> Result<Template, PlanError> {
-        if let Arrivals::Constant(Rps(rate)) | Arrivals::Poisson(Rps(rate)) = self.arrivals
-            && !(rate > 0.0 && rate.is_finite())
-        {
-            return Err(PlanError::Rate(rate));
-        }
-        if let Some(Abort { share, .. }) = self.abort
-            && !(0.0..=1.0).contains(&share)
-        {
-            return Err(PlanError::AbortShare(share));
-        }
-        if self.max_connections == 0 {
-            return Err(PlanError::NoConnections);
-        }
-        self.target.template(self.keep_alive)
-    }
-}
-
-impl Target {
-    /// GET `/` of `host` at `addr`.
-    pub fn new(addr: SocketAddr, host: impl Into<String>) -> Self {
-        Self {
-            addr,
-            host: host.into(),
-            path: "/".to_owned(),
-            method: Method::GET,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-        }
-    }
-
-    /// Another path.
-    #[must_use]
-    pub fn path(mut self, path: impl Into<String>) -> Self {
-        self.path = path.into();
-        self
-    }
-
-    fn template(&self, keep_alive: bool) -> Result<Template, PlanError> {
-        let uri: Option<Uri> = self.path.parse().ok().filter(|_| self.path.starts_with('/'));
-        let uri = uri.ok_or_else(|| PlanError::Path(self.path.clone()))?;
-        let host = HeaderValue::try_from(&self.host).ok().filter(|host| !host.is_empty());
-        let host = host.ok_or_else(|| PlanError::Host(self.host.clone()))?;
-        let mut request = Request::new(());
-        *request.uri_mut() = uri;
-        *request.method_mut() = self.method.clone();
-        *request.headers_mut() = self.headers.clone();
-        request.headers_mut().insert(header::HOST, host);
-        if !keep_alive {
-            request
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        Ok(Template {
-            head: request.into_parts().0,
-            body: self.body.clone(),
-        })
-    }
-}
-
-/// A request, ready to be copied.
-#[derive(Debug)]
-pub(crate) struct Template {
-    pub(crate) head: request::Parts,
-    pub(crate) body: Bytes,
 }
 
 #[cfg(test)]
 mod tests {
+    use manifests::units::Rps;
+
     use super::*;
+    use crate::template::Template;
 
     fn plan() -> Plan {
         Plan::burst(Target::new(([127, 0, 0, 1], 80).into(), "app"), 1)
@@ -220,7 +117,12 @@ mod tests {
 
     #[test]
     fn what_cannot_run_is_said_before_it_runs() {
-        let error = |plan: Plan| plan.check().expect_err("cannot run").to_string();
+        let error = |plan: Plan| {
+            let scenario = plan.scenario();
+            let checked = scenario.check().map_err(|error| error.to_string());
+            let made = checked.and_then(|()| Template::new(&scenario.targets[0]).map(drop));
+            made.expect_err("cannot run")
+        };
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(
                 error(Plan {
@@ -274,6 +176,6 @@ mod tests {
             };
             assert!(error(Plan { target, ..plan() }).contains("Host header"), "{host:?}");
         }
-        assert!(plan().check().is_ok());
+        assert!(plan().scenario().check().is_ok());
     }
 }

@@ -42,6 +42,8 @@ impl Serialize for StatusClass {
 pub enum ErrorKind {
     /// No connection.
     Connect,
+    /// A connection, but no TLS over it.
+    Tls,
     /// The connection ended before the answer's head.
     Closed,
     /// The answer's head came, its end did not.
@@ -56,6 +58,7 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "no connection",
+            Self::Tls => "no TLS",
             Self::Closed => "closed without an answer",
             Self::Cut => "answer cut short",
             Self::Protocol => "not HTTP",
@@ -130,6 +133,10 @@ pub(crate) struct Recorder {
     recent: Latencies,
 }
 
+/// When there are so many, a status that is new is counted as the first of its kind (599 as 500): a hostile server must
+/// not fill our memory.
+const MOST_SERIES: usize = 256;
+
 /// A request issued later than this after its due time counts as a miss of the generator.
 pub(crate) const TOLERANCE: Duration = Duration::from_millis(1);
 
@@ -165,6 +172,11 @@ impl Recorder {
     pub(crate) fn never_sent(&mut self, now: Duration) {
         self.schedule.never_sent += 1;
         self.timeline.at(now).never_sent += 1;
+    }
+
+    /// How many were given up so far.
+    pub(crate) fn gave_up(&self) -> u64 {
+        self.schedule.never_sent
     }
 
     /// So many stand in line now.
@@ -205,12 +217,18 @@ impl Recorder {
             }
         };
         let temperature = timing.temperature;
-        let key = SeriesKey {
+        let mut key = SeriesKey {
             stage,
             target,
             ended,
             temperature,
         };
+        if self.series.len() >= MOST_SERIES
+            && !self.series.contains_key(&key)
+            && let Ended::Status(status) = ended
+        {
+            key.ended = Ended::Status(status / 100 * 100);
+        }
         let [latencies, first_bytes] = self.series.entry(key).or_default();
         latencies.record(latency);
         if let Some(time) = first_byte {
@@ -227,6 +245,13 @@ impl Recorder {
         let row = self.timeline.at(due);
         row.record(target, temperature, ended.is_good(), latency);
         self.recent.record(latency);
+    }
+
+    /// The run was broken off: what is still under way or in line counts as aborted by our own client.
+    pub(crate) fn break_off(&mut self) {
+        let answered: u64 = self.statuses.values().sum();
+        let over = answered + self.failures() + self.schedule.never_sent;
+        self.aborted = self.due.saturating_sub(over);
     }
 
     /// The latencies since the last call.
@@ -356,5 +381,53 @@ mod tests {
             (1, 1, 1, 2)
         );
         assert_eq!(rows[500].aborted, 1);
+    }
+
+    #[test]
+    fn a_hostile_server_does_not_fill_the_memory() {
+        let mut recorder = Recorder::new();
+        for temperature in [Temperature::Cold, Temperature::Warm] {
+            for status in 100..=999 {
+                let answer = Answer {
+                    status,
+                    first_byte: ms(1),
+                    body_bytes: 0,
+                    timing: Timing {
+                        temperature,
+                        ..Timing::default()
+                    },
+                };
+                let request = Sent {
+                    stage: 0,
+                    target: 0,
+                    due: Duration::ZERO,
+                };
+                recorder.over(request, Outcome::Answered(answer), ms(1));
+            }
+        }
+        assert!(
+            recorder.series.len() <= MOST_SERIES + 2 * 9,
+            "{}",
+            recorder.series.len()
+        );
+        let counted = recorder.series.values().map(|[latency, _]| latency.count());
+        assert_eq!(counted.sum::<u64>(), 1_800, "and none is lost");
+    }
+
+    #[test]
+    fn what_is_broken_off_is_counted() {
+        let mut recorder = Recorder::new();
+        for nth in 0..5 {
+            recorder.issued(ms(nth), ms(nth));
+        }
+        let request = Sent {
+            stage: 0,
+            target: 0,
+            due: ms(0),
+        };
+        recorder.over(request, Outcome::Failed(ErrorKind::Timeout, String::new()), ms(9));
+        recorder.never_sent(ms(1));
+        recorder.break_off();
+        assert_eq!((recorder.due, recorder.aborted), (5, 3));
     }
 }

@@ -354,9 +354,11 @@ pub(crate) fn short(duration: Duration) -> String {
 mod tests {
     use super::*;
     use crate::arrivals::Arrivals;
-    use crate::plan::{Plan, Target};
+    use crate::engine::shell;
+    use crate::plan::Plan;
     use crate::record::{Answer, Outcome, Recorder, Sent};
     use crate::server_timing::Timing;
+    use crate::target::Target;
 
     const fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -399,7 +401,7 @@ mod tests {
             };
             recorder.over(request, Outcome::Answered(answer), due + latency);
         }
-        let mut results = plan.results();
+        let mut results = shell(&plan.scenario());
         recorder.fill(&mut results);
         results
     }

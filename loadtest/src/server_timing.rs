@@ -81,11 +81,16 @@ impl Timing {
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut timing = Self::default();
         for value in headers.get_all("server-timing") {
-            for metric in split_unquoted(value.to_str().unwrap_or_default(), ',') {
-                timing.metric(metric);
-            }
+            timing.add(value.to_str().unwrap_or_default());
         }
         timing
+    }
+
+    /// One more header's value; what it says again replaces what was said.
+    pub(crate) fn add(&mut self, value: &str) {
+        for metric in split_unquoted(value, ',') {
+            self.metric(metric);
+        }
     }
 
     fn metric(&mut self, metric: &str) {

@@ -8,7 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
-use loadtest::{Abort, Arrivals, ErrorKind, Phase, Plan, Progress, StatusClass, Target, Temperature, run};
+use loadtest::{
+    Abort, Arrival, Arrivals, ErrorKind, Given, Phase, Plan, Progress, StatusClass, Target, Temperature, run,
+};
 use manifests::units::Rps;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -101,6 +103,19 @@ fn text(text: &str) -> Reply {
 }
 
 fn quiet(_: &Progress) {}
+
+/// A request each millisecond, each after a pause of the generator's own thread.
+fn held_up(pause: fn(u64) -> Duration) -> Arrivals {
+    Arrivals::Given(Given::new(move || {
+        (0..).map(move |nth| {
+            thread::sleep(pause(nth));
+            Arrival {
+                due: ms(nth),
+                ..Arrival::default()
+            }
+        })
+    }))
+}
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -232,16 +247,10 @@ async fn what_the_generator_cannot_send_it_reports() {
 #[tokio::test]
 async fn a_generator_that_is_held_up_says_how_late_it_was() {
     let server = server(|_| text(OK));
-    let plan = Plan::new(
-        Target::new(server.addr, "app"),
-        Arrivals::Constant(Rps(1000.0)),
-        ms(300),
-    );
-    // Runs on the generator's thread, as anything that takes its CPU time does.
-    let report = run(plan, |_: &Progress| thread::sleep(ms(50)))
-        .await
-        .expect("runs")
-        .report();
+    // A schedule that is slow to tell what is next, on the generator's thread: as anything that takes its CPU time does.
+    let slow = held_up(|nth| if nth % 50 == 49 { ms(50) } else { ms(0) });
+    let plan = Plan::new(Target::new(server.addr, "app"), slow, ms(300));
+    let report = run(plan, quiet).await.expect("runs").report();
     assert_eq!(report.count(200), 300, "late, but sent all the same");
     assert!(report.schedule.late.max() >= ms(40), "{report}");
     assert!(
@@ -258,18 +267,10 @@ async fn a_generator_that_is_held_up_says_how_late_it_was() {
 #[tokio::test]
 async fn what_the_generator_gets_to_after_its_timeout_is_not_sent() {
     let server = server(|_| text(OK));
-    let mut plan = Plan::new(
-        Target::new(server.addr, "app"),
-        Arrivals::Constant(Rps(1000.0)),
-        ms(400),
-    );
+    let slow = held_up(|nth| if nth == 1 { ms(300) } else { ms(0) });
+    let mut plan = Plan::new(Target::new(server.addr, "app"), slow, ms(400));
     plan.timeout = ms(100);
-    let held_up = |now: &Progress| {
-        if now.due < 100 {
-            thread::sleep(ms(300));
-        }
-    };
-    let report = run(plan, held_up).await.expect("runs").report();
+    let report = run(plan, quiet).await.expect("runs").report();
     // Held up until 300 ms at least: what was due in the first 200 was hopeless then.
     assert!(report.schedule.never_sent >= 90, "{report}");
     assert_eq!(report.due, 400);
