@@ -207,15 +207,16 @@ impl Bench {
             each(cost.saturating_sub(plain_cost)),
         );
         driver.shutdown(Duration::ZERO).await;
-        let shells = self.driver("shells", |config| config.pool = 200);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
         let before = available();
+        let shells = self.driver("shells", |config| config.pool = 200);
         while shells.pool().generic < 200 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        tokio::time::sleep(Duration::from_millis(500)).await;
         println!(
-            "a prepared shell: about {} KiB",
-            before.saturating_sub(available()) / 190 / 1024
+            "a prepared shell: {} KiB",
+            before.saturating_sub(available()) / 200 / 1024
         );
         shells.shutdown(Duration::ZERO).await;
     }
