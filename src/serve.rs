@@ -11,6 +11,11 @@ use control::server::Server;
 use control::status::Ready;
 use control::tell::tell;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::Level;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::{Serve, ServerFlags};
 use crate::out;
@@ -127,14 +132,13 @@ pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// `RUST_LOG` decides what is logged; warnings by default.
+/// `RUST_LOG` decides what is logged, `TARGET=LEVEL` separated by commas; warnings by default.
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let asked = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(Level::WARN));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .compact()
-        .init();
+        .compact();
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
