@@ -134,7 +134,9 @@ pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// `RUST_LOG` decides what is logged, `TARGET=LEVEL` separated by commas; warnings by default.
 fn log_to_stderr() {
-    let asked = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let asked = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|text| text.parse::<Targets>().ok());
     let filter = asked.unwrap_or_else(|| Targets::new().with_default(Level::WARN));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

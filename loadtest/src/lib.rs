@@ -31,6 +31,7 @@ mod http1;
 mod knarr;
 mod lane;
 mod lanes;
+mod page;
 mod plan;
 mod record;
 mod report;

@@ -14,13 +14,15 @@ pub(crate) struct Outputs {
     /// Print the results as JSON instead of the table
     #[arg(long)]
     json: bool,
-    /// Write the results to FILE: .json, or .hgrm (HdrHistogram's percentiles, to plot); may be repeated
+    /// Write the results to FILE: .html (one page with pictures), .json, or .hgrm (HdrHistogram's percentiles, to plot);
+    /// may be repeated
     #[arg(short, long, value_name = "FILE")]
     output: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy)]
 enum Format {
+    Html,
     Json,
     Hgrm,
 }
@@ -48,6 +50,7 @@ impl Outputs {
     pub(crate) fn write(&self, results: &Results) -> anyhow::Result<()> {
         for path in &self.output {
             let text = match format(path)? {
+                Format::Html => results.html(&results.asked),
                 Format::Json => results.to_json()?,
                 Format::Hgrm => results.latency(|_| true).hgrm(),
             };
@@ -64,10 +67,11 @@ impl Outputs {
 
 fn format(path: &Path) -> anyhow::Result<Format> {
     match path.extension().and_then(|end| end.to_str()) {
+        Some("html") => Ok(Format::Html),
         Some("json") => Ok(Format::Json),
         Some("hgrm") => Ok(Format::Hgrm),
         _ => bail!(
-            "cannot tell from the name {} what to write: it must end in .json or .hgrm",
+            "cannot tell from the name {} what to write: it must end in .html, .json or .hgrm",
             path.display()
         ),
     }

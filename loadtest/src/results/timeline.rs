@@ -80,7 +80,7 @@ pub struct Observed {
     pub target: usize,
     /// Replicas that were ready.
     pub replicas: u32,
-    /// Replicas that were being started.
+    /// Replicas that were being started, beside those.
     pub starting: u32,
     /// Where an idle one stood: `zero`, `frozen`, `throttled` or `full`.
     pub rung: String,
@@ -181,8 +181,10 @@ impl Row {
     pub fn observe(&mut self, seen: Observed) {
         match self.servers.iter_mut().find(|known| known.target == seen.target) {
             Some(known) => {
+                // Both together at most as many as there were at once.
+                let all = (known.replicas + known.starting).max(seen.replicas + seen.starting);
                 known.replicas = known.replicas.max(seen.replicas);
-                known.starting = known.starting.max(seen.starting);
+                known.starting = all.saturating_sub(known.replicas);
                 known.queue = known.queue.max(seen.queue);
                 known.rung = seen.rung;
             }
@@ -301,6 +303,10 @@ mod tests {
         };
         let mut row = Row::default();
         row.observe(seen(0, 9, "zero"));
+        row.observe(Observed {
+            starting: 4,
+            ..seen(0, 3, "zero")
+        });
         row.observe(seen(4, 0, "full"));
         assert_eq!(row.servers, [seen(4, 9, "full")]);
     }

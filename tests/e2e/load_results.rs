@@ -1,0 +1,86 @@
+//! `knarr load report` and `compare`: what is made of the results of real runs.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use loadtest::{Arrivals, Plan, Results};
+use manifests::units::Rps;
+
+use crate::support::manifest::service;
+use crate::support::{KNARR, Knarr, Output, Place};
+
+fn load(words: &[&str]) -> Output {
+    let mut command = Command::new(KNARR);
+    command.arg("load").args(words);
+    Output::of(command)
+}
+
+fn run(knarr: &Knarr, path: &str) -> Results {
+    let plan = Plan::new(
+        knarr.target("hello", path),
+        Arrivals::Constant(Rps(100.0)),
+        Duration::from_secs(3),
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(loadtest::run(plan, |_| {})).unwrap()
+}
+
+#[test]
+fn a_real_run_becomes_a_table_pictures_and_percentiles_and_is_compared_with_a_slower_one() {
+    let knarr = Knarr::serve(&[("hello.yaml", &service("hello").proven().yaml())]);
+    let (fast, slow) = (run(&knarr, "/sleep?ms=5"), run(&knarr, "/sleep?ms=60"));
+    let place = Place::new();
+    let path = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let (a, b, html, hgrm) = (path("a.json"), path("b.json"), path("a.html"), path("a.hgrm"));
+    fs::write(&a, fast.to_json().unwrap()).unwrap();
+    fs::write(&b, slow.to_json().unwrap()).unwrap();
+
+    let report = load(&["report", &a, "-o", &html, "-o", &hgrm]).well();
+    assert!(report.out.contains("300 due, 300 answered"), "{report:?}");
+    let page = fs::read_to_string(&html).unwrap();
+    assert!(page.contains("<!doctype html>") && page.contains("constant 100/s for 3s"));
+    assert!(fs::read_to_string(&hgrm).unwrap().contains("1/(1-Percentile)"));
+    let json = load(&["report", &a, "--json"]).well();
+    assert_eq!(Results::from_json(json.out.as_bytes()).unwrap(), fast, "as it came");
+
+    let slower = load(&["compare", &a, &b, "--fail-on-regression"]);
+    assert_eq!(slower.code, Some(1), "{slower:?}");
+    assert!(slower.out.contains("WORSE") && slower.err.is_empty(), "{slower:?}");
+    let faster = load(&["compare", &b, &a, "--fail-on-regression"]).well();
+    assert!(faster.out.contains("BETTER"), "{faster:?}");
+    let same = load(&["compare", &a, &a, "--fail-on-regression"]).well();
+    assert!(same.out.contains("noise") && !same.out.contains("WORSE"), "{same:?}");
+
+    let closed = Results {
+        closed_loop: true,
+        ..slow
+    };
+    fs::write(&b, closed.to_json().unwrap()).unwrap();
+    let refused = load(&["compare", &a, &b]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("one run was an open loop"), "{refused:?}");
+}
+
+#[test]
+fn what_cannot_be_read_or_written_is_said_and_nothing_is_written() {
+    let place = Place::new();
+    let path = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let (text, out) = (path("notes.json"), path("out.pdf"));
+    fs::write(&text, "{}").unwrap();
+    for (words, expected) in [
+        (vec!["report", "/nowhere.json"], "cannot read /nowhere.json"),
+        (vec!["report", &text], "missing field `format`"),
+        (vec!["report", &text, "-o", &out], "must end in .html, .json or .hgrm"),
+        (
+            vec!["report", &text, "-o", "/nowhere/a.html"],
+            "/nowhere is no directory",
+        ),
+        (vec!["compare", &text, &text], "notes.json"),
+    ] {
+        let said = load(&words);
+        assert_eq!(said.code, Some(1), "{words:?}");
+        assert!(said.err.contains(expected), "{words:?}: {said:?}");
+    }
+    assert!(!fs::exists(&out).unwrap());
+}
