@@ -21,8 +21,18 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 pub(crate) struct App {
     pub(crate) name: &'static str,
     pub(crate) program: PathBuf,
+    /// An image with the program; without one it is served as the program of this machine that it is.
+    pub(crate) image: Option<String>,
     pub(crate) args: Vec<String>,
     pub(crate) starts: usize,
+}
+
+impl App {
+    /// As manifests name it.
+    pub(crate) fn image(&self) -> String {
+        let program = || format!("host:{}", self.program.display());
+        self.image.clone().unwrap_or_else(program)
+    }
 }
 
 /// The workload app, and Python and Node where they are installed: `starts` and `others` of each.
@@ -34,6 +44,7 @@ pub(crate) fn apps(workload: &Path, work: &Path, starts: usize, others: usize) -
     let mut apps = vec![App {
         name: "workload",
         program: copy,
+        image: None,
         args: Vec::new(),
         starts,
     }];
@@ -54,6 +65,7 @@ pub(crate) fn apps(workload: &Path, work: &Path, starts: usize, others: usize) -
             apps.push(App {
                 name,
                 program: program.into(),
+                image: None,
                 args,
                 starts: others,
             });

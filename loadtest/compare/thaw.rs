@@ -201,7 +201,7 @@ fn manifests(apps: &[App], rounds: usize) -> Result<String> {
         let frozen = (0..app.starts).map(|index| (format!("{}-{index}", app.name), true));
         let cold = (0..rounds).map(|round| (format!("{}-cold-{round}", app.name), false));
         // JSON is YAML.
-        let (program, args) = (app.program.display(), serde_json::to_string(&app.args)?);
+        let (image, args) = (app.image(), serde_json::to_string(&app.args)?);
         for (name, frozen) in frozen.chain(cold) {
             let idle = if frozen {
                 "        knarr.dev/idle: frozen\n        knarr.dev/freeze-delay: 0s\n"
@@ -212,7 +212,7 @@ fn manifests(apps: &[App], rounds: usize) -> Result<String> {
                 yaml,
                 "---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  template:\n    \
                  metadata:\n      annotations:\n        autoscaling.knative.dev/initial-scale: \"0\"\n        \
-                 knarr.dev/server-timing: enabled\n{idle}    spec:\n      containers:\n        - image: host:{program}\n          \
+                 knarr.dev/server-timing: enabled\n{idle}    spec:\n      containers:\n        - image: {image}\n          \
                  args: {args}\n",
             )?;
         }
