@@ -404,7 +404,7 @@ mod tests {
                     assert!(owned.insert(name), "{step:?} twice");
                 }
                 FsStep::Content { name, .. } => assert!(owned.contains(name), "{step:?} was not mounted"),
-                FsStep::Volume { .. } => panic!("{step:?} is of no root"),
+                FsStep::Volume { .. } | FsStep::Staged { .. } => panic!("{step:?} is of no root"),
                 FsStep::Mount { path, fstype, .. } => {
                     assert!(
                         made.contains(path) || (proc_is_up && path.starts_with("/proc")),

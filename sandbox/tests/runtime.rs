@@ -11,10 +11,14 @@ use std::time::Duration;
 
 use manifests::ids::SandboxId;
 use manifests::units::Bytes;
-use manifests::workload::{Image, Workload};
+use manifests::workload::{
+    Container, FileContent, HostPathKind, Image, Mount, Volume, VolumeFile, VolumeSource, Workload,
+};
+use sandbox::conformance;
 use sandbox::driver::{Driver, ExitStatus, Limits, StartError};
 use sandbox::exec::ExecSpec;
 use sandbox::{LocalDriver, Runtime};
+use support::contract::{Source, fixture};
 use support::{get, spec};
 
 /// Those of Debian's runtimes that are here; reasons are printed for the others.
@@ -44,7 +48,9 @@ fn image(dir: &Path) -> std::path::PathBuf {
         fs::create_dir_all(root.join(sub)).unwrap();
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for tool in ["sh", "cat", "id", "httpd", "sleep", "hostname", "grep"] {
+    for tool in [
+        "sh", "cat", "id", "httpd", "sleep", "hostname", "grep", "readlink", "touch", "ln",
+    ] {
         symlink("busybox", root.join("bin").join(tool)).unwrap();
     }
     fs::write(root.join("www/index.html"), "hello from a bundle").unwrap();
@@ -101,13 +107,6 @@ async fn a_bundle_serves_under_its_limits_and_ends() {
             "{name}: {said:?}"
         );
         assert!(driver.stats(&id).await.unwrap().memory > Bytes(0), "{name}");
-        let refused = driver
-            .exec(&id, ExecSpec::new(["/bin/id"]))
-            .await
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(refused.contains("another runtime"), "{refused}");
         driver.stop(&id, Duration::from_secs(1)).await.unwrap();
 
         let script = "id -u; hostname; grep -c CapEff /proc/self/status; grep NoNewPrivs /proc/self/status;
@@ -130,6 +129,176 @@ async fn a_bundle_serves_under_its_limits_and_ends() {
         driver.shutdown(Duration::ZERO).await;
     }
     assert_eq!(cgroups(), [""; 0]);
+}
+
+/// All of it: volumes, several containers, commands, probes, freezing, limits, and every way to fail and to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn runtimes_keep_the_contract() {
+    for (name, path) in runtimes() {
+        println!("runtime: {name}");
+        let dir = tempfile::tempdir().unwrap();
+        let Some(image) = support::image::oci(dir.path()) else {
+            return;
+        };
+        let mut config = support::image::config(&dir.path().join("data"));
+        config.runtimes.insert(name.to_owned(), Runtime::new(path));
+        conformance::run(fixture(&config, Source::Image(image, Some(name)), true)).await;
+    }
+}
+
+/// What an app finds in a bundle: each kind of volume with its access, links that lead nowhere, the other containers'
+/// namespaces, names, last words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_has_its_volumes_names_and_neighbours() {
+    for (name, _) in runtimes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = image(dir.path());
+        let driver = driver(dir.path());
+        let host = dir.path().join("host");
+        fs::create_dir(&host).unwrap();
+        fs::write(host.join("file"), "of the host").unwrap();
+        fs::write(dir.path().join("secret"), "not for it").unwrap();
+        let script =
+            "echo written > /disk/x; cat /disk/x; echo no > /config/key || echo read-only; cat /config/key; echo;
+            cat /host/file; echo; echo back > /host/answer; touch /fixed/new || echo fixed; cat /one; echo;
+            ln -s ../../../secret /disk/out; grep -c alias.example /etc/hosts; readlink /proc/self/ns/net > /disk/net;
+            echo last > /dev/termination-log; exec httpd -f -p 8080 -h /www";
+        let mut app = workload(&root, name, script);
+        let volume = |name: &str, source| Volume {
+            name: name.into(),
+            source,
+        };
+        let key = VolumeFile {
+            path: "key".into(),
+            mode: 0o644,
+            content: FileContent::Bytes(b"value".as_slice().into()),
+        };
+        app.volumes = vec![
+            volume(
+                "disk",
+                VolumeSource::Empty {
+                    memory: false,
+                    size: None,
+                },
+            ),
+            volume(
+                "memory",
+                VolumeSource::Empty {
+                    memory: true,
+                    size: None,
+                },
+            ),
+            volume("config", VolumeSource::Files(vec![key])),
+            volume(
+                "host",
+                VolumeSource::HostPath {
+                    path: host.clone(),
+                    kind: HostPathKind::Directory,
+                },
+            ),
+        ];
+        let mount = |volume: &str, path: &str, sub_path: Option<&str>, read_only| Mount {
+            volume: volume.into(),
+            path: path.into(),
+            sub_path: sub_path.map(Into::into),
+            read_only,
+        };
+        app.serving.mounts = vec![
+            mount("disk", "/disk", None, false),
+            mount("memory", "/disk/deeper", None, false),
+            mount("config", "/config", None, false),
+            mount("config", "/one", Some("key"), true),
+            mount("host", "/host", None, false),
+            mount("host", "/fixed", None, true),
+        ];
+        app.host_aliases = vec![manifests::workload::HostAlias {
+            address: "10.1.2.3".parse().unwrap(),
+            names: vec!["alias.example".into()],
+        }];
+        let mut beside = Container::new("beside", Image::Dir(root.clone()));
+        beside.command = vec![
+            "sh".into(),
+            "-c".into(),
+            "readlink /proc/self/ns/net > /disk/net2; exec sleep 1000".into(),
+        ];
+        beside.mounts = vec![mount("disk", "/disk", None, false)];
+        app.sidecars = vec![beside];
+        let id = SandboxId::new(format!("{name}-volumes"));
+        driver.start(spec(id.as_str(), app.clone())).await.unwrap();
+        let said = || {
+            let files = driver.logs(&id);
+            files
+                .iter()
+                .map(|path| fs::read_to_string(path).unwrap())
+                .collect::<String>()
+        };
+        for _ in 0..100 {
+            if said().contains("fixed") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let all = said();
+        for wanted in ["written", "read-only", "value", "of the host", "fixed"] {
+            assert!(all.contains(wanted), "{name}: no {wanted:?} in {all}");
+        }
+        assert_eq!(fs::read_to_string(host.join("answer")).unwrap(), "back\n");
+        assert!(!host.join("new").exists());
+        // In one network, and each with its own view of it.
+        let ran = async |container: Option<&str>, script: &str| {
+            let command = ExecSpec {
+                container: container.map(Into::into),
+                ..ExecSpec::new(["sh", "-c", script])
+            };
+            let ran = driver.exec(&id, command).await.unwrap().ran(4000).await;
+            (ran.status.code(), String::from_utf8(ran.output).unwrap())
+        };
+        let mut same = (0, String::new());
+        for _ in 0..100 {
+            same = ran(Some("beside"), "cat /disk/net /disk/net2").await;
+            if same.1.lines().count() == 2 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let lines: Vec<&str> = same.1.lines().collect();
+        assert!(lines.len() == 2 && lines[0] == lines[1], "{name}: {same:?}");
+        assert_eq!(
+            ran(None, "grep -c alias.example /etc/hosts").await,
+            (0, "1\n".to_owned())
+        );
+        assert_eq!(ran(None, "cat /disk/out").await.0, 1, "{name}: a link leads out");
+        assert_eq!(ran(None, "exit 5").await, (5, String::new()));
+        let limits = Limits {
+            memory: Some(Bytes(80 << 20)),
+            pids: Some(99),
+            ..Limits::default()
+        };
+        driver.set_limits(&id, limits).await.unwrap();
+        driver.freeze(&id).await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_millis(100), get(&*driver, id.as_str(), "/index.html")).await;
+        assert!(answer.is_err(), "{name}: a frozen bundle answers");
+        driver.thaw(&id).await.unwrap();
+        assert_eq!(
+            get(&*driver, id.as_str(), "/index.html").await.unwrap(),
+            "hello from a bundle"
+        );
+        let exit = driver.stop(&id, Duration::from_secs(5)).await.unwrap().unwrap();
+        assert_eq!(exit.last_output, "last\n", "{name}");
+        let left: Vec<_> = fs::read_dir(dir.path().join("data/commands")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+
+        // Through a link in a volume that leads out of it: refused, and nothing of the host is shown.
+        app.serving.mounts = vec![
+            mount("host", "/host", None, false),
+            mount("host", "/out", Some("out"), true),
+        ];
+        app.sidecars.clear();
+        symlink("../secret", host.join("out")).unwrap();
+        let out = driver.start(spec("out", app)).await.unwrap_err();
+        assert!(out.to_string().contains("subPath out"), "{out}");
+        driver.shutdown(Duration::ZERO).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -316,7 +316,7 @@ fn says_all_faults_at_once() {
 #[test]
 fn a_pod_of_several_containers() {
     let spec = "securityContext: {runAsUser: 1000, runAsGroup: 1001, fsGroup: 2000, supplementalGroups: [3000, 3001], seccompProfile: \
-                {type: Unconfined}}, hostAliases: [{ip: 10.0.0.1, hostnames: [db, db.local]}], runtimeClassName: runc, volumes: [{name: \
+                {type: Unconfined}}, hostAliases: [{ip: 10.0.0.1, hostnames: [db, db.local]}], runtimeClassName: native, volumes: [{name: \
                 d, emptyDir: {}}], initContainers: [{name: prepare, image: tools:1, command: [make, $(K_REVISION), $(PORT)], volumeMounts: \
                 [{name: d, mountPath: /d}]}], containers: [{name: log, image: 'oci:/srv/log', args: [$(PORT)], livenessProbe: {exec: \
                 {command: [ok]}}, startupProbe: {grpc: {port: 9, service: s}, failureThreshold: 30}, securityContext: {runAsUser: 5, \
@@ -328,7 +328,7 @@ fn a_pod_of_several_containers() {
     let workload = &revision.workload;
     let names: Vec<&str> = workload.containers().map(|container| &*container.name).collect();
     assert_eq!(names, ["prepare", "web", "log"]);
-    assert_eq!((workload.port, workload.runtime.as_deref()), (80, Some("runc")));
+    assert_eq!((workload.port, workload.runtime.as_deref()), (80, None));
     assert_eq!(
         (workload.fs_group, &workload.supplemental_groups),
         (Some(2000), &vec![3000, 3001])
@@ -420,6 +420,23 @@ fn what_is_wrong_in_a_pod() {
             "spec.hostAliases[1].hostnames: is empty; write at least one",
         ]
     );
+}
+
+#[test]
+fn what_another_runtime_cannot_do() {
+    let spec = "runtimeClassName: runc, containers: [{image: ab, ports: [{containerPort: 80}], securityContext: {seccompProfile: \
+                {type: Localhost, localhostProfile: /p.json}}}, {image: 'host:/bin/true'}], initContainers: [{image: 'host:sh'}]";
+    let host = "runtimeClassName runc runs images, not programs of this machine; write an image, or leave out spec.runtimeClassName";
+    let wanted = [
+        "spec.containers[0].securityContext.seccompProfile: runtimeClassName runc takes RuntimeDefault and Unconfined; write one of \
+         them, or leave out spec.runtimeClassName"
+            .to_owned(),
+        format!("spec.containers[1].image: {host}"),
+        format!("spec.initContainers[0].image: {host}"),
+    ];
+    assert_eq!(convert("", spec).unwrap_err(), wanted);
+    let image = convert("", "runtimeClassName: runc, containers: [{image: ab}]").unwrap();
+    assert_eq!(image.workload.runtime.as_deref(), Some("runc"));
 }
 
 #[test]

@@ -68,6 +68,15 @@ pub(super) fn workload(pod: &Pod<'_>, egress: Option<Egress>, faults: &mut Fault
         .as_deref()
         .filter(|name| !matches!(*name, "" | NATIVE));
 
+    if let Some(name) = runtime {
+        let places = (0..spec.containers().len()).map(|nth| format!("spec.containers[{nth}]"));
+        let places = places.chain((0..spec.init_containers.len()).map(|nth| format!("spec.initContainers[{nth}]")));
+        let made = made.iter().map(|(_, container)| container.as_ref());
+        places
+            .zip(made)
+            .for_each(|(path, container)| handed_over(name, &path, container, faults));
+    }
+
     let (mut front, mut sidecars, mut init) = (None, Vec::new(), Vec::new());
     for (role, container) in made {
         match role {
@@ -208,6 +217,25 @@ fn termination(container: &resources::Container, path: &str, faults: &mut Faults
     TerminationMessage {
         path: file.unwrap_or(default.path),
         fall_back_to_logs: container.termination_message_policy != "File",
+    }
+}
+
+/// What another runtime than Knarr's own cannot do.
+fn handed_over(runtime: &str, path: &str, container: Option<&Container>, faults: &mut Faults) {
+    let Some(container) = container else { return };
+    if matches!(container.image, workload::Image::Host(_)) {
+        let message = format!("runtimeClassName {runtime} runs images, not programs of this machine");
+        let hint = "write an image, or leave out spec.runtimeClassName";
+        faults.push(Fault::new(format!("{path}.image"), message, hint));
+    }
+    if matches!(container.security.seccomp, workload::Seccomp::Localhost(_)) {
+        let message = format!("runtimeClassName {runtime} takes RuntimeDefault and Unconfined");
+        let hint = "write one of them, or leave out spec.runtimeClassName";
+        faults.push(Fault::new(
+            format!("{path}.securityContext.seccompProfile"),
+            message,
+            hint,
+        ));
     }
 }
 

@@ -1,18 +1,21 @@
 //! What a start executes, as whom and in which root: everything that follows from the spec alone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use images::Root;
 use manifests::text::Facts;
 use manifests::workload::{Container, Image, Workload};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::Signal;
 
 use super::account::{Account, Users as ImageUsers};
 use super::bundle::{self, Process, Runtime};
 use super::image;
 use super::rights;
+use super::shell::Shell;
 use super::state::Inner;
 use super::texts::{self, environment};
 use crate::driver::{Limits, SandboxSpec, StartError};
@@ -158,17 +161,13 @@ impl App {
             .as_deref()
             .map_or(Ok(Signal::TERM), rights::signal)?;
         let runtime = runtime(inner, spec)?;
-        if let (Some(name), Some(needs)) = (&spec.workload.runtime, own_roots_only(&spec.workload)) {
-            return Err(format!(
-                "runtimeClassName {name}: {needs} cannot be had with it; leave it out"
-            ));
-        }
         let (layers, size, userxattr) = (image.layers.clone(), writable(spec, role), image.userxattr);
         let root = if runtime.is_some() {
             RootPlan::Bundle {
                 layers,
                 size,
                 userxattr,
+                steps: rootfs::of_container(&container.termination.path),
             }
         } else {
             RootPlan::Image {
@@ -235,32 +234,22 @@ impl App {
             From::Host(_) => (inner.uid(shell), inner.uid(shell)),
             From::Image(_) => (account.uid, account.gid),
         };
-        let mut groups = account.groups.clone();
-        groups.extend(spec.workload.fs_group);
-        groups.extend(&spec.workload.supplemental_groups);
-        groups.sort_unstable();
-        groups.dedup();
-        let (mut steps, program, cwd, capabilities) = match &self.from {
+        let groups = groups(spec, account);
+        let cwd = self.cwd(container);
+        let (mut steps, program) = match &self.from {
             From::Host(program) => (
                 rootfs::names(hostname, uid, &names, &spec.workload.host_aliases),
                 vec![program.path.as_os_str().as_encoded_bytes().to_vec()],
-                "/",
-                0,
             ),
-            From::Image(image) => (
+            From::Image(_) => (
                 rootfs::image_names(hostname, &names, &spec.workload.host_aliases),
                 candidates(argv.first().map_or(&[][..], Vec::as_slice), &env["PATH"]),
-                image.config.working_dir.as_str(),
-                rights::capabilities(&container.security.capabilities, uid)?,
             ),
         };
+        let capabilities = self.capabilities(container, uid)?;
         if let Some(volumes) = volumes {
             steps.extend(volumes.steps(container)?);
         }
-        let cwd = container
-            .working_dir
-            .clone()
-            .unwrap_or_else(|| if cwd.is_empty() { "/" } else { cwd }.into());
         if let Some(runtime) = &self.runtime {
             let process = Process {
                 args: &argv,
@@ -271,8 +260,9 @@ impl App {
                 capabilities,
                 filter: &self.filter,
                 read_only: container.security.read_only_root,
+                terminal: None,
             };
-            let stage = inner.data_dir.join("root");
+            let stage = stage(inner);
             let command = runtime.command(&stage, hostname);
             return Ok(Plan {
                 root: (!rooted).then(|| self.root.clone()),
@@ -315,30 +305,98 @@ impl App {
         })
     }
 
-    /// Whether commands can be run beside it: other runtimes keep their namespaces to themselves.
-    pub(super) const fn takes_commands(&self) -> bool {
-        self.runtime.is_none()
-    }
-
-    /// The plan of a command beside the app, from the app's own.
+    /// The plan of a command beside the app, from the app's own. For an OCI runtime it is the runtime once more, which
+    /// reads from `file` what is returned.
+    ///
+    /// # Errors
+    /// Why it cannot run, in words for the user.
     pub(super) fn for_command(
         &self,
-        plan: Plan,
-        spec: &SandboxSpec,
+        (inner, spec, port): (&Inner, &SandboxSpec, u16),
         account: &Account,
-        port: u16,
         command: &ExecSpec,
-    ) -> Plan {
+        (plan, file): (Plan, &Path),
+    ) -> Result<(Plan, Option<String>), String> {
+        let container = self.role.container(&spec.workload);
         let mut env = self.environment(spec, account, &texts::facts(spec, port));
         env.extend(command.env.iter().cloned());
-        let program = command.command.first().map_or("", String::as_str);
-        Plan {
+        let argv: Vec<Vec<u8>> = command.command.iter().map(|a| a.clone().into_bytes()).collect();
+        let plan = Plan {
             root: None,
             steps: Vec::new(),
-            program: candidates(program.as_bytes(), &env["PATH"]),
-            argv: command.command.iter().map(|a| a.clone().into_bytes()).collect(),
-            env: variables(env),
             ..plan
+        };
+        let Some(runtime) = &self.runtime else {
+            let program = argv.first().map_or(&[][..], Vec::as_slice);
+            let plan = Plan {
+                program: candidates(program, &env["PATH"]),
+                argv,
+                env: variables(env),
+                ..plan
+            };
+            return Ok((plan, None));
+        };
+        let process = Process {
+            args: &argv,
+            env: &env,
+            cwd: &self.cwd(container),
+            account,
+            groups: &groups(spec, account),
+            capabilities: self.capabilities(container, account.uid)?,
+            filter: &self.filter,
+            read_only: container.security.read_only_root,
+            terminal: command.terminal,
+        };
+        let said = bundle::process(&process).to_string();
+        let argv = runtime.exec(&stage(inner), file, spec.id.as_str());
+        Ok((Plan { argv, ..plan }, Some(said)))
+    }
+
+    /// Whether an OCI runtime makes the sandbox.
+    pub(super) const fn is_handed_over(&self) -> bool {
+        self.runtime.is_some()
+    }
+
+    /// Whether a program, its own without one, may be in a container that an OCI runtime makes or has made in this shell: the
+    /// runtime would only say in its output that it is not. True when that cannot be told.
+    pub(super) fn may_have_program(
+        &self,
+        inner: &Inner,
+        (spec, port): (&SandboxSpec, u16),
+        (shell, account): (&Shell, &Account),
+        program: Option<&str>,
+    ) -> bool {
+        let Some(held) = shell.held() else { return true };
+        // The shell sees the stage; a link in there does not lead out of the root.
+        let root = format!("/proc/{}/root{}/r", held.pid, stage(inner).display());
+        let Ok(root) = open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
+            return true;
+        };
+        let container = self.role.container(&spec.workload);
+        let facts = texts::facts(spec, port);
+        let env = self.environment(spec, account, &facts);
+        let own = self.argv(container, &facts).into_iter().next();
+        let Some(program) = program.map(|it| it.as_bytes().to_vec()).or(own) else {
+            return true;
+        };
+        let candidates = candidates(&program, &env["PATH"]);
+        bundle::may_have(root.as_fd(), &candidates, &self.cwd(container), &container.mounts)
+    }
+
+    /// Where it works.
+    fn cwd(&self, container: &Container) -> PathBuf {
+        let of_image = match &self.from {
+            From::Host(_) => "",
+            From::Image(image) => image.config.working_dir.as_str(),
+        };
+        let own = || if of_image.is_empty() { "/" } else { of_image }.into();
+        container.working_dir.clone().unwrap_or_else(own)
+    }
+
+    fn capabilities(&self, container: &Container, uid: u32) -> Result<u64, String> {
+        match &self.from {
+            From::Host(_) => Ok(0),
+            From::Image(_) => rights::capabilities(&container.security.capabilities, uid),
         }
     }
 
@@ -372,6 +430,21 @@ impl App {
             }
         }
     }
+}
+
+/// The account's groups, and those of the Pod.
+fn groups(spec: &SandboxSpec, account: &Account) -> Vec<u32> {
+    let mut groups = account.groups.clone();
+    groups.extend(spec.workload.fs_group);
+    groups.extend(&spec.workload.supplemental_groups);
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+/// Where a bundle is, in its shell.
+pub(super) fn stage(inner: &Inner) -> PathBuf {
+    inner.data_dir.join("root")
 }
 
 fn variables(env: BTreeMap<String, String>) -> Vec<Vec<u8>> {

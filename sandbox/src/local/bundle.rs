@@ -1,17 +1,25 @@
 //! What an OCI runtime is handed: a bundle whose root is mounted already, and the command line that runs it
-//! (OCI runtime specification 1.0, config.md). Pure.
+//! (OCI runtime specification 1.0, config.md). Pure, but for a look into the root.
 //!
 //! The runtime takes the place of an app: it is executed in a shell, which has the network, the cgroup and a process
-//! namespace for everything that the runtime makes. So Knarr dials, limits, freezes, kills and cleans up as always.
+//! namespace for everything that the runtime makes; beside the first container's it shares that one's network, IPC and
+//! host name. So Knarr dials, limits, freezes, kills and cleans up as always. A command is one more run of the runtime.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use manifests::workload::Mount;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::account::Account;
 use super::rights;
-use crate::rootfs::{MASKED, NAMES, READ_ONLY};
+use crate::exec::WindowSize;
+use crate::rootfs::{MASKED, NAMES, READ_ONLY, TERMINATION_LOG};
 use crate::seccomp;
 use crate::spawner::protocol::{FilterPlan, FsStep};
 
@@ -42,19 +50,40 @@ impl Runtime {
 
     /// `RUNTIME ARGS --root STAGE/state run --bundle STAGE ID`.
     pub(super) fn command(&self, stage: &Path, id: &str) -> Vec<Vec<u8>> {
-        let path = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
-        let mut argv = vec![path(&self.program)];
-        argv.extend(self.args.iter().map(|arg| arg.clone().into_bytes()));
-        argv.extend([
-            b"--root".to_vec(),
-            path(&stage.join("state")),
+        let rest = [
             b"run".to_vec(),
             b"--bundle".to_vec(),
-            path(stage),
+            bytes(stage),
             id.as_bytes().to_vec(),
-        ]);
-        argv
+        ];
+        self.argv(stage, rest)
     }
+
+    /// `RUNTIME ARGS --root STAGE/state exec --process FILE ID`.
+    pub(super) fn exec(&self, stage: &Path, file: &Path, id: &str) -> Vec<Vec<u8>> {
+        let rest = [
+            b"exec".to_vec(),
+            b"--process".to_vec(),
+            bytes(file),
+            id.as_bytes().to_vec(),
+        ];
+        self.argv(stage, rest)
+    }
+
+    fn argv(&self, stage: &Path, rest: [Vec<u8>; 4]) -> Vec<Vec<u8>> {
+        let own = self.args.iter().map(|arg| arg.clone().into_bytes());
+        let state = [b"--root".to_vec(), bytes(&stage.join("state"))];
+        [bytes(&self.program)]
+            .into_iter()
+            .chain(own)
+            .chain(state)
+            .chain(rest)
+            .collect()
+    }
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_encoded_bytes().to_vec()
 }
 
 /// The process that the runtime shall run.
@@ -67,24 +96,45 @@ pub(super) struct Process<'a> {
     pub capabilities: u64,
     pub filter: &'a FilterPlan,
     pub read_only: bool,
+    /// The runtime gives it a terminal of this size, by its own.
+    pub terminal: Option<WindowSize>,
 }
 
-/// Files of the sandbox's own in the stage, and the bundle's `config.json` beside them.
-pub(super) fn files(process: &Process<'_>, stage: &Path, names: Vec<FsStep>, termination_log: &Path) -> Vec<FsStep> {
-    let content = |name: &str, content: String| FsStep::Content {
-        name: name.to_owned(),
-        content,
+/// What is made for the runtime in the stage: the sandbox's own files, its volumes, and the bundle's `config.json`. `steps`
+/// are as for a root of ours.
+pub(super) fn files(process: &Process<'_>, stage: &Path, steps: Vec<FsStep>, termination_log: &Path) -> Vec<FsStep> {
+    let mut mounts = mounts(stage, termination_log);
+    let mut staged = 0;
+    let to_stage = |step| match step {
+        FsStep::Volume {
+            source,
+            sub_path,
+            path,
+            read_only,
+        } => {
+            let name = format!("volume-{staged}");
+            staged += 1;
+            let access = if read_only { "ro" } else { "rw" };
+            mounts.push(bind(&path, &stage.join(&name), &["rbind", "nosuid", "nodev", access]));
+            FsStep::Staged {
+                source,
+                sub_path,
+                name,
+                read_only,
+            }
+        }
+        other => other,
     };
-    let mut steps = names;
-    steps.push(content(TERMINATION_LOG, String::new()));
-    steps.push(content(
-        "config.json",
-        config(process, stage, termination_log).to_string(),
-    ));
+    let mut steps: Vec<FsStep> = steps.into_iter().map(to_stage).collect();
+    steps.push(FsStep::Content {
+        name: "config.json".to_owned(),
+        content: config(process, mounts).to_string(),
+    });
     steps
 }
 
-fn config(process: &Process<'_>, stage: &Path, termination_log: &Path) -> Value {
+/// The `process` of a bundle, and of a command in its container.
+pub(super) fn process(process: &Process<'_>) -> Value {
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
     let args: Vec<String> = process.args.iter().map(text).collect();
     let env: Vec<String> = process
@@ -99,36 +149,57 @@ fn config(process: &Process<'_>, stage: &Path, termination_log: &Path) -> Value 
     } else {
         Vec::new()
     };
+    let size = process.terminal.unwrap_or_default();
+    json!({
+        "terminal": process.terminal.is_some(),
+        "consoleSize": { "height": size.rows, "width": size.columns },
+        "user": {
+            "uid": process.account.uid,
+            "gid": process.account.gid,
+            "additionalGids": process.groups,
+        },
+        "args": args,
+        "env": env,
+        "cwd": process.cwd,
+        "capabilities": {
+            "bounding": capabilities,
+            "effective": effective,
+            "permitted": effective,
+        },
+        "noNewPrivileges": true,
+    })
+}
+
+fn config(app: &Process<'_>, mounts: Vec<Value>) -> Value {
     json!({
         "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false,
-            "user": {
-                "uid": process.account.uid,
-                "gid": process.account.gid,
-                "additionalGids": process.groups,
-            },
-            "args": args,
-            "env": env,
-            "cwd": process.cwd,
-            "capabilities": {
-                "bounding": capabilities,
-                "effective": effective,
-                "permitted": effective,
-            },
-            "noNewPrivileges": true,
-        },
-        "root": { "path": "r", "readonly": process.read_only },
-        "mounts": mounts(stage, termination_log),
+        "process": process(app),
+        "root": { "path": "r", "readonly": app.read_only },
+        "mounts": mounts,
         "linux": {
             "namespaces": [{ "type": "pid" }, { "type": "mount" }],
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
-            "seccomp": match process.filter {
+            "seccomp": match app.filter {
                 FilterPlan::Default => seccomp::oci_profile(),
                 FilterPlan::Unconfined | FilterPlan::Program(_) => Value::Null,
             },
         },
+    })
+}
+
+/// Whether one of these programs is in the root of a bundle, or may be in a volume.
+pub(super) fn may_have(root: BorrowedFd<'_>, programs: &[Vec<u8>], cwd: &Path, volumes: &[Mount]) -> bool {
+    programs.iter().any(|program| {
+        let path = cwd.join(OsStr::from_bytes(program));
+        let (flags, inside) = (
+            OFlags::PATH | OFlags::CLOEXEC,
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        );
+        let found = openat2(root, &path, flags, Mode::empty(), inside);
+        // It is not there only when the kernel says so.
+        let missing = matches!(found, Err(Errno::NOENT | Errno::NOTDIR));
+        !missing || volumes.iter().any(|volume| path.starts_with(&volume.path))
     })
 }
 
@@ -151,18 +222,17 @@ fn mounts(stage: &Path, termination_log: &Path) -> Vec<Value> {
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ];
     let own = NAMES.iter().map(|&(name, path)| (name, Path::new(path)));
-    mounts.extend(own.chain([(TERMINATION_LOG, termination_log)]).map(|(name, path)| {
-        json!({
-            "destination": path,
-            "type": "bind",
-            "source": stage.join(name),
-            "options": ["bind", "nosuid", "nodev", "noexec"],
-        })
-    }));
+    let options = ["bind", "nosuid", "nodev", "noexec"];
+    mounts.extend(
+        own.chain([(TERMINATION_LOG, termination_log)])
+            .map(|(name, path)| bind(path, &stage.join(name), &options)),
+    );
     mounts
 }
 
-const TERMINATION_LOG: &str = "termination-log";
+fn bind(destination: &Path, source: &Path, options: &[&str]) -> Value {
+    json!({ "destination": destination, "type": "bind", "source": source, "options": options })
+}
 
 #[cfg(test)]
 mod tests {
@@ -179,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_that_is_not_root_has_no_effective_capabilities() {
+    fn a_bundle_has_what_the_manifest_asks_for() {
         let account = Account {
             uid: 1000,
             ..Account::default()
@@ -194,8 +264,50 @@ mod tests {
             capabilities: 1,
             filter: &FilterPlan::Default,
             read_only: true,
+            terminal: None,
         };
-        let config = config(&process, Path::new("/stage"), Path::new("/dev/termination-log"));
+        let volume = |path: &str, sub_path: Option<&str>, read_only| FsStep::Volume {
+            source: "/data/volume".into(),
+            sub_path: sub_path.map(Into::into),
+            path: path.into(),
+            read_only,
+        };
+        let steps = vec![volume("/a", None, false), volume("/a/b", Some("s"), true)];
+        let steps = files(&process, Path::new("/stage"), steps, Path::new("/dev/termination-log"));
+        let Some(FsStep::Content { content, .. }) = steps.last() else {
+            panic!("{steps:?}")
+        };
+        let config: Value = serde_json::from_str(content).unwrap();
+        // A link in a volume is followed by the kernel, within the volume, before the runtime sees it.
+        let staged = |step: &FsStep| match step {
+            FsStep::Staged {
+                name,
+                sub_path,
+                read_only,
+                ..
+            } => Some((name.clone(), sub_path.clone(), *read_only)),
+            _ => None,
+        };
+        let staged: Vec<_> = steps.iter().filter_map(staged).collect();
+        let wanted = [
+            ("volume-0".to_owned(), None, false),
+            ("volume-1".to_owned(), Some("s".into()), true),
+        ];
+        assert_eq!(staged, wanted);
+        let mounts = config["mounts"].as_array().unwrap();
+        let wanted = [
+            bind(
+                Path::new("/a"),
+                Path::new("/stage/volume-0"),
+                &["rbind", "nosuid", "nodev", "rw"],
+            ),
+            bind(
+                Path::new("/a/b"),
+                Path::new("/stage/volume-1"),
+                &["rbind", "nosuid", "nodev", "ro"],
+            ),
+        ];
+        assert_eq!(mounts[mounts.len() - 2..], wanted);
         assert_eq!(config["process"]["capabilities"]["bounding"], json!(["CAP_CHOWN"]));
         assert_eq!(config["process"]["capabilities"]["effective"], json!([]));
         assert_eq!(config["process"]["env"], json!(["A=b"]));

@@ -1,9 +1,13 @@
 //! Commands in running sandboxes, as Knarr sees them: asked for, followed by what the spawner tells, ended.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
@@ -16,13 +20,12 @@ use tokio::sync::watch;
 
 use super::members::Member;
 use super::shell::{Failure, Stage};
-use super::start;
 use super::state::{Inner, Sandbox};
 use super::watched;
 use crate::driver::{BoxFuture, DriverError, ExitStatus};
 use crate::exec::{Exec, ExecError, ExecSpec, Input, Output, Process, WindowSize};
 use crate::spawner::command::window;
-use crate::spawner::protocol::{CommandId, Event, Request, Step};
+use crate::spawner::protocol::{CommandId, Event, Plan, Request, Step};
 use crate::wire;
 
 /// The commands that run, by number.
@@ -122,10 +125,18 @@ pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSp
     {
         return Err(full(sandbox));
     }
-    let plan = start::command_plan(inner, sandbox, (shell.id, &found.app, &found.account), &spec)
-        .map_err(ExecError::Refused)?;
-    let strings = plan.argv.iter().chain(&plan.env);
-    if plan.argv.is_empty() || strings.into_iter().any(|s| s.contains(&0)) {
+    if found.app.is_handed_over() {
+        let (of, who) = ((&sandbox.spec, sandbox.port), (&*found.shell, &found.account));
+        let program = spec.command.first().map(String::as_str);
+        if !found.app.may_have_program(inner, of, who, program) {
+            return Err(missing(&spec, sandbox));
+        }
+    }
+    let file = found.app.is_handed_over().then(|| ProcessFile::new(inner));
+    let (plan, said) = plan(inner, sandbox, &found, &spec, file.as_ref()).map_err(ExecError::Refused)?;
+    let variables = spec.env.iter().flat_map(|(name, value)| [name, value]);
+    let mut strings = spec.command.iter().chain(variables);
+    if spec.command.is_empty() || strings.any(|text| text.contains('\0')) {
         return Err(ExecError::Refused(
             "the command is empty, or has a NUL character in it".to_owned(),
         ));
@@ -139,8 +150,12 @@ pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSp
         io::ErrorKind::NotFound => gone(),
         _ => begin(error).into(),
     })?;
+    if let (Some(file), Some(said)) = (&file, said) {
+        file.write(&said).map_err(begin)?;
+    }
     // From here on it is ended when this future is dropped.
     let process = LocalProcess {
+        _file: file,
         inner: Arc::clone(inner),
         command: inner.commands.add(),
         terminal: OnceLock::new(),
@@ -166,6 +181,58 @@ pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSp
     }
     ends.exec(process).map_err(|error| begin(error).into())
 }
+
+/// The plan of a command, and for an OCI runtime what the file for it says.
+fn plan(
+    inner: &Inner,
+    sandbox: &Sandbox,
+    found: &Member,
+    command: &ExecSpec,
+    file: Option<&ProcessFile>,
+) -> Result<(Plan, Option<String>), String> {
+    let Member { shell, app, account } = found;
+    let (spec, port) = (&sandbox.spec, sandbox.port);
+    let plan = app.plan(inner, spec, account, (shell.id, true), None, port)?;
+    let file = file.map_or(Path::new(""), |file| &file.0);
+    app.for_command((inner, spec, port), account, command, (plan, file))
+}
+
+/// What an OCI runtime is to run, for it alone to read: there may be secrets in it. Removed with the command.
+struct ProcessFile(PathBuf);
+
+impl ProcessFile {
+    /// Nothing is there yet.
+    fn new(inner: &Inner) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(inner.data_dir.join(DIR).join(format!("{number}.json")))
+    }
+
+    fn write(&self, said: &str) -> io::Result<()> {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&self.0)?;
+        file.write_all(said.as_bytes())
+    }
+}
+
+impl Drop for ProcessFile {
+    fn drop(&mut self) {
+        // It may never have been written.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Where [`ProcessFile`]s are, empty and for this user alone.
+pub(super) fn make_dir(data_dir: &Path) -> io::Result<()> {
+    let dir = data_dir.join(DIR);
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::DirBuilder::new().mode(0o700).create(dir)
+}
+
+const DIR: &str = "commands";
 
 /// Our ends of a command's streams.
 enum Ends {
@@ -250,9 +317,10 @@ fn blame(failure: &Failure, spec: &ExecSpec, sandbox: &Sandbox) -> ExecError {
     let program = spec.command.first().map_or("", String::as_str);
     match failure.step {
         Some(Step::Execute) if failure.errno == libc::ENOENT || failure.errno == libc::ENOTDIR => {
-            ExecError::NotFound(format!("there is no program \"{program}\" in {}", sandbox.id))
+            missing(spec, sandbox)
         }
         Some(Step::Execute) => ExecError::Refused(format!("cannot execute {program}: {}", failure.error())),
+        Some(Step::JoinCgroup) if failure.errno == libc::ENODEV => DriverError::NotFound(sandbox.id.clone()).into(),
         Some(Step::Enter) if failure.errno == libc::ESRCH => DriverError::NotFound(sandbox.id.clone()).into(),
         Some(Step::Clone) if failure.errno == libc::EAGAIN => full(sandbox),
         None => DriverError::NotFound(sandbox.id.clone()).into(),
@@ -262,6 +330,11 @@ fn blame(failure: &Failure, spec: &ExecSpec, sandbox: &Sandbox) -> ExecError {
         }
         .into(),
     }
+}
+
+fn missing(spec: &ExecSpec, sandbox: &Sandbox) -> ExecError {
+    let program = spec.command.first().map_or("", String::as_str);
+    ExecError::NotFound(format!("there is no program \"{program}\" in {}", sandbox.id))
 }
 
 fn full(sandbox: &Sandbox) -> ExecError {
@@ -276,6 +349,7 @@ struct LocalProcess {
     inner: Arc<Inner>,
     command: Arc<Command>,
     terminal: OnceLock<OwnedFd>,
+    _file: Option<ProcessFile>,
 }
 
 impl Process for LocalProcess {

@@ -18,7 +18,7 @@ use super::app::{App, Role};
 use super::backoff::Backoff;
 use super::output;
 use super::shell::{Shell, Stage};
-use super::start::{Trouble, account, blame, new_shell};
+use super::start::{Trouble, account, blame, hand_over, new_shell};
 use super::state::{Inner, Sandbox};
 use crate::driver::{DriverError, Exit, ExitStatus, SandboxSpec, StartError};
 use crate::spawner::protocol::Request;
@@ -210,6 +210,9 @@ async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, known: &Known) -> Resul
     if let Stage::Failed(failure) | Stage::Ended(Some(failure)) = stage {
         return Err(named(&name, blame(&failure)));
     }
+    hand_over(inner, spec, (shell, app, &known.account))
+        .await
+        .map_err(|trouble| named(&name, trouble))?;
     let output = output::of_member(inner, sandbox, shell, &name);
     let request = Request::Go {
         shell: shell.id,

@@ -56,6 +56,9 @@ const REAP: Duration = Duration::from_secs(5);
 /// The pool is filled when no start has taken a shell for this long.
 const QUIET: Duration = Duration::from_millis(2);
 
+/// How often those are looked for that nobody waits for, while sandboxes die with their spawner.
+const STRAYS: Duration = Duration::from_millis(10);
+
 /// How soon after its removal an image has no shells any more.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -103,6 +106,7 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
     make(&mountpoint)?;
     let skeleton = data_dir.join("skeleton");
     rootfs::make_skeleton(&skeleton).map_err(SetupError::io(skeleton.display().to_string()))?;
+    command::make_dir(&data_dir).map_err(SetupError::io("make the directory of commands"))?;
     let images = match &config.images {
         Some(images) => images.clone(),
         None => open_images(&data_dir.join("images"))?,
@@ -206,7 +210,7 @@ fn take_lock(data_dir: &Path, name: &str, patience: Duration) -> Result<File, Se
 }
 
 /// The cgroup group of a data directory: the same after a crash, different for another directory (FNV-1a).
-fn group(data_dir: &Path) -> String {
+pub(crate) fn group(data_dir: &Path) -> String {
     let bytes = data_dir.as_os_str().as_encoded_bytes();
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
         (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
@@ -356,8 +360,21 @@ async fn bury_all(inner: &Arc<Inner>) {
             bury(inner, shell, status).await;
         }));
     }
-    for one in buried {
-        let _ = one.await;
+    // A command that the spawner had no time to tell of keeps the namespace it is in from ending.
+    let strays = async {
+        loop {
+            proc::reap_inherited(spawner::NAME);
+            tokio::time::sleep(STRAYS).await;
+        }
+    };
+    let all = async {
+        for one in buried {
+            let _ = one.await;
+        }
+    };
+    tokio::select! {
+        () = strays => {}
+        () = all => {}
     }
 }
 

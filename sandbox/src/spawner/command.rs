@@ -30,6 +30,7 @@ use rustix::termios::Winsize;
 use super::child::app::{drop_capabilities_and_user, load_filter, set_limits};
 use super::child::{Birth, Report, die_with_spawner};
 use super::compile::Compiled;
+use super::descendants;
 use super::kid::{self, Kid, Nursery, Outcome};
 use super::protocol::{Isolation, ShellId, Step};
 use super::raw::sys;
@@ -44,6 +45,8 @@ pub(super) struct Command {
     pub pidfd: OwnedFd,
     /// Readable when it failed, closed when it has executed; `None` after either.
     pub report: Option<OwnedFd>,
+    /// It is an OCI runtime, and the command a child of it.
+    runtime: bool,
 }
 
 /// What a command needs to become itself.
@@ -85,7 +88,8 @@ impl Command {
             sandbox: sandbox.pidfd.as_fd(),
             namespaces,
             report: report_write.as_fd(),
-            forked: Err(libc::EAGAIN),
+            // What the child in between leaves there when it is killed.
+            forked: Err(libc::EINTR),
         };
         // SAFETY: `deliver` takes a `Delivery`, and ends.
         unsafe { nursery.send_out(deliver, (&raw mut delivery).cast()) }?;
@@ -97,6 +101,7 @@ impl Command {
                 pid,
                 pidfd,
                 report: Some(report_read),
+                runtime: order.plan.runtime,
             }),
             Err(error) => {
                 let _ = rustix::process::kill_process(raw, Signal::KILL);
@@ -113,6 +118,10 @@ impl Command {
 
     /// Sends it a signal, and whatever it has started in its process group.
     pub(super) fn signal(&self, signal: Signal) {
+        if self.runtime && signal == Signal::KILL {
+            // It passes on every signal but this one.
+            descendants::kill(self.pid);
+        }
         let group = Pid::from_raw(self.pid).map(|group| rustix::process::kill_process_group(group, signal));
         // It may not have a group of its own yet.
         if !matches!(group, Some(Ok(()))) {
@@ -209,7 +218,7 @@ fn live(
     }
     rustix::process::setsid().map_err(|e| at(Step::Clone)(e.into()))?;
     set_limits(plan)?;
-    if isolated {
+    if isolated && !plan.runtime {
         // Until it executes, nobody in there may look into this process, which is a copy of the spawner.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
             .map_err(|e| at(Step::Capabilities)(e.into()))?;
@@ -217,12 +226,16 @@ fn live(
         die_with_spawner(birth)?;
     }
     if let Some((rows, columns)) = order.terminal {
-        open_terminal(&order.streams[0], rows, columns, isolated).map_err(at(Step::Terminal))?;
+        open_terminal(&order.streams[0], rows, columns, isolated && !plan.runtime).map_err(at(Step::Terminal))?;
     }
     // SAFETY: marks descriptors; none of them is used after the program is executed.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if closed != 0 {
         return Err(at(Step::CloseFiles)(io::Error::last_os_error()));
+    }
+    if plan.runtime {
+        // The runtime takes the host's rights away itself, from what it starts.
+        return Err(at(Step::Execute)(execute(plan)));
     }
     rustix::process::chdir(plan.cwd.path.as_c_str()).map_err(|e| at(Step::WorkingDir)(e.into()))?;
     rustix::thread::set_no_new_privs(true).map_err(|e| at(Step::NoNewPrivileges)(e.into()))?;

@@ -53,6 +53,13 @@ pub(super) enum Op {
         attributes: u64,
     },
     /// `file` is a path of the host, beside the root.
+    Staged {
+        source: CString,
+        sub_path: Option<CString>,
+        file: CString,
+        attributes: u64,
+    },
+    /// `file` likewise.
     Own {
         file: CString,
         place: Place,
@@ -128,8 +135,9 @@ impl Workshop {
     /// `InvalidInput` when a path has a NUL in it, or an image too many layers for the kernel.
     pub(super) fn root(&self, plan: RootPlan) -> io::Result<Root> {
         let steps = match &plan {
-            RootPlan::Host { steps } | RootPlan::Image { steps, .. } => steps.as_slice(),
-            RootPlan::Bundle { .. } => &[],
+            RootPlan::Host { steps } | RootPlan::Image { steps, .. } | RootPlan::Bundle { steps, .. } => {
+                steps.as_slice()
+            }
         };
         let has_message = steps
             .iter()
@@ -158,11 +166,12 @@ impl Workshop {
                 layers,
                 size,
                 userxattr,
+                steps,
             } => Root {
                 layers: Some(self.layers(&layers, size, userxattr)?),
                 common: Arc::new(self.steps(Vec::new())?),
-                steps: self.steps(Vec::new())?,
-                message: None,
+                steps: self.steps(steps)?,
+                message,
             },
         })
     }
@@ -265,9 +274,18 @@ fn op(step: &FsStep, own: &dyn Fn(&str) -> io::Result<CString>) -> io::Result<Op
             source: c_path(source)?,
             sub_path: sub_path.as_deref().map(c_path).transpose()?,
             place: place(path)?,
-            attributes: libc::MOUNT_ATTR_NOSUID
-                | libc::MOUNT_ATTR_NODEV
-                | if *read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
+            attributes: of_volume(*read_only),
+        },
+        FsStep::Staged {
+            source,
+            sub_path,
+            name,
+            read_only,
+        } => Op::Staged {
+            source: c_path(source)?,
+            sub_path: sub_path.as_deref().map(c_path).transpose()?,
+            file: own(name)?,
+            attributes: of_volume(*read_only),
         },
         FsStep::Bind {
             source,
@@ -302,6 +320,11 @@ fn op(step: &FsStep, own: &dyn Fn(&str) -> io::Result<CString>) -> io::Result<Op
     })
 }
 
+const fn of_volume(read_only: bool) -> u64 {
+    let fixed = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | fixed
+}
+
 /// What a step is about, for an error text.
 pub(super) fn describe(step: &FsStep) -> String {
     match step {
@@ -310,6 +333,7 @@ pub(super) fn describe(step: &FsStep) -> String {
         FsStep::File { path, .. } => format!("write {}", path.display()),
         FsStep::Mount { fstype, path, .. } => format!("mount {fstype} on {}", path.display()),
         FsStep::Volume { source, path, .. } => format!("show the volume {} as {}", source.display(), path.display()),
+        FsStep::Staged { source, .. } => format!("hand over the volume {}", source.display()),
         FsStep::Bind { source, path, .. } if source == path => format!("show {}", path.display()),
         FsStep::Bind { source, path, .. } => format!("show {} as {}", source.display(), path.display()),
         FsStep::Own { path, .. } => format!("mount a file of its own on {}", path.display()),

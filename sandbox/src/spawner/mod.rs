@@ -16,6 +16,7 @@
 mod child;
 pub(crate) mod command;
 mod compile;
+mod descendants;
 mod dialer;
 mod identities;
 mod kid;

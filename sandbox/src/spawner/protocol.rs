@@ -280,6 +280,8 @@ pub(crate) enum RootPlan {
         size: u64,
         /// Likewise.
         userxattr: bool,
+        /// What is made beside it.
+        steps: Vec<FsStep>,
     },
 }
 
@@ -357,6 +359,13 @@ pub(crate) enum FsStep {
         /// What of it is shown; links in it do not lead out.
         sub_path: Option<PathBuf>,
         path: PathBuf,
+        read_only: bool,
+    },
+    /// A volume beside the root, for an OCI runtime to show. `name` is a plain file name.
+    Staged {
+        source: PathBuf,
+        sub_path: Option<PathBuf>,
+        name: String,
         read_only: bool,
     },
     /// Something of the host, with what is mounted below it. Its target is there already.

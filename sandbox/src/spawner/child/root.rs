@@ -227,6 +227,12 @@ fn run_op(birth: &Birth, root: Mounted, op: &Op) -> Result<(), i32> {
                 let to = target.path(&mut path);
                 volume::show(birth, source, sub_path.as_deref(), to, *attributes)
             }
+            Op::Staged {
+                source,
+                sub_path,
+                file,
+                attributes,
+            } => volume::stage(birth, source, sub_path.as_deref(), file, *attributes),
             Op::Bind {
                 source,
                 place,

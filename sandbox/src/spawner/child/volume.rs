@@ -19,10 +19,48 @@ pub(super) unsafe fn show(
     target: usize,
     attributes: u64,
 ) -> Result<(), i32> {
+    let tree = copy(birth, source, sub_path, attributes)?;
+    // SAFETY: as the caller promises.
+    unsafe { put(tree, target) }
+}
+
+/// The same on `target`, a path of the host, which is made as what the volume is: a directory or a file.
+pub(super) fn stage(
+    birth: &Birth,
+    source: &CStr,
+    sub_path: Option<&CStr>,
+    target: &CStr,
+    attributes: u64,
+) -> Result<(), i32> {
+    let tree = copy(birth, source, sub_path, attributes)?;
+    let path = target.as_ptr() as usize;
+    // SAFETY: NUL-terminated strings of the spawner's, and room for one `stat` on this stack.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        let (none, empty) = (c"".as_ptr() as usize, libc::AT_EMPTY_PATH as usize);
+        let made = sys!(SYS_newfstatat, tree, none, (&raw mut stat) as usize, empty).and_then(|_| {
+            if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+                sys!(SYS_mkdirat, CWD, path, 0o700)
+            } else {
+                sys!(SYS_mknodat, CWD, path, (libc::S_IFREG | 0o600) as usize, 0)
+            }
+        });
+        match made {
+            Ok(_) => put(tree, path),
+            Err(errno) => {
+                let _ = sys!(SYS_close, tree);
+                Err(errno)
+            }
+        }
+    }
+}
+
+/// A copy of the mount, nowhere yet.
+fn copy(birth: &Birth, source: &CStr, sub_path: Option<&CStr>, attributes: u64) -> Answer {
     let none = c"".as_ptr() as usize;
     let place = libc::O_PATH | libc::O_CLOEXEC;
     let deep = (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as usize;
-    // SAFETY: NUL-terminated strings of the spawner's and of the caller's; every descriptor is ours, and closed once.
+    // SAFETY: NUL-terminated strings of the spawner's; every descriptor is ours, and closed once.
     unsafe {
         let root = sys!(SYS_openat, CWD, source.as_ptr() as usize, place as usize, 0)?;
         let found = match sub_path {
@@ -41,8 +79,23 @@ pub(super) unsafe fn show(
         );
         let _ = sys!(SYS_close, found);
         let tree = tree?;
-        let done = set(birth, tree, attributes, deep)
-            .and_then(|_| sys!(SYS_move_mount, tree, none, CWD, target, MOVE_MOUNT_FROM_FD_FOLLOWING));
+        if let Err(errno) = set(birth, tree, attributes, deep) {
+            let _ = sys!(SYS_close, tree);
+            return Err(errno);
+        }
+        Ok(tree)
+    }
+}
+
+/// Mounts the copy, and lets go of it.
+///
+/// # Safety
+/// `target` is the address of a NUL-terminated string; `tree` is ours.
+unsafe fn put(tree: usize, target: usize) -> Result<(), i32> {
+    let none = c"".as_ptr() as usize;
+    // SAFETY: as the caller promises.
+    unsafe {
+        let done = sys!(SYS_move_mount, tree, none, CWD, target, MOVE_MOUNT_FROM_FD_FOLLOWING);
         let _ = sys!(SYS_close, tree);
         done.map(drop)
     }
