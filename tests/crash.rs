@@ -27,9 +27,10 @@ fn whoever_is_killed_only_what_was_sent_fails_and_nothing_is_left() {
             .build()
             .unwrap(),
     );
-    let before = HostSnapshot::take();
-
     let place = Place::new();
+    std::fs::create_dir(place.data()).unwrap();
+    let before = HostSnapshot::of(&[&place.data()]);
+
     let one = service("one").concurrency(1).with("max-scale", "4");
     let many = service("many").with("max-scale", "2");
     for (name, text) in [SHORT_WINDOWS, ("one.yaml", &one.yaml()), ("many.yaml", &many.yaml())] {

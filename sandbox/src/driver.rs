@@ -41,6 +41,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   on any other: the app hears the signal. Killed from outside or out of memory, it ends like any other.
 /// - `exec` runs a command in a sandbox under the same lockdown as its app; it ends with the sandbox at the latest, and
 ///   with the [`Exec`] that holds it.
+/// - A sandbox's containers share its volumes and its network; init containers have ended well before the others begin, and
+///   the serving one's end is the end of all. A volume that is the sandbox's own is empty at its start and gone with it.
 /// - No method waits for another sandbox's start; `dial` in particular never does.
 pub trait Driver: Send + Sync + 'static {
     /// Starts an instance and waits until it is ready or `spec.deadline` has passed.

@@ -37,7 +37,7 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-/// Sends one message; waits while the other end has no room.
+/// Sends one message, `BrokenPipe` when the other end is gone; waits while the other end has no room.
 pub(crate) fn send<M: Serialize>(socket: BorrowedFd<'_>, message: &M, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut packet = vec![INLINE];
     serde_json::to_writer(&mut packet, message)?;
@@ -72,8 +72,8 @@ fn receive_with<M: DeserializeOwned>(socket: BorrowedFd<'_>, flags: RecvFlags) -
             &mut control,
             flags | RecvFlags::CMSG_CLOEXEC,
         ) {
-            Err(Errno::INTR) => {}
-            Err(Errno::CONNRESET) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            // The other end has died with something unread, which is told once, and before what it has said itself.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             other => break other?,
         }
     };
@@ -106,6 +106,7 @@ fn send_packet(socket: BorrowedFd<'_>, packet: &[u8], fds: &[BorrowedFd<'_>]) ->
     loop {
         match sendmsg(socket, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL) {
             Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Err(io::ErrorKind::BrokenPipe.into()),
             other => return Ok(other.map(drop)?),
         }
     }
@@ -126,6 +127,23 @@ mod tests {
             assert_eq!(got.len(), size);
             assert_eq!(fds.len(), 2, "size {size}");
         }
+    }
+
+    #[test]
+    fn what_was_said_before_a_death_is_heard_whatever_was_left_unread() {
+        let (a, b) = pair().unwrap();
+        send(a.as_fd(), &"last", &[]).unwrap();
+        send(b.as_fd(), &"unread", &[]).unwrap();
+        drop(a);
+        assert_eq!(receive::<String>(b.as_fd()).unwrap().0, "last");
+        let end = receive::<String>(b.as_fd()).unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+        // Whoever speaks first hears of it as a broken pipe.
+        let (a, b) = pair().unwrap();
+        send(b.as_fd(), &"unread", &[]).unwrap();
+        drop(a);
+        let end = send(b.as_fd(), &"x", &[]).unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

@@ -7,7 +7,11 @@ mod support;
 use sandbox::conformance;
 use sandbox::{Freezing, LocalConfig};
 use support::TESTAPP;
-use support::contract::fixture;
+use support::contract::{Source, fixture};
+
+fn host(roots: bool) -> Source {
+    Source::Host(TESTAPP.to_owned(), roots)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_keeps_the_contract() {
@@ -15,7 +19,20 @@ async fn root_keeps_the_contract() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    conformance::run(fixture(&support::config(dir.path()), TESTAPP, true)).await;
+    conformance::run(fixture(&support::config(dir.path()), host(true), true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_keep_the_contract() {
+    if !support::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(image) = support::image::oci(dir.path()) else {
+        return;
+    };
+    let config = support::image::config(&dir.path().join("data"));
+    conformance::run(fixture(&config, Source::Image(image, None), true)).await;
 }
 
 /// Each way to freeze, also where a better one works.
@@ -30,7 +47,7 @@ async fn every_freezer_keeps_the_contract() {
             freezing: Some(freezing),
             ..support::config(dir.path())
         };
-        let make = fixture(&config, TESTAPP, true);
+        let make = fixture(&config, host(true), true);
         let found = make().driver.freezer();
         if found.is_none() {
             eprintln!("skipped: no {} here", freezing.as_str());
@@ -48,5 +65,5 @@ async fn plain_processes_keep_the_contract() {
         unsafe_no_isolation: true,
         ..support::config(dir.path())
     };
-    conformance::run(fixture(&config, TESTAPP, false)).await;
+    conformance::run(fixture(&config, host(false), false)).await;
 }

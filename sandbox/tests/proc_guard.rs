@@ -23,7 +23,8 @@ fn only(snapshot: &HostSnapshot, kind: &str, what: &str) {
 
 #[test]
 fn every_kind_of_leftover_is_seen_and_its_end_too() {
-    let snapshot = HostSnapshot::take();
+    let home = tempfile::tempdir().unwrap();
+    let (snapshot, mark) = (HostSnapshot::of(&[home.path()]), HostSnapshot::mark(home.path()));
     let soon = Duration::from_secs(10);
     snapshot.assert_same_within(Duration::ZERO);
 
@@ -67,8 +68,9 @@ fn every_kind_of_leftover_is_seen_and_its_end_too() {
     drop(file);
     snapshot.assert_same_within(soon);
 
-    let dir = tempfile::Builder::new().prefix(".knarr-guard-").tempdir().unwrap();
-    only(&snapshot, "temporary file", ".knarr-guard-");
+    let prefix = format!(".{mark}-");
+    let dir = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
+    only(&snapshot, "temporary file", &prefix);
     drop(dir);
     snapshot.assert_same_within(soon);
 
@@ -78,7 +80,7 @@ fn every_kind_of_leftover_is_seen_and_its_end_too() {
         return;
     }
     let hierarchy = Hierarchy::detect();
-    let group = format!("knarr-guard-{}", std::process::id());
+    let group = mark;
     let cgroup = hierarchy.create(&group, "a", &Limits::default()).unwrap();
     let added = snapshot.added();
     assert!(
@@ -89,7 +91,7 @@ fn every_kind_of_leftover_is_seen_and_its_end_too() {
     hierarchy.remove_group(&group);
     snapshot.assert_same_within(soon);
 
-    let dir = tempfile::tempdir().unwrap();
+    let dir = &home;
     let mount = |program: &str, args: &[&str]| {
         assert!(
             Command::new(program)
@@ -116,12 +118,7 @@ fn every_kind_of_leftover_is_seen_and_its_end_too() {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let seen = || {
-        snapshot
-            .added()
-            .iter()
-            .any(|thing| thing.starts_with("network namespace"))
-    };
+    let seen = || snapshot.added().iter().any(|thing| thing.starts_with("namespace"));
     while !seen() {
         std::thread::yield_now();
     }

@@ -21,7 +21,7 @@ use sandbox::conformance;
 use sandbox::driver::Driver;
 use sandbox::egress::Cluster;
 use sandbox::{LocalConfig, LocalDriver};
-use support::contract::fixture;
+use support::contract::{Source, fixture};
 use support::shut_in::{assert_commands_are_hidden, assert_shut_in, findings};
 use support::{TESTAPP, spec, workload};
 
@@ -76,7 +76,11 @@ fn an_ordinary_user_keeps_the_contract() {
     if is_ordinary("an_ordinary_user_keeps_the_contract") {
         let dir = tempfile::tempdir().unwrap();
         let limits = sandbox::cgroup::Hierarchy::detect().missing().is_empty();
-        run(conformance::run(fixture(&config(dir.path()), &app(), limits)));
+        run(conformance::run(fixture(
+            &config(dir.path()),
+            Source::Host(app(), true),
+            limits,
+        )));
     }
 }
 

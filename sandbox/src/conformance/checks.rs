@@ -19,7 +19,12 @@ type Check = for<'a> fn(&'a Bench) -> BoxFuture<'a, ()>;
 /// Name and check; the one that ends the driver is last.
 pub(super) const ALL: &[(&str, Check)] = &[
     ("a start returns when the app is ready", |b| Box::pin(ready(b))),
-    ("a failed start says why and leaves nothing", |b| Box::pin(failures(b))),
+    ("a failed start says why and leaves nothing", |b| {
+        Box::pin(super::failures::starts(b))
+    }),
+    ("out of memory is told as such", |b| {
+        Box::pin(super::failures::memory(b))
+    }),
     ("a start that is dropped midway leaves nothing", |b| {
         Box::pin(dropped_starts(b))
     }),
@@ -29,6 +34,9 @@ pub(super) const ALL: &[(&str, Check)] = &[
     }),
     ("every end is told exactly once", |b| Box::pin(exits(b))),
     ("readiness comes and goes, and is told", |b| Box::pin(readiness(b))),
+    ("a command that probes is asked until it says yes", |b| {
+        Box::pin(asked(b))
+    }),
     ("an app that is not alive is ended, and its exit says why", |b| {
         Box::pin(liveness(b))
     }),
@@ -37,6 +45,12 @@ pub(super) const ALL: &[(&str, Check)] = &[
     }),
     ("connections end with the sandbox", |b| Box::pin(connections(b))),
     ("nothing waits for another sandbox's start", |b| Box::pin(no_waiting(b))),
+    ("several containers share volumes and network, and end together", |b| {
+        Box::pin(super::pods::pods(b))
+    }),
+    ("volumes and names are one sandbox's at a time", |b| {
+        Box::pin(super::pods::names(b))
+    }),
     ("limits change in place", |b| Box::pin(limits(b))),
     ("a frozen sandbox stands still, and goes on", |b| {
         Box::pin(super::frozen::stands_still(b))
@@ -50,6 +64,9 @@ pub(super) const ALL: &[(&str, Check)] = &[
     ("stats are plausible", |b| Box::pin(stats(b))),
     ("commands run inside, with their streams and codes", |b| {
         Box::pin(super::commands::commands(b))
+    }),
+    ("a command has a terminal of the size it is told", |b| {
+        Box::pin(super::commands::terminals(b))
     }),
     ("commands end with who holds them and with the sandbox", |b| {
         Box::pin(super::commands::ends(b))
@@ -82,49 +99,11 @@ async fn ready(bench: &Bench) {
     }
     for id in [&spec.id, &other] {
         let exit = bench.stop(id, GRACE).await.expect("it ran");
-        assert_eq!((exit.status, exit.requested), (ExitStatus::Code(0), true), "{exit:?}");
-    }
-}
-
-async fn failures(bench: &Bench) {
-    let crasher = bench.spec(App::Crasher);
-    match bench.driver().start(crasher.clone()).await {
-        Err(StartError::Exited(exit)) => {
-            assert_eq!(
-                (exit.status, exit.requested, exit.oom_killed),
-                (ExitStatus::Code(3), false, false),
-                "{exit:?}"
-            );
-            assert!(exit.last_output.contains("no luck"), "{exit:?}");
-        }
-        other => panic!("a crasher: {other:?}"),
-    }
-    bench.clean("after a crash").await;
-    let mut never = bench.spec(App::Never);
-    never.deadline = Duration::from_millis(500);
-    match bench.driver().start(never.clone()).await {
-        Err(StartError::NotReady { after, last }) => {
-            assert!(
-                after >= Duration::from_millis(500) && !last.is_empty(),
-                "{after:?} {last:?}"
-            );
-        }
-        other => panic!("an app that never listens: {other:?}"),
-    }
-    bench.clean("after a deadline").await;
-    let missing = bench.spec(App::Missing);
-    match bench.driver().start(missing.clone()).await {
-        Err(StartError::Refused(why)) => assert!(!why.is_empty()),
-        other => panic!("a program that does not exist: {other:?}"),
-    }
-    bench.clean("after a refusal").await;
-    bench.settle().await;
-    for id in [&crasher.id, &never.id, &missing.id] {
-        assert!(
-            bench.exits(id).is_empty(),
-            "{id}: an exit is told of a sandbox that no start returned"
+        assert_eq!(
+            (bench.status(exit.status), exit.requested),
+            (ExitStatus::Code(0), true),
+            "{exit:?}"
         );
-        assert!(bench.driver().dial(id).await.is_err(), "{id} can be dialled");
     }
 }
 
@@ -170,7 +149,7 @@ async fn dropped_starts(bench: &Bench) {
 }
 
 fn quick(bench: &Bench) -> Arc<manifests::workload::Workload> {
-    Arc::new((bench.fixture.workload)(App::Quick))
+    bench.spec(App::Quick).workload
 }
 
 async fn ids(bench: &Bench) {
@@ -224,7 +203,7 @@ async fn stops(bench: &Bench) {
     let id = bench.start(App::Stubborn).await;
     let exit = bench.stop(&id, SHORT_GRACE).await.expect("it ran");
     assert_eq!(
-        (exit.status, exit.requested, exit.oom_killed),
+        (bench.status(exit.status), exit.requested, exit.oom_killed),
         (ExitStatus::Signal(9), true, false),
         "{exit:?}"
     );
@@ -257,12 +236,16 @@ async fn exits(bench: &Bench) {
     (bench.fixture.kill)(&killed);
     let exit = bench.one_exit(&killed).await;
     assert_eq!(
-        (exit.status, exit.requested),
+        (bench.status(exit.status), exit.requested),
         (ExitStatus::Signal(9), false),
         "{exit:?}"
     );
     let exit = bench.one_exit(&mayfly).await;
-    assert_eq!((exit.status, exit.requested), (ExitStatus::Code(7), false), "{exit:?}");
+    assert_eq!(
+        (bench.status(exit.status), exit.requested),
+        (ExitStatus::Code(7), false),
+        "{exit:?}"
+    );
     for id in [&stopped, &mayfly, &killed] {
         assert_eq!(bench.stop(id, GRACE).await, None);
         assert_eq!(bench.exits(id).len(), 1, "{id}: told again by a stop");
@@ -333,6 +316,19 @@ async fn readiness(bench: &Bench) {
     assert_eq!(bench.driver().unready(), []);
 }
 
+async fn asked(bench: &Bench) {
+    let spec = bench.spec(App::Asked);
+    let started = bench.start_spec(spec.clone()).await;
+    let waited = started.phases.ready - started.phases.spawned;
+    assert!(
+        waited >= Duration::from_millis(250),
+        "ready before the probe: {started:?}"
+    );
+    bench.get(&spec.id, &mut bench.dial(&spec.id).await).await;
+    let exit = bench.stop(&spec.id, GRACE).await.expect("it ran");
+    assert_eq!((&exit.unhealthy, exit.requested), (&None, true), "{exit:?}");
+}
+
 async fn liveness(bench: &Bench) {
     let id = bench.start(App::Hung).await;
     let exit = bench.one_exit(&id).await;
@@ -340,7 +336,7 @@ async fn liveness(bench: &Bench) {
     assert!(why.contains("liveness"), "{why}");
     // It was asked to end, as by a stop, but nobody called that.
     assert_eq!(
-        (exit.status, exit.requested, exit.oom_killed),
+        (bench.status(exit.status), exit.requested, exit.oom_killed),
         (ExitStatus::Code(0), false, false),
         "{exit:?}"
     );

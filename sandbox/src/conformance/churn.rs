@@ -7,8 +7,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::random::Random;
-use super::{App, BOUND, Bench, exchange};
-use crate::driver::{Driver, DriverError, SandboxSpec, StartError};
+use super::{App, BOUND, Bench, Command, exchange};
+use crate::driver::{Driver, DriverError, Limits, SandboxSpec, StartError};
+use crate::exec::{ExecError, ExecSpec};
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -23,6 +24,7 @@ pub(super) async fn churn(bench: &Bench) {
         workers.spawn(churn_worker(
             Arc::clone(&bench.fixture.driver),
             Arc::clone(&specs),
+            ExecSpec::new((bench.fixture.command)(Command::Forever)),
             seed,
         ));
     }
@@ -56,13 +58,18 @@ pub(super) async fn churn(bench: &Bench) {
 }
 
 /// Returns how many starts of each name have succeeded.
-async fn churn_worker(driver: Arc<dyn Driver>, specs: Arc<Vec<SandboxSpec>>, seed: u64) -> Vec<usize> {
+async fn churn_worker(
+    driver: Arc<dyn Driver>,
+    specs: Arc<Vec<SandboxSpec>>,
+    command: ExecSpec,
+    seed: u64,
+) -> Vec<usize> {
     let mut random = Random(seed);
     let mut started = vec![0; specs.len()];
     for step in 0..25 {
         let at = usize::try_from(random.below(specs.len() as u64)).unwrap_or(0);
         let spec = &specs[at];
-        match random.below(10) {
+        match random.below(12) {
             0..5 => {
                 let patience = if random.below(2) == 0 {
                     BOUND
@@ -88,6 +95,26 @@ async fn churn_worker(driver: Arc<dyn Driver>, specs: Arc<Vec<SandboxSpec>>, see
                 Ok(()) | Err(DriverError::NotFound(_)) => {}
                 Err(error) => panic!("seed {seed} step {step}: {error}"),
             },
+            9 => {
+                let limits = Limits {
+                    pids: Some(100 + u32::try_from(random.below(100)).unwrap_or(0)),
+                    ..Limits::default()
+                };
+                match driver.set_limits(&spec.id, limits).await {
+                    // Where none can be enforced, that is said.
+                    Ok(()) | Err(DriverError::NotFound(_) | DriverError::Io { .. }) => {}
+                    Err(error) => panic!("seed {seed} step {step}: {error}"),
+                }
+            }
+            10 => {
+                let patience = Duration::from_micros(random.below(20_000));
+                match timeout(patience, driver.exec(&spec.id, command.clone())).await {
+                    // Killed by its drop.
+                    Ok(Ok(_)) | Err(_) => {}
+                    Ok(Err(ExecError::Driver(DriverError::NotFound(_)) | ExecError::Refused(_))) => {}
+                    Ok(Err(error)) => panic!("seed {seed} step {step}: {error}"),
+                }
+            }
             _ => {
                 if let Ok(mut stream) = driver.dial(&spec.id).await
                     && let Ok(Ok(answer)) = timeout(PATIENCE, exchange(&mut stream)).await

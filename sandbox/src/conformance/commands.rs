@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{App, BOUND, Bench, Command};
 use crate::driver::{DriverError, ExitStatus};
-use crate::exec::{Exec, ExecError, ExecSpec};
+use crate::exec::{Exec, ExecError, ExecSpec, WindowSize};
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -89,6 +89,43 @@ pub(super) async fn commands(bench: &Bench) {
     );
 }
 
+pub(super) async fn terminals(bench: &Bench) {
+    let id = bench.start(App::Quick).await;
+    let asked = ExecSpec {
+        terminal: Some(WindowSize { rows: 33, columns: 101 }),
+        ..spec(bench, Command::Size)
+    };
+    let mut sized = run(bench, &id, asked.clone()).await;
+    assert!(sized.stderr.is_none() && sized.stdin.is_some(), "{sized:?}");
+    let mut said = String::new();
+    timeout(BOUND, sized.stdout.read_to_string(&mut said))
+        .await
+        .expect("it ends")
+        .expect("it can be read");
+    assert_eq!(said.trim_end(), "33 101");
+    assert_eq!(ended(&sized).await, ExitStatus::Code(0));
+    let lasting = ExecSpec {
+        command: (bench.fixture.command)(Command::Forever),
+        ..asked
+    };
+    let mut lasting = run(bench, &id, lasting).await;
+    let mut line = String::new();
+    let mut stdout = BufReader::new(&mut lasting.stdout);
+    let read = timeout(BOUND, stdout.read_line(&mut line))
+        .await
+        .expect("it says something");
+    assert_eq!((read.is_ok(), line.trim_end()), (true, format!("here {id}").as_str()));
+    lasting
+        .process
+        .resize(WindowSize::default())
+        .expect("it has a terminal");
+    drop(lasting);
+    let plain = run(bench, &id, spec(bench, Command::Forever)).await;
+    assert!(plain.process.resize(WindowSize::default()).is_err(), "it has none");
+    drop(plain);
+    bench.stop(&id, GRACE).await;
+}
+
 pub(super) async fn ends(bench: &Bench) {
     let id = bench.start(App::Quick).await;
     let other = bench.start(App::Quick).await;
@@ -96,7 +133,7 @@ pub(super) async fn ends(bench: &Bench) {
         let (mut here, _errors) = begin(bench, &id).await;
         let (mut there, _errors) = begin(bench, &other).await;
         there.process.signal(15);
-        assert_eq!(ended(&there).await, ExitStatus::Signal(15));
+        assert_eq!(bench.status(ended(&there).await), ExitStatus::Signal(15));
         assert_eq!(there.stdout.read(&mut [0; 8]).await.expect("its end"), 0);
         if !killed {
             // Nobody holds it any more: its sandbox is as before.
@@ -105,13 +142,17 @@ pub(super) async fn ends(bench: &Bench) {
         }
         (bench.fixture.kill)(&id);
         bench.one_exit(&id).await;
-        assert_eq!(ended(&here).await, ExitStatus::Signal(9), "with its sandbox");
+        assert_eq!(
+            bench.status(ended(&here).await),
+            ExitStatus::Signal(9),
+            "with its sandbox"
+        );
         assert_eq!(here.stdout.read(&mut [0; 8]).await.expect("its end"), 0);
     }
     // A stop does not wait for commands.
     let (running, _errors) = begin(bench, &other).await;
     bench.stop(&other, GRACE).await;
-    assert_eq!(ended(&running).await, ExitStatus::Signal(9));
+    assert_eq!(bench.status(ended(&running).await), ExitStatus::Signal(9));
     bench.clean("after commands").await;
 
     // Dropped on its way, at some point.

@@ -6,7 +6,9 @@
 mod checks;
 mod churn;
 mod commands;
+mod failures;
 mod frozen;
+mod pods;
 mod random;
 
 use std::fmt;
@@ -22,14 +24,16 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::driver::{Driver, Event, Exit, Limits, SandboxSpec, Started};
+use crate::driver::{Driver, Event, Exit, ExitStatus, Limits, SandboxSpec, Started};
 
 /// A driver, ready to be tested.
 pub struct Fixture {
     /// The driver. Checks share it unless `make` gives each its own; the last check shuts it down.
     pub driver: Arc<dyn Driver>,
-    /// What to run for each app. The id of the sandbox is added as the last argument, so that [`Self::kill`] can find it.
-    pub workload: Box<dyn Fn(App) -> Workload + Send + Sync>,
+    /// What to run for each app; `None` for those that this way of running has not, of [`App::NoImage`], [`App::Hollow`],
+    /// [`App::Stranger`], [`App::Hungry`] and [`App::Pod`]. The id of the sandbox is added as the last argument, so that
+    /// [`Self::kill`] can find it.
+    pub workload: Box<dyn Fn(App) -> Option<Workload> + Send + Sync>,
     /// What to run for each command.
     pub command: Box<dyn Fn(Command) -> Vec<String> + Send + Sync>,
     /// Kills the app of a sandbox with SIGKILL, behind the driver's back.
@@ -40,6 +44,9 @@ pub struct Fixture {
     pub event_capacity: Option<usize>,
     /// False where this host enforces no limits and counts no usage (an ordinary user without cgroups).
     pub limits: bool,
+    /// False where an OCI runtime is between the app and the driver: it tells a signal as exit code 128 and its number, and
+    /// stands still when its sandbox is frozen, so that an end is told after the thaw.
+    pub signals: bool,
 }
 
 /// The apps the checks run; each is also the name of its revision, in the namespace `conformance`.
@@ -72,6 +79,23 @@ pub enum App {
     Sleeper,
     /// A program that does not exist.
     Missing,
+    /// Exits with code 0 before it listens.
+    Quits,
+    /// Ends by signal 11 before it listens.
+    Broken,
+    /// Serves; its readiness probe is a command that fails for about the first 300 ms.
+    Asked,
+    /// Serves for about 300 ms, then takes memory without end.
+    Hungry,
+    /// An image that does not exist.
+    NoImage,
+    /// An image without the program that is to run.
+    Hollow,
+    /// A user that the image does not have.
+    Stranger,
+    /// Serves, with a volume that an init container has written `first` to, and a container `beside` that adds `beside` and
+    /// runs for ever; a line each.
+    Pod,
 }
 
 /// The commands the checks run in sandboxes.
@@ -81,6 +105,10 @@ pub enum Command {
     Copy,
     /// Says `here` and its `HOSTNAME` in one line, then runs for ever.
     Forever,
+    /// Says what is in the volume of [`App::Pod`].
+    Read,
+    /// Says lines and columns of its terminal, as `ROWS COLUMNS`.
+    Size,
     /// A program that does not exist.
     Missing,
 }
@@ -100,6 +128,14 @@ impl fmt::Display for App {
             Self::Watched => "watched",
             Self::Sleeper => "sleeper",
             Self::Missing => "missing",
+            Self::Quits => "quits",
+            Self::Broken => "broken",
+            Self::Asked => "asked",
+            Self::Hungry => "hungry",
+            Self::NoImage => "no-image",
+            Self::Hollow => "hollow",
+            Self::Stranger => "stranger",
+            Self::Pod => "pod",
         })
     }
 }
@@ -170,11 +206,20 @@ impl Bench {
         &*self.fixture.driver
     }
 
+    /// Of an app that every fixture has.
     fn spec(&self, app: App) -> SandboxSpec {
+        match self.spec_of(app) {
+            Some(spec) => spec,
+            None => panic!("{}: the fixture has no {app}", self.check),
+        }
+    }
+
+    /// `None` for an app that this fixture has not.
+    fn spec_of(&self, app: App) -> Option<SandboxSpec> {
         let id = SandboxId::new(format!("{app}-{}", NEXT_ID.fetch_add(1, Ordering::Relaxed)));
-        let mut workload = (self.fixture.workload)(app);
+        let mut workload = (self.fixture.workload)(app)?;
         workload.serving.args.push(id.to_string().into());
-        SandboxSpec {
+        Some(SandboxSpec {
             id,
             revision: app.revision(),
             configuration: ObjectId::new("conformance", app.to_string()),
@@ -182,6 +227,14 @@ impl Bench {
             workload: Arc::new(workload),
             limits: Limits::default(),
             deadline: BOUND,
+        })
+    }
+
+    /// How it ended, whoever told.
+    fn status(&self, told: ExitStatus) -> ExitStatus {
+        match told {
+            ExitStatus::Code(code @ 129..) if !self.fixture.signals => ExitStatus::Signal(code - 128),
+            as_it_is => as_it_is,
         }
     }
 

@@ -62,20 +62,26 @@ const PIPE: usize = 64 * 1024;
 
 impl FakeDriver {
     pub(super) fn begin_command(&self, id: &SandboxId, spec: ExecSpec) -> Result<Exec, ExecError> {
-        let (commands, sandbox_ended) = {
+        let (commands, containers, frozen, sandbox_ended) = {
             let mut state = self.state();
             let state = &mut *state;
             let command = spec.command.clone();
             self.record(state, id, What::Exec { command });
             let sandbox = state.sandboxes.get(id).filter(|sandbox| sandbox.ready.is_some());
             let sandbox = sandbox.ok_or_else(|| DriverError::NotFound(id.clone()))?;
-            (sandbox.behaviour.commands.clone(), sandbox.ended.subscribe())
+            let (commands, frozen) = (sandbox.behaviour.commands.clone(), sandbox.frozen.is_some());
+            (commands, sandbox.containers.clone(), frozen, sandbox.ended.subscribe())
         };
         let Some(program) = spec.command.first().cloned() else {
             return Err(ExecError::Refused("no command".to_owned()));
         };
-        if let Some(container) = &spec.container {
-            return Err(ExecError::Refused(format!("{id} has no container \"{container}\"")));
+        if let Some(container) = spec.container.as_ref().filter(|name| !containers.contains(name)) {
+            return Err(ExecError::Refused(format!(
+                "{id} has no container \"{container}\" that runs"
+            )));
+        }
+        if frozen {
+            return Err(ExecError::Refused(format!("{id} is frozen")));
         }
         let terminal = spec.terminal.is_some();
         let (stdin, theirs): (Option<Input>, Output) = if spec.stdin || terminal {

@@ -1,6 +1,7 @@
 //! The life of a fake sandbox: admitted, ready, ended; each change under one short lock.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -99,6 +100,13 @@ impl FakeDriver {
         if let Some((after, status)) = behaviour.exits_after {
             self.end_later(spec.id.clone(), serial, after, status);
         }
+        if let Some(after) = behaviour.starves_after {
+            let (driver, id) = (self.clone(), spec.id.clone());
+            tokio::spawn(async move {
+                sleep(after).await;
+                driver.end(&id, serial, ExitStatus::Signal(9), true);
+            });
+        }
         if let Some((after, lasts)) = behaviour.unready_after {
             let (driver, id) = (self.clone(), spec.id.clone());
             tokio::spawn(async move {
@@ -162,6 +170,7 @@ impl FakeDriver {
         let sandbox = Sandbox {
             serial,
             revision: spec.revision.clone(),
+            containers: spec.workload.running().map(|it| Arc::clone(&it.name)).collect(),
             behaviour: behaviour.clone(),
             limits: spec.limits,
             ready: None,

@@ -81,6 +81,8 @@ struct Sandbox {
     /// Tells a sandbox from a later one of the same name.
     serial: u64,
     revision: RevisionId,
+    /// Its containers that run commands; the serving one first.
+    containers: Vec<Arc<str>>,
     behaviour: Behaviour,
     limits: Limits,
     /// When `start` returned it; `None` before.
@@ -322,6 +324,7 @@ impl Driver for FakeDriver {
         let known = state.sandboxes.get(id).map(|sandbox| Details {
             revision: sandbox.revision.to_string(),
             isolation: "none: a fake".to_owned(),
+            containers: sandbox.containers.iter().map(ToString::to_string).collect(),
             ready: match sandbox.ready {
                 Some(_) => Ok(()),
                 None => Err("it is starting".to_owned()),

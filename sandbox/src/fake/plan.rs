@@ -17,6 +17,8 @@ pub struct Behaviour {
     pub starts: Starts,
     /// The instance ends by itself this long after it was ready.
     pub exits_after: Option<(Duration, ExitStatus)>,
+    /// The kernel ends it for its memory this long after it was ready.
+    pub starves_after: Option<Duration>,
     /// It takes this long to end with code 0 after the stop signal; `None` ignores the signal and is killed.
     pub stops_after: Option<Duration>,
     /// Its readiness probe fails this long after it was ready, for this long.
@@ -45,6 +47,7 @@ impl Default for Behaviour {
         Self {
             starts: Start::ready_after(Duration::from_millis(10)).into(),
             exits_after: None,
+            starves_after: None,
             stops_after: Some(Duration::ZERO),
             unready_after: None,
             unhealthy_after: None,

@@ -1,5 +1,6 @@
 //! The fake's own knobs; its contract is checked by the conformance suite.
 
+use manifests::workload::{Container, Image};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
@@ -229,13 +230,26 @@ async fn say_name(id: SandboxId, mut stream: TcpStream) {
     }
 }
 
-fn obey(id: SandboxId, command: &[String], mut streams: Streams) -> Option<BoxFuture<'static, ExitStatus>> {
-    match command[0].as_str() {
+fn say(mut streams: Streams, text: String) -> BoxFuture<'static, ExitStatus> {
+    Box::pin(async move {
+        streams.stdout.write_all(text.as_bytes()).await.unwrap();
+        ExitStatus::Code(0)
+    })
+}
+
+fn obey(id: SandboxId, spec: &ExecSpec, mut streams: Streams) -> Option<BoxFuture<'static, ExitStatus>> {
+    let terminal = spec.terminal;
+    match spec.command[0].as_str() {
         "Copy" => Some(Box::pin(async move {
             tokio::io::copy(&mut streams.stdin, &mut streams.stdout).await.unwrap();
             streams.stderr.write_all(b"done\n").await.unwrap();
             ExitStatus::Code(3)
         })),
+        "Read" => Some(say(streams, "first\nbeside\n".to_owned())),
+        "Size" => {
+            let size = terminal.unwrap_or_default();
+            Some(say(streams, format!("{} {}\n", size.rows, size.columns)))
+        }
         "Forever" => Some(Box::pin(async move {
             let line = format!("here {id}\n");
             streams.stdout.write_all(line.as_bytes()).await.unwrap();
@@ -252,7 +266,7 @@ fn fixture() -> Fixture {
     let base = Behaviour {
         starts: Start::ready_after(Duration::from_millis(3)).into(),
         serve: Serve::Handler(Arc::new(|id, stream| Box::pin(say_name(id, stream)))),
-        commands: Commands::by(|id, spec, streams| obey(id.clone(), &spec.command, streams)),
+        commands: Commands::by(|id, spec, streams| obey(id.clone(), &spec, streams)),
         cpu: 0.1,
         ..Behaviour::default()
     };
@@ -261,7 +275,40 @@ fn fixture() -> Fixture {
         status: ExitStatus::Code(3),
     };
     let mayfly = Some((Duration::from_millis(300), ExitStatus::Code(7)));
+    let ends = |status| Behaviour {
+        starts: Start::Exits {
+            after: Duration::from_millis(2),
+            status,
+        }
+        .into(),
+        ..base.clone()
+    };
+    let refused = |why: &str| Behaviour {
+        starts: Start::Refused(why.to_owned()).into(),
+        ..base.clone()
+    };
     let behaviours = [
+        (App::Quits, ends(ExitStatus::Code(0))),
+        (App::Broken, ends(ExitStatus::Signal(11))),
+        (App::NoImage, refused("no such image")),
+        (App::Hollow, refused("no such program in the image")),
+        (App::Stranger, refused("no such user in the image")),
+        (App::Missing, refused("no such program")),
+        (
+            App::Asked,
+            Behaviour {
+                starts: Start::ready_after(Duration::from_millis(300)).into(),
+                ..base.clone()
+            },
+        ),
+        (
+            App::Hungry,
+            Behaviour {
+                starves_after: Some(Duration::from_millis(300)),
+                ..base.clone()
+            },
+        ),
+        (App::Pod, base.clone()),
         (App::Quick, base.clone()),
         (
             App::Slow,
@@ -332,13 +379,6 @@ fn fixture() -> Fixture {
                 ..base.clone()
             },
         ),
-        (
-            App::Missing,
-            Behaviour {
-                starts: Start::Refused("no such program".into()).into(),
-                ..base
-            },
-        ),
     ];
     behaviours
         .into_iter()
@@ -346,12 +386,20 @@ fn fixture() -> Fixture {
     let (killer, holder) = (driver.clone(), driver.clone());
     Fixture {
         driver: Arc::new(driver),
-        workload: Box::new(|_| crate::testing::workload()),
+        workload: Box::new(|app| {
+            let mut workload = crate::testing::workload();
+            if app == App::Pod {
+                let other = |name: &str| Container::new(name, Image::Host("/bin/sh".into()));
+                (workload.init, workload.sidecars) = (vec![other("before")], vec![other("beside")]);
+            }
+            Some(workload)
+        }),
         command: Box::new(|command| vec![format!("{command:?}")]),
         kill: Box::new(move |id| _ = killer.kill(id, ExitStatus::Signal(9))),
         leftovers: Box::new(move || holder.state().sandboxes.keys().map(ToString::to_string).collect()),
         event_capacity: Some(CAPACITY),
         limits: true,
+        signals: true,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use manifests::ids::SandboxId;
 use manifests::units::Bytes;
 use tokio::time::timeout;
 
@@ -13,7 +14,7 @@ use super::network;
 use super::output;
 use super::proc;
 use super::shell::{Shell, Stage};
-use super::state::{Inner, Sandbox, Slot};
+use super::state::{Inner, Reserved, Sandbox, Slot};
 use crate::driver::{Event, Exit, ExitStatus};
 use crate::spawner::protocol::Isolation;
 
@@ -25,6 +26,31 @@ const CGROUP: Duration = Duration::from_secs(5);
 
 /// Most sandboxes say little, and the log directory need not be looked through after each.
 const PRUNE_EVERY: u64 = 32;
+
+/// What a stop waits for.
+pub(super) enum Stopping {
+    /// There is no such sandbox.
+    Nothing,
+    /// A start that has no shell yet gives up.
+    Reserved(Arc<Reserved>),
+    /// It ends.
+    Live(Arc<Sandbox>),
+}
+
+/// Begins to stop whatever this name stands for.
+pub(super) fn begin_stop(inner: &Arc<Inner>, id: &SandboxId, grace: Duration) -> Stopping {
+    let found = match inner.lock().sandboxes.get(id) {
+        None => Stopping::Nothing,
+        Some(Slot::Reserved(reserved)) => Stopping::Reserved(Arc::clone(reserved)),
+        Some(Slot::Live(sandbox)) => Stopping::Live(Arc::clone(sandbox)),
+    };
+    match &found {
+        Stopping::Nothing => {}
+        Stopping::Reserved(reserved) => drop(reserved.stopped.send_replace(true)),
+        Stopping::Live(sandbox) => request(inner, sandbox, grace),
+    }
+    found
+}
 
 /// Begins to stop a sandbox; it happens whatever becomes of the caller.
 pub(super) fn request(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duration) {
@@ -158,6 +184,11 @@ async fn prune_logs(inner: &Arc<Inner>) {
 
 /// The shell died in the pool and was buried before the sandbox could have it.
 pub(super) fn without_shell(inner: &Inner, sandbox: &Arc<Sandbox>) {
+    if let Some(volumes) = &sandbox.volumes
+        && let Err(error) = volumes.remove()
+    {
+        tracing::warn!(sandbox = %sandbox.id, %error, "volumes are left");
+    }
     forget(&mut inner.lock().sandboxes, sandbox);
     farewell(
         inner,
@@ -223,6 +254,9 @@ pub(super) async fn shutdown(inner: &Arc<Inner>, grace: Duration) {
     let live: Vec<Arc<Sandbox>> = {
         let mut state = inner.lock();
         state.closing = true;
+        for reserved in state.reserved() {
+            reserved.stopped.send_replace(true);
+        }
         state.live().collect()
     };
     for sandbox in &live {

@@ -52,8 +52,10 @@ pub use bundle::Runtime;
 pub use capacity::share_of_memory;
 pub use config::{LocalConfig, SetupError};
 pub use doctor::{is_hopeless, refused};
+use end::Stopping;
 pub use freeze::Freezing;
 use state::Inner;
+pub(crate) use supervise::group;
 
 use crate::details::Details;
 use crate::driver::{
@@ -129,12 +131,20 @@ impl Driver for LocalDriver {
     }
 
     fn stop(&self, id: &SandboxId, grace: Duration) -> BoxFuture<'_, Result<Option<Exit>, DriverError>> {
-        let sandbox = self.inner.sandbox(id);
-        if let Some(sandbox) = &sandbox {
-            // Now, not when the future is first polled: dropping it does not undo the stop.
-            end::request(&self.inner, sandbox, grace);
-        }
+        // Now, not when the future is first polled: dropping it does not undo the stop.
+        let stopping = end::begin_stop(&self.inner, id, grace);
         Box::pin(async move {
+            let sandbox = match stopping {
+                Stopping::Nothing => None,
+                Stopping::Live(sandbox) => Some(sandbox),
+                Stopping::Reserved(reserved) => {
+                    // The sender is `reserved`, so it is there.
+                    let _ = reserved.over.subscribe().wait_for(|over| *over).await;
+                    // It may have got a shell just then.
+                    let late = reserved.sandbox.get().cloned();
+                    late.inspect(|sandbox| end::request(&self.inner, sandbox, grace))
+                }
+            };
             match sandbox {
                 Some(sandbox) => Ok(Some(sandbox.gone().await)),
                 None => Ok(None),

@@ -60,7 +60,9 @@ pub(super) fn usage(pid: i32) -> Option<Used> {
     found.then_some(sum)
 }
 
-/// Waits for the dead children called `name` that this process has inherited, because it is init or a subreaper.
+/// Waits for the dead children that this process has inherited from its spawner, because it is init or a subreaper: those
+/// called `name`, and those of a PID namespace further down, which does not end before somebody has waited for them. Not for
+/// a first process of such a namespace: that is a shell's, and how it ended is asked for elsewhere.
 pub(super) fn reap_inherited(name: &str) {
     for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
@@ -68,14 +70,25 @@ pub(super) fn reap_inherited(name: &str) {
             .split_whitespace()
             .filter_map(|child| child.parse::<i32>().ok())
         {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             if let Some(pid) = Pid::from_raw(pid)
-                && stat.contains(&format!(" ({name}) Z "))
+                && is_stray(&status, name)
             {
                 let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
             }
         }
     }
+}
+
+/// By proc_pid_status(5): `NSpid` has its number in each PID namespace, ours first.
+fn is_stray(status: &str, name: &str) -> bool {
+    let field = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_default().trim()
+    };
+    let numbers: Vec<&str> = field("NSpid:").split_whitespace().collect();
+    let inside = numbers.len() > 1 && numbers.last() != Some(&"1");
+    field("State:").starts_with('Z') && (inside || field("Name:") == name)
 }
 
 /// proc_pid_stat(5): fields after the last `)`, which ends the name: 14 and 15 are clock ticks of 10 ms, 20 is the
@@ -102,6 +115,27 @@ mod tests {
         assert!(mask_has(&status(none, term), 15));
         assert!(!mask_has(&status(hup, none), 15));
         assert!(mask_has("Name:\tx\n", 15), "an unknown kernel");
+    }
+
+    #[test]
+    fn a_stray_is_dead_and_inside_or_of_that_name_and_no_first_process() {
+        let status = |name: &str, state: &str, pids: &str| format!("Name:\t{name}\nState:\t{state}\nNSpid:\t{pids}\n");
+        let cases = [
+            ("sh", "Z (zombie)", "70\t5", true),
+            ("sh", "S (sleeping)", "70\t5", false),
+            ("app", "Z (zombie)", "70\t1", false),
+            ("make", "Z (zombie)", "70", false),
+            ("spawner", "Z (zombie)", "70", true),
+            ("spawner", "S (sleeping)", "70", false),
+        ];
+        for (name, state, pids, stray) in cases {
+            assert_eq!(
+                is_stray(&status(name, state, pids), "spawner"),
+                stray,
+                "{name} {state} {pids}"
+            );
+        }
+        assert!(!is_stray("", "spawner"));
     }
 
     #[test]

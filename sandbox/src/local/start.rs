@@ -21,10 +21,9 @@ use super::network;
 use super::output;
 use super::pool::{Key, Lease};
 use super::shell::{Failure, Shell, Stage};
-use super::state::{AccountKey, Inner, Sandbox, Slot};
+use super::state::{AccountKey, Inner, Reserved, Sandbox, Slot};
 use super::texts;
-use crate::driver::{DriverError, Exit, Limits, Phases, SandboxSpec, StartError, Started};
-use crate::exec::ExecSpec;
+use crate::driver::{DriverError, Exit, ExitStatus, Limits, Phases, SandboxSpec, StartError, Started};
 use crate::probe::Verdict;
 use crate::spawner::protocol::{Isolation, Plan, Request, ShellId, Step, Users};
 use crate::volumes::Made;
@@ -34,36 +33,53 @@ const TRIES: u32 = 3;
 
 /// Starts one sandbox. Dropping the future ends what it has begun; the driver's thread cleans up.
 pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Started, StartError> {
+    let reservation = Reservation::take(inner, &spec.id)?;
+    let mut stopped = reservation.reserved.stopped.subscribe();
+    tokio::select! {
+        biased;
+        // Before it has a shell; from then on the sandbox itself is stopped.
+        Ok(_) = stopped.wait_for(|stopped| *stopped) => Err(StartError::Exited(stopped_early())),
+        started = start_as(inner, &spec, reservation) => started,
+    }
+}
+
+async fn start_as(inner: &Arc<Inner>, spec: &SandboxSpec, reservation: Reservation) -> Result<Started, StartError> {
     let begun = (inner.config.clock)();
     let deadline = tokio::time::sleep(spec.deadline);
     tokio::pin!(deadline);
     let app = tokio::select! {
-        app = App::find(inner, &spec, Role::Serving) => Arc::new(app?),
+        app = App::find(inner, spec, Role::Serving) => Arc::new(app?),
         () = &mut deadline => {
             let last = format!("{} was not there yet", spec.workload.serving.image);
             return Err(StartError::NotReady { after: spec.deadline, last });
         }
     };
     let mut dead: Option<Arc<Link>> = None;
+    let mut first = Some(reservation);
     for _ in 0..TRIES {
         let spawner = tokio::select! {
             spawner = next_spawner(inner, dead.as_ref()) => spawner?,
             () = &mut deadline => break,
         };
+        let reservation = match first.take() {
+            Some(reservation) => reservation,
+            None => Reservation::take(inner, &spec.id)?,
+        };
         let attempt = async {
-            let begun_one = match account(inner, &spec, &app).await {
-                Ok(account) => match make_volumes(inner, &spec).await {
-                    Ok(volumes) => Running::begin(inner, &spec, &app, &account, volumes),
-                    Err(error) => Err(Trouble::Told(error)),
-                },
-                Err(trouble) => Err(trouble),
+            let prepared = async {
+                let account = account(inner, spec, &app).await?;
+                let claim = make_volumes(inner, spec, reservation).await.map_err(Trouble::Told)?;
+                Running::begin(inner, spec, &app, &account, claim)
             };
-            let mut running = match begun_one {
-                Ok(running) => running,
-                Err(trouble) => return Err((trouble, None)),
+            let mut running = tokio::select! {
+                running = prepared => running.map_err(|trouble| (trouble, None))?,
+                () = &mut deadline => {
+                    let last = "the sandbox was not made yet".to_owned();
+                    return Err((Trouble::Told(StartError::NotReady { after: spec.deadline, last }), None));
+                }
             };
             let mut result = tokio::select! {
-                result = running.get_ready(&spec, begun) => result,
+                result = running.get_ready(spec, begun) => result,
                 () = &mut deadline => if let Some(exit) = running.failed.take() {
                     Err(Trouble::Told(StartError::Exited(exit)))
                 } else {
@@ -94,6 +110,8 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
             }
             Err((Trouble::Told(error), _)) => return Err(error),
             Err((Trouble::Ended, Some(exit))) => return Err(StartError::Exited(exit)),
+            // A shell that was only to be looked into was killed: the spawner lives.
+            Err((Trouble::Ended, None)) => {}
             Err(_) => dead = Some(spawner),
         }
     }
@@ -103,6 +121,18 @@ pub(super) async fn start(inner: &Arc<Inner>, spec: SandboxSpec) -> Result<Start
         source: failure.error(),
     }
     .into())
+}
+
+/// It was stopped before anything of it ran.
+fn stopped_early() -> Exit {
+    Exit {
+        status: ExitStatus::Signal(libc::SIGKILL),
+        oom_killed: false,
+        requested: true,
+        unhealthy: None,
+        last_output: String::new(),
+        peak_memory: None,
+    }
 }
 
 /// The spawner of the moment, or the one after `dead`.
@@ -146,27 +176,27 @@ struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    /// Takes the name and a shell.
+    /// Takes a shell for the name.
     fn begin(
         inner: &'a Arc<Inner>,
         spec: &SandboxSpec,
         app: &Arc<App>,
         account: &Account,
-        volumes: Option<Made>,
+        claim: Claim,
     ) -> Result<Self, Trouble> {
-        let reservation = Reservation::take(inner, &spec.id).map_err(|e| Trouble::Told(e.into()))?;
         let port = match inner.isolation {
             Isolation::None => free_port().map_err(|e| Trouble::Told(exhausted("find a free port", e)))?,
             _ => spec.workload.port,
         };
         let users = app.users(inner, account);
         let (shell, rooted) = take_shell(inner, spec, app, users)?;
-        let plan = app.plan(inner, spec, account, (shell.id, rooted), volumes.as_ref(), port);
+        let plan = app.plan(inner, spec, account, (shell.id, rooted), claim.volumes.as_ref(), port);
         let plan = plan.map_err(|text| {
             inner.kill(&shell);
             Trouble::Told(StartError::Refused(text))
         })?;
         let what = (Arc::clone(app), account.clone());
+        let Claim { volumes, reservation } = claim;
         let sandbox = Arc::new(Sandbox::new(spec.clone(), what, shell, volumes, port));
         reservation.fill(&sandbox);
         Ok(Self {
@@ -220,6 +250,8 @@ impl<'a> Running<'a> {
         if !spec.workload.init.is_empty() || !spec.workload.sidecars.is_empty() {
             self.start_others().await?;
         }
+        let sandbox = &self.sandbox;
+        hand_over(self.inner, spec, (&sandbox.shell, &sandbox.app, &sandbox.account)).await?;
         self.go()?;
         let shell = &self.sandbox.shell;
         output::begin(self.inner, &self.sandbox);
@@ -306,13 +338,20 @@ impl Drop for Running<'_> {
 }
 
 /// Holds a name while there is no shell for it yet.
-struct Reservation<'a> {
-    inner: &'a Inner,
-    id: &'a SandboxId,
+struct Reservation {
+    inner: Arc<Inner>,
+    id: SandboxId,
+    reserved: Arc<Reserved>,
 }
 
-impl<'a> Reservation<'a> {
-    fn take(inner: &'a Inner, id: &'a SandboxId) -> Result<Self, DriverError> {
+/// What a sandbox needs before its shell. Dropped, the volumes go first: they are called after the name.
+struct Claim {
+    volumes: Option<Made>,
+    reservation: Reservation,
+}
+
+impl Reservation {
+    fn take(inner: &Arc<Inner>, id: &SandboxId) -> Result<Self, DriverError> {
         let mut state = inner.lock();
         if state.closing {
             return Err(DriverError::ShuttingDown);
@@ -320,8 +359,14 @@ impl<'a> Reservation<'a> {
         if state.sandboxes.contains_key(id) {
             return Err(DriverError::Exists(id.clone()));
         }
-        state.sandboxes.insert(id.clone(), Slot::Reserved);
-        Ok(Self { inner, id })
+        let reserved = Arc::new(Reserved::default());
+        let slot = Slot::Reserved(Arc::clone(&reserved));
+        state.sandboxes.insert(id.clone(), slot);
+        Ok(Self {
+            inner: Arc::clone(inner),
+            id: id.clone(),
+            reserved,
+        })
     }
 
     /// The name and the shell are the sandbox's now; one whose shell has died meanwhile is ended by the caller's `kill`.
@@ -337,16 +382,22 @@ impl<'a> Reservation<'a> {
                 None => true,
             }
         };
+        let _ = self.reserved.sandbox.set(Arc::clone(sandbox));
         if ended {
-            end::without_shell(self.inner, sandbox);
+            end::without_shell(&self.inner, sandbox);
         }
-        std::mem::forget(self);
     }
 }
 
-impl Drop for Reservation<'_> {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.inner.lock().sandboxes.remove(self.id);
+        let mut state = self.inner.lock();
+        let ours = |slot: &Slot| matches!(slot, Slot::Reserved(it) if Arc::ptr_eq(it, &self.reserved));
+        if state.sandboxes.get(&self.id).is_some_and(ours) {
+            state.sandboxes.remove(&self.id);
+        }
+        drop(state);
+        self.reserved.over.send_replace(true);
     }
 }
 
@@ -406,18 +457,22 @@ pub(super) fn new_shell(
     })
 }
 
-/// Off the caller's runtime: a claim may be large, and belong to another group.
-async fn make_volumes(inner: &Inner, spec: &SandboxSpec) -> Result<Option<Made>, StartError> {
+/// Off the caller's runtime: a claim may be large, and belong to another group. The name is held until they are there, or
+/// gone again, whatever becomes of the caller.
+async fn make_volumes(inner: &Inner, spec: &SandboxSpec, reservation: Reservation) -> Result<Claim, StartError> {
     if spec.workload.volumes.is_empty() {
-        return Ok(None);
+        let volumes = None;
+        return Ok(Claim { volumes, reservation });
     }
     let (volumes, spec) = (Arc::clone(&inner.volumes), spec.clone());
     let made = tokio::task::spawn_blocking(move || {
         let facts = texts::facts(&spec, spec.workload.port);
-        volumes.make(&spec.id, &spec.workload, &facts)
+        let made = volumes.make(&spec.id, &spec.workload, &facts)?;
+        let volumes = Some(made);
+        Ok(Claim { volumes, reservation })
     });
     match made.await {
-        Ok(made) => made.map(Some),
+        Ok(made) => made,
         Err(error) => Err(DriverError::Io {
             context: "make volumes".to_owned(),
             source: io::Error::other(error),
@@ -459,7 +514,7 @@ async fn look_up(shell: &Shell) -> Result<ImageUsers, Trouble> {
     if let Stage::Failed(failure) | Stage::Ended(Some(failure)) = stage {
         return Err(blame(&failure));
     }
-    let root = shell.take_root().ok_or(Trouble::SpawnerDied)?;
+    let root = shell.take_root().ok_or(Trouble::Ended)?;
     ImageUsers::read(&root).map_err(|source| {
         let context = "read the image's users".to_owned();
         Trouble::Told(DriverError::Io { context, source }.into())
@@ -485,6 +540,29 @@ fn may_ask_early(workload: &Workload) -> bool {
             .any(command)
 }
 
+/// What a runtime would only say in its output is told by name: that there is no such program.
+pub(super) async fn hand_over(
+    inner: &Inner,
+    spec: &SandboxSpec,
+    (shell, app, account): (&Shell, &App, &Account),
+) -> Result<(), Trouble> {
+    if !app.is_handed_over() {
+        return Ok(());
+    }
+    shell
+        .until(|stage| !matches!(stage, Stage::Asked | Stage::Prepared))
+        .await;
+    if app.may_have_program(inner, (spec, spec.workload.port), (shell, account), None) {
+        return Ok(());
+    }
+    let container = app.role.container(&spec.workload);
+    let text = format!(
+        "cannot execute the program of {}: there is no such file in it",
+        container.image
+    );
+    Err(Trouble::Told(StartError::Refused(text)))
+}
+
 /// Whose fault a failed step is.
 pub(super) fn blame(failure: &Failure) -> Trouble {
     let error = failure.error();
@@ -492,6 +570,10 @@ pub(super) fn blame(failure: &Failure) -> Trouble {
         return Trouble::SpawnerDied;
     };
     let text = format!("cannot {}: {error}", failure.context());
+    // It was killed at once, or what it was to be beside has ended.
+    if matches!(step, Step::Clone | Step::Enter) && failure.errno == libc::ESRCH {
+        return Trouble::Ended;
+    }
     let out_of = matches!(
         failure.errno,
         libc::ENOMEM | libc::EAGAIN | libc::ENOSPC | libc::EMFILE | libc::ENFILE | libc::EUSERS
@@ -524,20 +606,6 @@ fn exhausted(what: &str, error: io::Error) -> StartError {
         }
         .into(),
     }
-}
-
-/// The plan of a command in a container of a running sandbox.
-pub(super) fn command_plan(
-    inner: &Inner,
-    sandbox: &Sandbox,
-    (shell, app, account): (ShellId, &App, &Account),
-    command: &ExecSpec,
-) -> Result<Plan, String> {
-    if !app.takes_commands() {
-        return Err("commands cannot be run in a sandbox of another runtime than native".to_owned());
-    }
-    let plan = app.plan(inner, &sandbox.spec, account, (shell, true), None, sandbox.port)?;
-    Ok(app.for_command(plan, &sandbox.spec, account, sandbox.port, command))
 }
 
 /// Free now; somebody else may take it before the app does, and the app then ends with "address in use".

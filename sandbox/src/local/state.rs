@@ -130,10 +130,21 @@ pub(super) struct AccountKey {
 
 /// What a name stands for.
 pub(super) enum Slot {
-    /// A start is looking for its program and shell.
-    Reserved,
+    /// A start is looking for its program, image, volumes and shell.
+    Reserved(Arc<Reserved>),
     /// It has a shell.
     Live(Arc<Sandbox>),
+}
+
+/// A name that a start holds before there is a sandbox.
+#[derive(Default)]
+pub(super) struct Reserved {
+    /// `stop` was called.
+    pub stopped: watch::Sender<bool>,
+    /// What has it now, when that is a sandbox of the same start.
+    pub sandbox: OnceLock<Arc<Sandbox>>,
+    /// The start has let go of the name, or has a sandbox.
+    pub over: watch::Sender<bool>,
 }
 
 /// One sandbox, from the moment it has a shell.
@@ -325,7 +336,15 @@ impl State {
     pub(super) fn live(&self) -> impl Iterator<Item = Arc<Sandbox>> {
         self.sandboxes.values().filter_map(|slot| match slot {
             Slot::Live(sandbox) => Some(Arc::clone(sandbox)),
-            Slot::Reserved => None,
+            Slot::Reserved(_) => None,
+        })
+    }
+
+    /// Names that have no shell yet.
+    pub(super) fn reserved(&self) -> impl Iterator<Item = &Arc<Reserved>> {
+        self.sandboxes.values().filter_map(|slot| match slot {
+            Slot::Reserved(reserved) => Some(reserved),
+            Slot::Live(_) => None,
         })
     }
 

@@ -194,7 +194,9 @@ impl Nursery {
                     Err(error) => {
                         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
                         let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-                        return Err(error.into());
+                        // One that was killed already has no namespaces any more.
+                        let killed = matches!(error, Errno::NOENT | Errno::SRCH);
+                        return Err(if killed { Errno::SRCH } else { error }.into());
                     }
                 }
             }
@@ -351,6 +353,11 @@ impl Kid {
     pub(super) fn has_ended(&self) -> bool {
         let mut ended = [PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)];
         !matches!(poll(&mut ended, Some(&Timespec::default())), Ok(0))
+    }
+
+    /// Whether its first process is gone or going: then it has no namespaces any more, and nobody can be born into them.
+    pub(super) fn is_ending(&self) -> bool {
+        self.has_ended() || std::fs::metadata(format!("/proc/{}/ns/mnt", self.pid)).is_err()
     }
 
     /// Waits for it; `None` while it lives and `block` is false.

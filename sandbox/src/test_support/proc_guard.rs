@@ -8,38 +8,93 @@ use std::time::Duration;
 
 use rustix::process::{getpid, set_child_subreaper};
 
-/// Processes, mounts, cgroups, network namespaces, file descriptors and temporary directories at one moment.
+use crate::local::group;
+
+/// Processes, mounts, cgroups, namespaces, file descriptors and temporary directories at one moment.
 ///
 /// Processes and namespaces are those of this process and its descendants; it becomes their subreaper, so that a process
 /// whose parent was killed stays a descendant. Cgroups and temporary files count when their name begins with `knarr` (or
-/// `.knarr`). Only what has been added counts as a difference. File descriptors and descendants are process-wide: a test
-/// that compares them must be the only one running in its binary.
+/// `.knarr`), or only those of given data directories, for a machine with more than one Knarr. Only what has been added
+/// counts as a difference. File descriptors and descendants are process-wide: a test that compares them must be the only one
+/// running in its binary.
 #[derive(Clone, Debug)]
 pub struct HostSnapshot {
+    whose: Whose,
     /// By kind: what makes a thing the same one, and how to name it.
     found: BTreeMap<&'static str, BTreeMap<String, String>>,
+}
+
+/// Whose cgroups, mounts and temporary files count.
+#[derive(Clone, Debug)]
+enum Whose {
+    All,
+    /// Of these data directories, which have cgroups of these names.
+    Of(Vec<(PathBuf, String)>),
+}
+
+impl Whose {
+    /// A cgroup or temporary file of this name.
+    fn is_named(&self, name: &str) -> bool {
+        match self {
+            Self::All => name.trim_start_matches('.').starts_with("knarr"),
+            Self::Of(dirs) => dirs.iter().any(|(_, group)| name.contains(group)),
+        }
+    }
+
+    /// Other tests mount things below the directory of temporary files.
+    fn is_mount(&self, line: &str) -> bool {
+        let point = Path::new(line.split(' ').nth(4).unwrap_or_default());
+        match self {
+            Self::All => true,
+            Self::Of(dirs) => {
+                !point.starts_with(std::env::temp_dir()) || dirs.iter().any(|(dir, _)| point.starts_with(dir))
+            }
+        }
+    }
 }
 
 impl HostSnapshot {
     /// Looks now.
     pub fn take() -> Self {
+        Self::look(Whose::All)
+    }
+
+    /// What names of cgroups and temporary files of a data directory have in them.
+    pub fn mark(data_dir: &Path) -> String {
+        group(&data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned()))
+    }
+
+    /// Looks now for what belongs to the Knarrs of these data directories, whatever others do on this machine meanwhile. The
+    /// directories are there already.
+    pub fn of(data_dirs: &[&Path]) -> Self {
+        let named = |dir: &&Path| {
+            (
+                dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf()),
+                Self::mark(dir),
+            )
+        };
+        Self::look(Whose::Of(data_dirs.iter().map(named).collect()))
+    }
+
+    fn look(whose: Whose) -> Self {
         // Only fails on kernels older than 3.4; then orphans are not seen.
         let _ = set_child_subreaper(Some(getpid()));
         let family = family();
         let found = [
             ("process", processes(&family)),
-            ("mount", named(mounts())),
-            ("cgroup", named(cgroups())),
-            ("network namespace", named(namespaces(&family))),
+            ("mount", named(mounts(&whose))),
+            ("cgroup", named(cgroups(&whose))),
+            ("namespace", named(namespaces(&family))),
             ("file descriptor", named(descriptors())),
-            ("temporary file", named(temporary())),
+            ("temporary file", named(temporary(&whose))),
         ];
-        Self { found: found.into() }
+        let found = found.into();
+        Self { whose, found }
     }
 
     /// What there is now and was not then, in words; empty when the host is as it was.
     pub fn added(&self) -> Vec<String> {
-        let now = Self::take();
+        let now = Self::look(self.whose.clone());
         let mut added = Vec::new();
         for (kind, things) in &now.found {
             let before = self.found.get(kind);
@@ -144,15 +199,16 @@ fn named(things: BTreeSet<String>) -> BTreeMap<String, String> {
     things.into_iter().map(|thing| (thing.clone(), thing)).collect()
 }
 
-fn mounts() -> BTreeSet<String> {
+fn mounts(whose: &Whose) -> BTreeSet<String> {
     fs::read_to_string("/proc/self/mountinfo")
         .unwrap_or_default()
         .lines()
+        .filter(|line| whose.is_mount(line))
         .map(str::to_owned)
         .collect()
 }
 
-fn cgroups() -> BTreeSet<String> {
+fn cgroups(whose: &Whose) -> BTreeSet<String> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let roots = mountinfo
         .lines()
@@ -163,7 +219,8 @@ fn cgroups() -> BTreeSet<String> {
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                if ours(&entry.file_name().to_string_lossy()) {
+                let path = entry.path();
+                if path.iter().any(|name| whose.is_named(&name.to_string_lossy())) {
                     found.insert(entry.path().display().to_string());
                 }
                 dirs.push(entry.path());
@@ -184,9 +241,10 @@ fn namespaces(family: &[Process]) -> BTreeSet<String> {
             .flatten()
             .flatten()
             .map(|entry| entry.path());
-        for link in held.chain([dir.join("ns/net")]) {
+        let own = KINDS.map(|kind| dir.join("ns").join(kind));
+        for link in held.chain(own) {
             let target = fs::read_link(link).unwrap_or_default().display().to_string();
-            if target.starts_with("net:[") {
+            if KINDS.iter().any(|kind| target.starts_with(&format!("{kind}:["))) {
                 found.insert(target);
             }
         }
@@ -215,12 +273,12 @@ fn descriptors() -> BTreeSet<String> {
         .collect()
 }
 
-fn temporary() -> BTreeSet<String> {
-    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| ours(name)).collect()
-}
+/// Of namespaces, as `/proc/PID/ns` calls them.
+const KINDS: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
-fn ours(name: &str) -> bool {
-    name.trim_start_matches('.').starts_with("knarr")
+fn temporary(whose: &Whose) -> BTreeSet<String> {
+    let dirs = [std::env::temp_dir(), PathBuf::from("/dev/shm")];
+    let entries = dirs.iter().flat_map(fs::read_dir).flatten().flatten();
+    let ours = entries.filter(|entry| whose.is_named(&entry.file_name().to_string_lossy()));
+    ours.map(|entry| entry.path().display().to_string()).collect()
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::disallowed_methods, clippy::unwrap_used)]
 
 pub mod contract;
+pub mod image;
 pub mod outside;
 pub mod shut_in;
 

@@ -1,7 +1,7 @@
-//! The app of this crate's own tests, and their spawner: a test binary's `main` belongs to the test harness.
+//! The app of this crate's own tests, their spawner and unpack worker: a test binary's `main` belongs to the test harness.
 //!
-//! `knarr-sandbox-testapp serve [--after MS] [--for MS CODE] [--say N] [--sick FROM FOR] [--stubborn] [ID]`, `never`,
-//! `crash`, or `check`, which tries what a sandbox must not be able to do and serves what it found; `findings` says it. `drive DIR N` is a driver of its
+//! `knarr-sandbox-testapp serve [--after MS] [--for MS CODE] [--say N] [--sick FROM FOR] [--eat MS] [--stubborn] [ID]`,
+//! `never`, `crash`, `quit`, `break`, `ask PATH`, which asks the app beside it, or `check`, which tries what a sandbox must not be able to do and serves what it found; `findings` says it. `drive DIR N` is a driver of its
 //! own with N sandboxes, for tests that kill it. `escape`, `fork-bomb`, `memory-bomb` and `disk-bomb` are attacks; what
 //! can be told of them is served.
 
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 fn main() {
     sandbox::spawner::main_if_asked();
+    images::worker::main_if_asked();
     let args: Vec<String> = env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("serve") => serve(&args[1..]),
@@ -30,6 +31,10 @@ fn main() {
             println!("no luck");
             exit(3);
         }
+        Some("quit") => {}
+        // SAFETY: none; that is what it is for. The kernel ends even the first process of a namespace for it.
+        Some("break") => unsafe { std::ptr::null_mut::<u8>().write_volatile(1) },
+        Some("ask") => exit(ask(&args[1])),
         Some("drive") => drive(&args[1], args[2].parse().unwrap()),
         Some("findings") => print!("{}", findings()),
         Some("check") => answer_all(listen(), &findings()),
@@ -47,6 +52,7 @@ fn serve(args: &[String]) {
     let mut number = 0;
     let mut end = None;
     let mut sick = (u64::MAX, 0);
+    let mut eat = None;
     while let Some(arg) = args.next() {
         let mut next = || args.next().unwrap().parse::<u64>().unwrap();
         match arg.as_str() {
@@ -54,6 +60,7 @@ fn serve(args: &[String]) {
             "--for" => end = Some((next(), next())),
             "--say" => (0..next()).for_each(|i| println!("chatty {i}")),
             "--sick" => sick = (next(), next()),
+            "--eat" => eat = Some(next()),
             "--stubborn" => stubborn = true,
             _id => {}
         }
@@ -69,6 +76,15 @@ fn serve(args: &[String]) {
         thread::spawn(move || {
             thread::sleep(Duration::from_millis(millis));
             exit(i32::try_from(code).unwrap());
+        });
+    }
+    if let Some(millis) = eat {
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(millis));
+            let mut eaten = Vec::new();
+            loop {
+                eaten.push(vec![1u8; 1 << 20]);
+            }
         });
     }
     let _ = SICK.set((Instant::now(), sick));
@@ -98,6 +114,18 @@ fn listen() -> TcpListener {
         println!("port {port}: {error}");
         exit(98)
     })
+}
+
+/// The exit code of a probe: whether the app answers 200.
+fn ask(path: &str) -> i32 {
+    let port: u16 = env::var("PORT").unwrap().parse().unwrap();
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+        return 2;
+    };
+    let mut line = String::new();
+    let asked = write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let read = asked.and_then(|()| BufReader::new(stream).read_line(&mut line));
+    i32::from(read.is_err() || !line.starts_with("HTTP/1.1 200 "))
 }
 
 /// Ready first, then the attack, whose outcome is the answer to everybody who waits for it.

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::{COMMAND, CONTROL, Spawner, unwatch};
 use crate::spawner::command::{Command, Order};
-use crate::spawner::kid::Outcome;
+use crate::spawner::kid::{Kid, Outcome};
 use crate::spawner::protocol::{CommandId, Event, Plan, ShellId, Step};
 use crate::wire;
 
@@ -31,9 +31,7 @@ impl Spawner {
                 self.commands.insert(id, command);
                 told
             }
-            Err(_) if self.kids.get(&shell).is_none_or(|sandbox| sandbox.has_ended()) => {
-                failed(id, Step::Enter, libc::ESRCH)
-            }
+            Err(_) if self.kids.get(&shell).is_none_or(Kid::is_ending) => failed(id, Step::Enter, libc::ESRCH),
             Err(error) => failed(id, Step::Clone, error.raw_os_error().unwrap_or(libc::EINVAL)),
         }
     }
