@@ -445,7 +445,7 @@ pub(crate) struct Demo {
     pub(crate) plain: bool,
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     control::config::duration("duration", text).map_err(|error| error.to_string())
 }
 

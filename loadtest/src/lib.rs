@@ -20,6 +20,7 @@
 //! [`Scenario::max_waiting`] wait, whatever it does; results are histograms.
 
 mod arrivals;
+pub mod coldstart;
 pub mod comparison;
 mod connect;
 mod course;

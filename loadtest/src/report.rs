@@ -166,6 +166,18 @@ impl Report {
         self.errors.values().map(|failures| failures.count).sum()
     }
 
+    /// The targets with the most requests, as many as a reader will look at, and how many are left out.
+    pub(crate) fn busiest_targets(&self) -> (Vec<&Part>, usize) {
+        const MOST: usize = 12;
+        let mut targets: Vec<&Part> = self.targets.iter().collect();
+        let more = targets.len().saturating_sub(MOST);
+        if more > 0 {
+            targets.sort_by_key(|part| std::cmp::Reverse(part.latency.count()));
+            targets.truncate(MOST);
+        }
+        (targets, more)
+    }
+
     /// What the reader must know before believing the figures; empty when the generator kept its schedule.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -292,8 +304,12 @@ impl fmt::Display for Report {
                 }
             }
         }
-        for part in self.stages.iter().chain(&self.targets) {
+        let (targets, more) = self.busiest_targets();
+        for part in self.stages.iter().chain(targets) {
             row(f, &part.name, &part.latency)?;
+        }
+        if more > 0 {
+            writeln!(f, "and {more} more targets")?;
         }
         let Connections { dns, connect, tls, .. } = &self.connections;
         for (name, times) in [

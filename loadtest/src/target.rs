@@ -1,7 +1,7 @@
 //! Where requests go, what they say, and over which connections.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -154,6 +154,8 @@ impl Target {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let address = match bare.parse::<IpAddr>() {
             Ok(ip) => Address::Socket((ip, port).into()),
+            // Never asked of a resolver (RFC 6761 section 6.3), and most would not know it.
+            Err(_) if is_localhost(host) => Address::Socket((Ipv4Addr::LOCALHOST, port).into()),
             Err(_) => Address::Name {
                 host: host.to_owned(),
                 port,
@@ -181,6 +183,12 @@ impl Target {
     }
 }
 
+/// `localhost`, and every name below it.
+fn is_localhost(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +204,13 @@ mod tests {
             ("http://a.b/", name("a.b", 80), "a.b", "/", false),
             ("https://a.b", name("a.b", 443), "a.b", "/", true),
             ("a.b:8080/x?y=z#f", name("a.b", 8080), "a.b:8080", "/x?y=z", false),
+            (
+                "http://hello.default.localhost:8080/",
+                ip("127.0.0.1:8080"),
+                "hello.default.localhost:8080",
+                "/",
+                false,
+            ),
             ("http://127.0.0.1:1?q", ip("127.0.0.1:1"), "127.0.0.1:1", "/?q", false),
             (
                 "HTTPS://[::1]:8443/{{id}}",

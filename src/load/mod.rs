@@ -1,5 +1,6 @@
 //! `knarr load`: load on anything that speaks HTTP, and what is made of its results.
 
+mod coldstart;
 mod compare;
 mod output;
 mod report;
@@ -29,6 +30,16 @@ Examples:
   knarr load report results.json -o run.html   pictures
   knarr load report results.json -o run.hgrm   for HdrHistogram's plotters")]
     Report(report::Report),
+    /// Measure starts from zero, with intervals and phases, on anything that scales to zero
+    #[command(after_help = "\
+Examples:
+  knarr load coldstart http://hello.default.localhost:8080/
+  knarr load coldstart http://hello.default.example.com/ --knative hello -n 20
+  knarr load coldstart https://app.example.com/ --idle 15m -n 10 -o starts.html
+
+Before each request it waits for zero. Intervals are those of order statistics, at 95 %; where the samples are too few for an
+end, there is none. Exit code 1 when no request was cold.")]
+    Coldstart(coldstart::Coldstart),
     /// Say what differs between two runs, and whether it is more than noise
     #[command(after_help = "\
 Examples:
@@ -43,6 +54,7 @@ Exit code 0, or with --fail-on-regression 1 when anything is worse. An open loop
 pub(crate) fn load(args: Load) -> anyhow::Result<ExitCode> {
     match args.command {
         LoadCommand::Report(args) => report::report(&args),
+        LoadCommand::Coldstart(args) => coldstart::coldstart(&args),
         LoadCommand::Compare(args) => compare::compare(&args),
     }
 }

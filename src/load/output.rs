@@ -48,6 +48,22 @@ impl Outputs {
 
     /// Writes the files, then prints.
     pub(crate) fn write(&self, results: &Results) -> anyhow::Result<()> {
+        self.write_files(results)?;
+        let text = if self.json {
+            results.to_json()?
+        } else {
+            results.report().to_string()
+        };
+        out::print(text.as_bytes())
+    }
+
+    /// Whether JSON is wanted on standard output.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Writes the files only.
+    pub(crate) fn write_files(&self, results: &Results) -> anyhow::Result<()> {
         for path in &self.output {
             let text = match format(path)? {
                 Format::Html => results.html(&results.asked),
@@ -56,12 +72,7 @@ impl Outputs {
             };
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        let text = if self.json {
-            results.to_json()?
-        } else {
-            results.report().to_string()
-        };
-        out::print(text.as_bytes())
+        Ok(())
     }
 }
 

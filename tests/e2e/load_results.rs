@@ -7,7 +7,7 @@ use std::time::Duration;
 use loadtest::{Arrivals, Plan, Results};
 use manifests::units::Rps;
 
-use crate::support::manifest::service;
+use crate::support::manifest::{SHORT_WINDOWS, service};
 use crate::support::{KNARR, Knarr, Output, Place};
 
 fn load(words: &[&str]) -> Output {
@@ -83,4 +83,37 @@ fn what_cannot_be_read_or_written_is_said_and_nothing_is_written() {
         assert!(said.err.contains(expected), "{words:?}: {said:?}");
     }
     assert!(!fs::exists(&out).unwrap());
+}
+
+#[test]
+fn every_cold_start_waits_for_zero_and_is_told_with_its_phases() {
+    let knarr = Knarr::serve(&[SHORT_WINDOWS, ("web.yaml", &service("web").proven().yaml())]);
+    let url = format!("http://web.default.localhost:{}/", knarr.gateway.port());
+    let (admin, place) = (knarr.admin.to_string(), Place::new());
+    let page = place.path("starts.html").to_str().unwrap().to_owned();
+    let said = load(&["coldstart", &url, "-n", "2", "--status", &admin, "--json", "-o", &page]);
+    let said: serde_json::Value = serde_json::from_str(&said.well().out).unwrap();
+    assert_eq!(
+        (&said["cold"], &said["first_byte"]["count"]),
+        (&2.into(), &2.into()),
+        "{said}"
+    );
+    assert_eq!(said["tries"][1]["temperature"], "cold");
+    let phases: Vec<_> = said["phases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["phase"])
+        .collect();
+    assert_eq!(phases, ["route", "queue", "start", "connect", "app"]);
+
+    // Nobody to ask when it is at zero.
+    let unknown = load(&["coldstart", &url, "--status", "127.0.0.1:1"]);
+    assert_eq!(unknown.code, Some(1));
+    assert!(
+        unknown.err.contains("give --status, --knative or --idle"),
+        "{unknown:?}"
+    );
+    let never = load(&["coldstart", "http://127.0.0.1:1/", "-n", "1", "--idle", "10ms"]);
+    assert_eq!(never.code, Some(1));
 }

@@ -143,9 +143,10 @@ pub fn compare(a: &Results, b: &Results, options: Options) -> Result<Comparison,
     for group in groups(a, b, &targets) {
         let of = |results: &Results, target| Stretches::of(results, |sample| group.has(sample, target));
         let stretches = (of(a, group.target.map(|it| it.0)), of(b, group.target.map(|it| it.1)));
-        few |= stretches.0.are_few() || stretches.1.are_few();
         let resampled = Resampled::new(&stretches.0, &stretches.1, options);
-        differences.extend(group.differences(a, b, &resampled, options));
+        let own = group.differences(a, b, &resampled, options);
+        few |= !own.is_empty() && (stretches.0.are_few() || stretches.1.are_few());
+        differences.extend(own);
     }
     if few {
         notes.push(
@@ -340,6 +341,7 @@ impl fmt::Display for Comparison {
             let signed = |number: f64| format!("{}{}", if number < 0.0 { "-" } else { "+" }, value(number.abs()));
             let change = match it.figure {
                 "errors" => signed(it.b - it.a),
+                _ if it.a > 0.0 && it.b / it.a >= 10.0 => format!("x{:.0}", it.b / it.a),
                 _ if it.a > 0.0 => format!("{:+.1}%", (it.b / it.a - 1.0) * 100.0),
                 _ => "-".to_owned(),
             };

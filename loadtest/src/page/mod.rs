@@ -240,9 +240,20 @@ fn figures(report: &Report) -> String {
             );
         }
     }
-    let parts = report.stages.iter().map(|part| ("stage", part));
-    for (kind, part) in parts.chain(report.targets.iter().map(|part| ("target", part))) {
-        rows.push(row(&format!("{kind} {}", part.name), &part.latency));
+    rows.extend(
+        report
+            .stages
+            .iter()
+            .map(|part| row(&format!("stage {}", part.name), &part.latency)),
+    );
+    let (targets, more) = report.busiest_targets();
+    rows.extend(
+        targets
+            .iter()
+            .map(|part| row(&format!("target {}", part.name), &part.latency)),
+    );
+    if more > 0 {
+        rows.push(vec![format!("and {more} more targets")]);
     }
     table("Latency from the due time", &HEADS, &rows)
 }

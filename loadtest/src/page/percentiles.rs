@@ -18,7 +18,8 @@ pub(super) fn plot(results: &Results) -> String {
         return String::new();
     }
     let mut lines: Vec<(String, Latencies)> = vec![("all".to_owned(), all)];
-    if results.targets.len() > 1 {
+    // More lines than colours say nothing.
+    if (2..=3).contains(&results.targets.len()) {
         let targets = results.targets.iter().enumerate();
         lines.extend(targets.map(|(nth, it)| (it.name.clone(), results.latency(|series| series.target == nth))));
     }

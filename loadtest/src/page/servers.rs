@@ -79,11 +79,14 @@ pub(super) fn plots(results: &Results, columns: &Columns) -> String {
     html + &rungs(results, columns, &told, &states)
 }
 
+/// More would be a page of their own.
+const MOST_BANDS: usize = 16;
+
 /// A band for each target: where it stood.
 fn rungs(results: &Results, columns: &Columns, told: &[usize], states: &[Vec<Option<&Observed>>]) -> String {
     const RUNGS: [&str; 4] = ["zero", "frozen", "throttled", "full"];
     let mut bands = String::new();
-    for (nth, target) in told.iter().enumerate() {
+    for (nth, target) in told.iter().enumerate().take(MOST_BANDS) {
         let mut shapes = String::new();
         for rung in RUNGS {
             let mut band = String::new();
@@ -99,6 +102,13 @@ fn rungs(results: &Results, columns: &Columns, told: &[usize], states: &[Vec<Opt
             bands,
             "<div class=\"plot band\"><div class=\"y\"><span title=\"{name}\">{name}</span></div><svg role=\"img\" \
              aria-label=\"Rung of {name} over time\" viewBox=\"0 0 1000 1000\" preserveAspectRatio=\"none\">{shapes}</svg></div>"
+        );
+    }
+    if told.len() > MOST_BANDS {
+        let _ = write!(
+            bands,
+            "<p class=\"quiet\">and {} more targets</p>",
+            told.len() - MOST_BANDS
         );
     }
     let used = |rung: &str| states.iter().flatten().flatten().any(|seen| seen.rung == rung);

@@ -367,6 +367,13 @@ impl Results {
         self.timeline.merge(other.timeline);
     }
 
+    /// Adds another run of the same stages and targets that began `after` the start of this one.
+    pub fn append(&mut self, mut other: Self, after: Duration) {
+        other.elapsed += after;
+        other.timeline = other.timeline.shifted(after);
+        self.merge(other);
+    }
+
     /// Latencies of the series that are wanted, together.
     pub fn latency(&self, wanted: impl Fn(&Series) -> bool) -> Latencies {
         let mut all = Latencies::new();

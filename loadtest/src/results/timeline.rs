@@ -142,6 +142,19 @@ impl Timeline {
         self.settle();
     }
 
+    /// The same, so much later.
+    pub(super) fn shifted(self, by: Duration) -> Self {
+        let mut later = Self {
+            interval: self.interval,
+            rows: Vec::new(),
+        };
+        for row in self.rows {
+            later.at(row.start + by).add(row);
+        }
+        later.settle();
+        later
+    }
+
     /// Writes what follows from the counts.
     pub fn settle(&mut self) {
         let (mut waiting, mut in_flight) = (0_u64, 0_u64);

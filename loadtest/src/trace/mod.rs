@@ -8,6 +8,7 @@
 mod azure;
 mod durations;
 mod plain;
+mod replay;
 mod table;
 
 use std::io;
@@ -21,6 +22,7 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt, SeedableRng};
 
 pub use durations::Durations;
+pub use replay::{Replay, Services, Work};
 
 /// Invocations of some functions over some minutes.
 #[derive(Clone, PartialEq, Debug)]
@@ -184,22 +186,25 @@ impl Trace {
 
     /// The calls in these minutes, in order of time. The same seed gives the same calls; holds one minute at a time.
     pub fn invocations(&self, minutes: Range<u32>, seed: u64) -> impl Iterator<Item = Invocation> {
-        minutes.flat_map(move |minute| {
-            let mut calls = Vec::new();
-            for (index, function) in self.functions.iter().enumerate() {
-                let mut draws = function.draws(seed, minute);
-                for at in self.times(function, minute, seed, &mut draws) {
-                    let duration = function.durations.as_ref().map(|it| it.quantile(draws.random()));
-                    calls.push(Invocation {
-                        at,
-                        function: index,
-                        duration,
-                    });
-                }
+        minutes.flat_map(move |minute| self.minute(minute, seed))
+    }
+
+    /// The calls in one minute, in order of time.
+    pub fn minute(&self, minute: u32, seed: u64) -> Vec<Invocation> {
+        let mut calls = Vec::new();
+        for (index, function) in self.functions.iter().enumerate() {
+            let mut draws = function.draws(seed, minute);
+            for at in self.times(function, minute, seed, &mut draws) {
+                let duration = function.durations.as_ref().map(|it| it.quantile(draws.random()));
+                calls.push(Invocation {
+                    at,
+                    function: index,
+                    duration,
+                });
             }
-            calls.sort_by_key(|call| (call.at, call.function));
-            calls
-        })
+        }
+        calls.sort_by_key(|call| (call.at, call.function));
+        calls
     }
 
     /// When `function` is called in this minute.
