@@ -204,6 +204,8 @@ pub struct Looked {
     pub all: KnarrState,
     /// By index of the target, those that have services there.
     pub by_target: Vec<(usize, KnarrState)>,
+    /// Whether any service is a target's; otherwise all of them stand under the first target.
+    pub matched: bool,
 }
 
 /// Asks a Knarr server again and again, over one connection as long as that lasts.
@@ -295,7 +297,10 @@ impl Watch {
             }
         }
         let everybody = targets.is_empty() && !by_name;
-        let mut looked = Looked::default();
+        let mut looked = Looked {
+            matched: !targets.is_empty(),
+            ..Looked::default()
+        };
         for revision in &status.revisions {
             let known = targets.get(&(revision.namespace.as_str(), revision.service.as_str()));
             let Some(target) = known.copied().or(everybody.then_some(0)) else {
@@ -409,7 +414,7 @@ mod tests {
             (all.replicas, all.starting, all.queue, all.in_flight, all.rung.as_str()),
             (2, 1, 4, 5, "full")
         );
-        assert_eq!(a.by_target, [(0, a.all.clone())]);
+        assert_eq!((a.by_target, a.matched), (vec![(0, a.all.clone())], true));
         let b = watch(&["default/b"], "a.default.localhost").all;
         assert_eq!((b.replicas, b.rung.as_str()), (7, "throttled"));
         assert_eq!(watch(&[], "elsewhere").all.replicas, 9, "nobody's host: all of them");

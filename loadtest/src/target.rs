@@ -169,6 +169,15 @@ impl Target {
         })
     }
 
+    /// Connects to another address, `HOST:PORT`; host, path and all else stay.
+    ///
+    /// # Errors
+    /// In words, when it is no address.
+    pub fn send_to(&mut self, address: &str) -> Result<(), String> {
+        self.address = Self::from_url(&format!("http://{address}/"))?.address;
+        Ok(())
+    }
+
     /// Another path.
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {

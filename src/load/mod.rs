@@ -2,8 +2,12 @@
 
 mod coldstart;
 mod compare;
+mod go;
 mod output;
 mod report;
+mod scenario;
+mod url;
+mod view;
 
 use std::process::ExitCode;
 
@@ -18,11 +22,21 @@ use clap::{Args, Subcommand};
 )]
 pub(crate) struct Load {
     #[command(subcommand)]
-    command: LoadCommand,
+    command: Option<LoadCommand>,
+    #[command(flatten)]
+    url: url::Url,
 }
 
 #[derive(Debug, Subcommand)]
 enum LoadCommand {
+    /// Run a scenario: stages, targets, thresholds; exit code 1 when one of them does not hold
+    #[command(after_help = "\
+Examples:
+  knarr load run scenario.toml                 with the live view, then the table
+  knarr load run scenario.toml --json --quiet  for a pipeline")]
+    Run(scenario::Run),
+    /// Check scenarios without running them
+    Check(scenario::Check),
     /// Make the table, JSON, HTML or .hgrm of a run from its results
     #[command(after_help = "\
 Examples:
@@ -53,8 +67,11 @@ Exit code 0, or with --fail-on-regression 1 when anything is worse. An open loop
 /// Runs one of them; the exit code says what came of it.
 pub(crate) fn load(args: Load) -> anyhow::Result<ExitCode> {
     match args.command {
-        LoadCommand::Report(args) => report::report(&args),
-        LoadCommand::Coldstart(args) => coldstart::coldstart(&args),
-        LoadCommand::Compare(args) => compare::compare(&args),
+        None => url::url(&args.url),
+        Some(LoadCommand::Run(args)) => scenario::run(&args),
+        Some(LoadCommand::Check(args)) => scenario::check(&args),
+        Some(LoadCommand::Report(args)) => report::report(&args),
+        Some(LoadCommand::Coldstart(args)) => coldstart::coldstart(&args),
+        Some(LoadCommand::Compare(args)) => compare::compare(&args),
     }
 }
