@@ -198,7 +198,12 @@ impl Http2 {
         let response = loop {
             let seat = self.seat(route.ready.streams());
             let fresh = !seat.0.sender.initialized();
-            let mut sender = match seat.0.sender.get_or_init(|| shake(route)).await {
+            let opened = Cell::new(false);
+            let open = || {
+                opened.set(true);
+                shake(route)
+            };
+            let mut sender = match seat.0.sender.get_or_init(open).await {
                 Ok(sender) => sender.clone(),
                 Err(failure) => {
                     self.remove(&seat);
@@ -220,7 +225,7 @@ impl Http2 {
             };
             match sent {
                 Ok(response) => {
-                    if !fresh {
+                    if !opened.get() {
                         route.reused();
                     }
                     break (response, seat);

@@ -10,7 +10,7 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 
 /// What [`Timer`] is, for reports.
-pub(crate) const NAME: &str = "timerfd, CLOCK_MONOTONIC";
+pub(crate) const NAME: &str = "timerfd";
 
 /// The time.
 #[expect(clippy::disallowed_methods, reason = "the shell of this crate")]
