@@ -81,8 +81,9 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Duration>>) -> Option<()> {
 }
 
 fn quantile(sorted: &[Duration], share: f64) -> Duration {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted[rank.max(1) - 1]
+    let below = |rank: usize| rank as f64 >= share * sorted.len() as f64;
+    let rank = (1..=sorted.len()).find(|rank| below(*rank));
+    sorted[rank.expect("at most all") - 1]
 }
 
 /// A quantile that is off by more than 1 %, 100 us and the lateness that the generator admits at that rank.
@@ -90,8 +91,12 @@ fn excess(measured: &Latencies, admitted: &Latencies, truth: &[Duration]) -> Opt
     [0.5, 0.75, 0.9, 0.95, 0.99].into_iter().find_map(|share| {
         let (seen, truth) = (measured.quantile(share), quantile(truth, share));
         let allowed = truth / 100 + Duration::from_micros(100) + admitted.quantile(share);
-        (seen.abs_diff(truth) > allowed)
-            .then(|| format!("p{}: {seen:?} measured, {truth:?} true, {allowed:?} allowed", share * 100.0))
+        (seen.abs_diff(truth) > allowed).then(|| {
+            format!(
+                "p{}: {seen:?} measured, {truth:?} true, {allowed:?} allowed",
+                share * 100.0
+            )
+        })
     })
 }
 
