@@ -13,6 +13,7 @@ mod idle;
 mod images;
 mod inspect;
 mod isolation;
+mod load;
 mod load_results;
 mod network;
 mod ordinary_user;
