@@ -15,6 +15,7 @@ mod progress;
 pub mod registry;
 mod source;
 mod store;
+pub mod subordinate;
 mod tar_reader;
 mod tasks;
 pub mod worker;

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use manifests::units::Bytes;
 use rustix::fs::FlockOperation;
 
-use super::disk::{Disk, lock_directory, remove_tree};
+use super::disk::{Disk, lock_directory};
 use super::layer::{Budget, LayerFile};
 use super::record::Record;
 use super::{Inner, Root};
@@ -332,7 +332,10 @@ impl<'a> Sweep<'a> {
         } = self;
         drop(lock);
         for grave in graves {
-            remove_tree(&grave).map_err(|error| inner.disk.failed("cannot remove a layer", error))?;
+            inner
+                .disk
+                .remove_tree(&grave)
+                .map_err(|error| inner.disk.failed("cannot remove a layer", error))?;
         }
         Ok(())
     }

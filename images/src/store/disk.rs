@@ -14,6 +14,7 @@
 //! Whatever is made has another name until it is whole and synced. A layer's lock is `flock` on its directory: held shared by
 //! everybody who uses it, so that no process takes it from another.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
@@ -53,11 +54,13 @@ const VERSION: u32 = 1;
 pub(super) struct Disk {
     pub(super) root: PathBuf,
     pub(super) opaque: OpaqueMark,
+    /// Removes what this user may not.
+    worker: (PathBuf, Vec<OsString>),
 }
 
 impl Disk {
     /// Makes what is missing, and removes what a crash left half done.
-    pub(super) fn open(root: &Path) -> Result<Self, ImageError> {
+    pub(super) fn open(root: &Path, worker: (PathBuf, Vec<OsString>)) -> Result<Self, ImageError> {
         let failed =
             |error: io::Error| ImageError::io(format!("cannot use {} as an image store", root.display()), error);
         private_directory(root).map_err(failed)?;
@@ -87,9 +90,29 @@ impl Disk {
         let disk = Self {
             root: root.clone(),
             opaque: file.opaque,
+            worker,
         };
         disk.sweep().map_err(failed)?;
         Ok(disk)
+    }
+
+    /// Removes a directory with all in it, or a file; directories that forbid it to their owner are changed first, and
+    /// files of subordinate users are left to the worker.
+    pub(super) fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        let remove = || match fs::symlink_metadata(path)?.is_dir() {
+            true => fs::remove_dir_all(path),
+            false => fs::remove_file(path),
+        };
+        match remove() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                if open_up(path).and_then(|()| remove()).is_ok() {
+                    return Ok(());
+                }
+                crate::worker::remove(&self.worker, path)
+            }
+            result => result,
+        }
     }
 
     /// Removes what nobody works on any more. The caller holds the store's lock.
@@ -113,7 +136,7 @@ impl Disk {
         }
         for entry in fs::read_dir(self.root.join("trash"))? {
             // Another process may be at it too.
-            let _ = remove_tree(&entry?.path());
+            let _ = self.remove_tree(&entry?.path());
         }
         Ok(())
     }
@@ -166,7 +189,7 @@ impl Disk {
 
     /// Removes a directory that the caller has locked.
     pub(super) fn discard(&self, path: &Path, locked: &File) -> io::Result<()> {
-        remove_tree(&self.bury(path, locked)?)
+        self.remove_tree(&self.bury(path, locked)?)
     }
 
     /// Moves a directory that the caller has locked to where nobody looks, and says where.
@@ -241,22 +264,6 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Makes a change of names in a directory last.
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
-}
-
-/// Removes a directory with all in it, or a file; directories that forbid it to their owner are changed first.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
-    let remove = || match fs::symlink_metadata(path)?.is_dir() {
-        true => fs::remove_dir_all(path),
-        false => fs::remove_file(path),
-    };
-    match remove() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            remove()
-        }
-        result => result,
-    }
 }
 
 fn open_up(directory: &Path) -> io::Result<()> {

@@ -26,7 +26,7 @@ use crate::manifest::Descriptor;
 use crate::progress::Stage;
 use crate::source::{Blob, Source};
 use crate::tasks::blocking;
-use crate::worker::{self, Failure, Outcome, Problem, Report, Rules};
+use crate::worker::{self, Failure, Outcome, Problem, Report, Rules, Task};
 
 /// A layer that stays while this lives, whatever process collects garbage.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ pub(super) async fn fetch(
     let blob = wanted.source.blob(&wanted.descriptor).await?;
     let unpack = Unpack {
         program: inner.config.worker.clone(),
-        rules: rules(wanted.budget.as_deref()),
+        rules: rules(wanted.budget.as_deref(), inner.disk.opaque),
         disk: inner.disk.clone(),
         verify_blob: wanted.source.has_blob_digests(),
         cancelled: Arc::default(),
@@ -187,8 +187,15 @@ pub(super) async fn fetch(
 }
 
 /// Bounds for a layer that is about to be unpacked.
-fn rules(budget: Option<&Budget>) -> Rules {
-    let mut rules = Rules::default();
+fn rules(budget: Option<&Budget>, opaque: OpaqueMark) -> Rules {
+    let mut rules = Rules {
+        // Root's mark needs a capability that is worth more than the whole jail: the store sets it.
+        mark: opaque
+            .attribute()
+            .filter(|_| opaque == OpaqueMark::User)
+            .map(str::to_owned),
+        ..Rules::default()
+    };
     if let Some(budget) = budget {
         rules.bytes = rules.bytes.min(budget.left.load(Ordering::Relaxed));
     }
@@ -221,7 +228,7 @@ impl Claim {
         };
         // Somebody may have begun, and died.
         for entry in fs::read_dir(&path).map_err(failed)? {
-            super::disk::remove_tree(&entry.map_err(failed)?.path()).map_err(failed)?;
+            disk.remove_tree(&entry.map_err(failed)?.path()).map_err(failed)?;
         }
         fs::create_dir(path.join("fs")).map_err(failed)?;
         Ok(Some(Self {
@@ -336,7 +343,7 @@ impl Unpack {
             entries: report.entries,
             opaque_root: report.opaque.iter().any(|path| path == b"."),
             opaque: self.disk.opaque,
-            owners: self.rules.owners,
+            owners: report.owners,
             devices: report.devices,
             attributes: report.attributes,
         };
@@ -395,7 +402,7 @@ impl Unpack {
         let mut command = Command::new(&self.program.0);
         command
             .args(&self.program.1)
-            .args(worker::arguments(files, &self.rules))
+            .args(worker::arguments(files, &Task::Unpack(self.rules.clone())))
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -472,9 +479,9 @@ impl Unpack {
         Ok(Fed::All)
     }
 
-    /// The worker may not set these: root's mark needs a capability that is worth more than the whole jail.
+    /// Those that the worker may not set.
     fn mark_opaque(&self, files: &Path, report: &Report) -> Result<(), ImageError> {
-        if report.opaque.is_empty() {
+        if report.opaque.is_empty() || self.rules.mark.is_some() {
             return Ok(());
         }
         let failed = |error: rustix::io::Errno| self.disk.failed("cannot mark an opaque directory", error.into());

@@ -121,7 +121,7 @@ impl Store {
     /// # Errors
     /// [`ImageError::Io`] when the directory cannot be used.
     pub fn open(dir: &Path, config: StoreConfig) -> Result<Self, ImageError> {
-        let disk = Disk::open(dir)?;
+        let disk = Disk::open(dir, config.worker.clone())?;
         let turns = Semaphore::new(config.unpackers.max(1));
         Ok(Self {
             inner: Arc::new(Inner {

@@ -1,4 +1,5 @@
-//! The worker's jail: nothing of the host but one directory, no network, no other process, five capabilities.
+//! The worker's jail: nothing of the host but one directory, no network, no other process, users of its own, five
+//! capabilities over their files, and the system calls that unpacking needs.
 //!
 //! What does not work on this host is left out, except the change of root: without namespaces (an ordinary user where user
 //! namespaces are forbidden) the worker still resolves every path beneath its directory (`RESOLVE_IN_ROOT`), which alone
@@ -14,6 +15,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
+use super::map::Mapper;
 use super::report::{Failure, Problem, Rules};
 
 /// What unpacking needs of root's powers: any owner, any mode, any path, set-id bits, file capabilities.
@@ -28,27 +30,39 @@ pub(super) fn bind_to_parent() -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| setup("prctl", error))
 }
 
-/// Leaves the host's namespaces, as many as can be left.
-pub(super) fn unshare() -> Result<(), Failure> {
+/// Leaves the host's namespaces, as many as can be left. Returns whether files can have owners beside this user.
+pub(super) fn unshare(owners: bool) -> Result<bool, Failure> {
     let all =
         UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    if rustix::process::geteuid().is_root() {
-        // In a container root may lack the right to; then it is left at what the paths' resolution holds.
-        let _ = leave(all);
-        return Ok(());
-    }
+    let root = rustix::process::geteuid().is_root();
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    if leave(all | UnshareFlags::NEWUSER).is_ok() {
-        let write = |file: &str, text: String| {
-            fs::write(format!("/proc/self/{file}"), text).map_err(|error| setup(&format!("cannot write {file}"), error))
-        };
-        // As root of the new namespace: a program executed by anybody else has no capabilities, not even in there.
-        write("setgroups", "deny".to_owned())?;
-        write("uid_map", format!("0 {user} 1"))?;
-        write("gid_map", format!("0 {group} 1"))?;
+    let outside = if owners { Mapper::start().ok() } else { None };
+    if (root && outside.is_none()) || leave(all | UnshareFlags::NEWUSER).is_err() {
+        // In a container root may lack the right to; then it is left at what the paths' resolution holds.
+        let _ = if root { leave(all) } else { Ok(()) };
+        return Ok(root);
     }
-    Ok(())
+    match outside.map(Mapper::map) {
+        Some(Ok(())) => return Ok(true),
+        // Root that is nobody in its own namespace would make files that are nobody's.
+        Some(Err(why)) if root => return Err(Failure::new(Problem::Setup, why)),
+        _ => {}
+    }
+    // Without a way to have other users. As root of the new namespace all the same: a program executed by anybody else has
+    // no capabilities, not even in there. Users may be mapped already, when groups could not be.
+    let write = |file: &str, text: String| {
+        fs::write(format!("/proc/self/{file}"), text).map_err(|error| setup(&format!("cannot write {file}"), error))
+    };
+    write("setgroups", "deny".to_owned())?;
+    if rustix::process::geteuid().as_raw() == NOBODY {
+        write("uid_map", format!("0 {user} 1"))?;
+    }
+    write("gid_map", format!("0 {group} 1"))?;
+    Ok(false)
 }
+
+/// Who a user is that a namespace has not mapped (`kernel.overflowuid`).
+const NOBODY: u32 = 65_534;
 
 #[expect(
     deprecated,
@@ -71,6 +85,7 @@ pub(super) fn enter(directory: &Path, rules: &Rules) -> Result<OwnedFd, Failure>
     limit(rules)?;
     drop_capabilities()?;
     rustix::thread::set_no_new_privs(true).map_err(|error| setup("no_new_privs", error))?;
+    super::filter::install().map_err(|error| Failure::new(Problem::Setup, error))?;
     Ok(root)
 }
 

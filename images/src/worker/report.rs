@@ -5,6 +5,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::subordinate::Subordinate;
 
 /// How a layer is to be unpacked, with bounds against archives that are small and unpack to something huge.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub(crate) struct Rules {
     pub(crate) memory: u64,
     /// Files get the archive's owners; otherwise all belong to this user.
     pub(crate) owners: bool,
+    /// The attribute that marks opaque directories, where the worker may set it.
+    pub(crate) mark: Option<String>,
 }
 
 impl Default for Rules {
@@ -29,7 +32,8 @@ impl Default for Rules {
             entries: 4_000_000,
             depth: 256,
             memory: 2 << 30,
-            owners: rustix::process::geteuid().is_root(),
+            owners: rustix::process::geteuid().is_root() || Subordinate::find().is_ok(),
+            mark: None,
         }
     }
 }
@@ -50,6 +54,8 @@ pub(crate) struct Report {
     pub(crate) disk: u64,
     /// Files, directories, links.
     pub(crate) entries: u64,
+    /// Whether files have the archive's owners.
+    pub(crate) owners: bool,
     /// Directories, relative to the root, that hide what is below them in lower layers; `.` is the root.
     pub(crate) opaque: Vec<Vec<u8>>,
     /// Device nodes that were left out.

@@ -257,20 +257,29 @@ fn remove(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> rustix::io::Resu
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    remove_content(directory.as_fd(), depth)?;
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+fn remove_content(directory: BorrowedFd<'_>, depth: usize) -> rustix::io::Result<()> {
     loop {
-        let names: Vec<Vec<u8>> = rustix::fs::Dir::read_from(&directory)?
+        let names: Vec<Vec<u8>> = rustix::fs::Dir::read_from(directory)?
             .filter_map(|entry| entry.ok().map(|entry| entry.file_name().to_bytes().to_vec()))
             .filter(|name| name != b"." && name != b"..")
             .take(1024)
             .collect();
         if names.is_empty() {
-            break;
+            return Ok(());
         }
         for name in names {
-            remove(directory.as_fd(), &name, depth + 1)?;
+            remove(directory, &name, depth + 1)?;
         }
     }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+/// Removes everything in a directory.
+pub(super) fn empty(directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    remove_content(directory, 0)
 }
 
 /// Whose fault an error at a path is: what a sane archive cannot cause is the archive's.

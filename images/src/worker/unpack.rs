@@ -11,6 +11,7 @@ use tar::EntryType;
 use super::decompress::Decompressed;
 use super::report::{Failure, Problem, Report, Rules};
 use super::tree::{EntryPath, Made, Tree, is_whiteout, path_failure};
+use crate::subordinate::RANGE;
 use crate::tar_reader::{Entry, TarReader};
 
 /// Unpacks a layer into the directory, and reads the input to its end.
@@ -325,6 +326,18 @@ impl Unpacker<'_> {
         self.report.opaque.append(&mut self.tree.opaque);
         self.report.opaque.sort();
         self.report.opaque.dedup();
+        self.report.owners = self.owner;
+        if let Some(mark) = &self.rules.mark {
+            for path in &self.report.opaque {
+                match self.tree.open_directory(path) {
+                    Ok(directory) => rustix::fs::fsetxattr(&directory, mark.as_str(), b"y", XattrFlags::empty())
+                        .map_err(|error| path_failure(path, error))?,
+                    // Replaced later in the archive.
+                    Err(Errno::NOENT | Errno::NOTDIR) => {}
+                    Err(error) => return Err(path_failure(path, error)),
+                }
+            }
+        }
         Ok(self.report)
     }
 }
@@ -332,6 +345,9 @@ impl Unpacker<'_> {
 /// A file's or directory's own cost, about: its inode and its name.
 const INODE: u64 = 512;
 const BLOCK: u64 = 4096;
+
+/// Users and groups whose number sandboxes do not have.
+const NOBODY: u32 = 65_534;
 
 fn path_of(names: &[&[u8]]) -> Vec<u8> {
     match names.is_empty() {
@@ -362,6 +378,8 @@ fn metadata(entry: &Entry, owner: bool, report: &mut Report) -> Result<Metadata,
             .ok()
             .filter(|&id| id != u32::MAX)
             .ok_or_else(|| Failure::archive(format!("{id} is not a user or group id")))
+            // What no sandbox has is nobody's, as the kernel shows it.
+            .map(|id| if id < RANGE { id } else { NOBODY })
     };
     let mode = entry.mode()?;
     let owner = match owner {
