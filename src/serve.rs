@@ -45,6 +45,7 @@ pub(crate) fn config(flags: ServerFlags) -> anyhow::Result<Config> {
         memory_budget: flags.memory_budget,
         reclaim_frozen: None,
         runtimes: Vec::new(),
+        seccomp_profiles: None,
         insecure_registries: flags.insecure_registry,
         registry_certs: None,
         egress: flags.egress,

@@ -46,6 +46,8 @@ pub struct RawConfig {
     /// OCI runtimes that manifests may name in `runtimeClassName`.
     #[serde(default, rename = "runtime")]
     pub runtimes: Vec<RawRuntime>,
+    /// Where the profiles are that manifests name in `localhostProfile`. Default `seccomp` in the data directory.
+    pub seccomp_profiles: Option<PathBuf>,
     /// Registries (`HOST[:PORT]`) that are spoken to without TLS, those on loopback too. Default none.
     #[serde(default)]
     pub insecure_registries: Vec<String>,
@@ -107,6 +109,8 @@ pub struct Config {
     pub reclaim_frozen: bool,
     /// OCI runtimes by the names that manifests may use.
     pub runtimes: BTreeMap<String, Runtime>,
+    /// Where the profiles are that manifests name in `localhostProfile`; `None` is `seccomp` in the data directory.
+    pub seccomp_profiles: Option<PathBuf>,
     /// How image registries are reached.
     pub registry: images::registry::Settings,
     /// Where apps may connect to whose manifest does not say.
@@ -186,6 +190,7 @@ impl RawConfig {
             } else {
                 self.runtimes
             },
+            seccomp_profiles: self.seccomp_profiles.or(under.seccomp_profiles),
             insecure_registries: if self.insecure_registries.is_empty() {
                 under.insecure_registries
             } else {
@@ -261,6 +266,7 @@ impl Config {
             memory_budget: memory_budget(raw.memory_budget.as_deref().unwrap_or("75%"))?,
             reclaim_frozen: raw.reclaim_frozen.unwrap_or(true),
             runtimes: runtimes(raw.runtimes)?,
+            seccomp_profiles: raw.seccomp_profiles,
             registry: registry(raw.insecure_registries, raw.registry_certs)?,
             egress: egress(raw.egress.as_deref())?,
             unsafe_no_isolation: raw.unsafe_no_isolation,

@@ -157,6 +157,9 @@ impl Server {
             memory_budget: Some(config.memory_budget),
             reclaim: config.reclaim_frozen,
             runtimes: config.runtimes,
+            seccomp: config
+                .seccomp_profiles
+                .unwrap_or_else(|| directory.path().join("seccomp")),
             images: Some(store.clone()),
             ..LocalConfig::new(directory.path().join("sandboxes"), Clock::clone(&clock))
         })?;

@@ -420,6 +420,51 @@ pub struct Capabilities {
     pub add: Vec<String>,
 }
 
+/// Names of capabilities without `CAP_`, at the kernel's numbers (linux/capability.h).
+pub const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
 /// `seccompProfile`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Seccomp {
@@ -428,7 +473,8 @@ pub enum Seccomp {
     RuntimeDefault,
     /// None; for manifests from files only.
     Unconfined,
-    /// A profile in the format of container runtimes, from this file; for manifests from files only.
+    /// A profile in the format of container runtimes, from this file below the directory of profiles; for manifests from
+    /// files only.
     Localhost(PathBuf),
 }
 

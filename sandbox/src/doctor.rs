@@ -133,7 +133,7 @@ fn kernel() -> Finding {
 }
 
 /// The first two numbers of `6.1.0-18-amd64`.
-fn version(release: &str) -> Option<(u32, u32)> {
+pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

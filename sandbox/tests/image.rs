@@ -186,7 +186,7 @@ async fn links_in_an_image_lead_nowhere_outside() {
     fs::create_dir_all(root.join(outside.strip_prefix("/").unwrap())).unwrap();
     fs::create_dir_all(root.join("elsewhere")).unwrap();
     symlink("../../../elsewhere", root.join("dev")).unwrap();
-    symlink("/proc/1/root", root.join("work")).unwrap();
+    symlink("/proc/1/root", root.join("loop")).unwrap();
     let before = fs::read_dir(&outside).unwrap().count();
     let driver = support::driver(&dir.path().join("data"));
     let script = "ls /dev/null && ls /elsewhere/pts && cat /etc/hostname && ls /proc/self/status && pwd";
@@ -199,7 +199,7 @@ async fn links_in_an_image_lead_nowhere_outside() {
     assert_eq!(fs::read_dir(&outside).unwrap().count(), before);
     assert!(!outside.join("etc/hostname").exists() && !outside.join("hostname").exists());
     let mut lost = shell(&root, "true");
-    lost.serving.working_dir = Some("/work/etc".into());
+    lost.serving.working_dir = Some("/loop/etc".into());
     let error = driver.start(spec("lost", lost)).await.unwrap_err().to_string();
     assert!(error.contains("working directory"), "{error}");
     let mut made = shell(&root, "pwd; stat -c %u:%a . ..");

@@ -7,9 +7,65 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::manifest::{SHORT_WINDOWS, service};
-use crate::support::{ANY_PORTS, KNARR, Knarr, Place, processes, until};
+use crate::support::{ANY_PORTS, KNARR, Knarr, Output, Place, is_root, needs, processes, until};
 
 const NOBODY: u32 = 65_534;
+
+/// An ordinary user with a range of subordinate ids, in a mount namespace with an /etc/subuid of its own.
+#[test]
+fn serves_as_an_ordinary_user_with_subordinate_ids() {
+    const FIRST: u32 = 710_000_000;
+    let there = ["/usr/bin/newuidmap", "/usr/bin/setpriv", "/etc/subuid", "/etc/subgid"];
+    let missing: Vec<_> = there.iter().filter(|path| !Path::new(path).exists()).collect();
+    if !is_root() || !needs("newuidmap (uidmap)", missing.is_empty()) {
+        return;
+    }
+    let place = Place::new();
+    place.write(SHORT_WINDOWS.0, SHORT_WINDOWS.1);
+    place.write("web.yaml", &service("web").proven().yaml());
+    let program = place.path("bin");
+    fs::create_dir(&program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = program.join("knarr");
+    fs::copy(KNARR, &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(place.data()).unwrap();
+    chown(place.data(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let given = place.path("subordinate");
+    fs::write(&given, format!("nobody:{FIRST}:65536\n")).unwrap();
+    let script = "mount --bind \"$0\" /etc/subuid && mount --bind \"$0\" /etc/subgid && exec setpriv --reuid 65534 --regid \
+                  65534 --clear-groups env -i \"$@\"";
+    let with_ids = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+        command
+            .arg(&given)
+            .arg(&program)
+            .args(words)
+            .arg("--data-dir")
+            .arg(place.data());
+        command.args(ANY_PORTS).current_dir("/");
+        command
+    };
+    let said = Output::of(with_ids(&["doctor", "--json"])).well();
+    let found: Vec<serde_json::Value> = serde_json::from_str(&said.out).unwrap();
+    let users = found.iter().find(|it| it["name"] == "users").unwrap();
+    let text = users["found"].as_str().unwrap();
+    assert!(text.contains("subordinate ids"), "{users}");
+
+    let manifests = place.manifests();
+    let knarr = Knarr::spawn(&place, with_ids(&["serve", manifests.to_str().unwrap()]));
+    knarr.until_ready();
+    assert_eq!(knarr.get("web", "/").status, 200);
+    assert!(knarr.status().warnings.iter().any(|warning| warning.contains(text)));
+    let apps = processes::apps(knarr.pid(), "web-00001");
+    assert!(!apps.is_empty());
+    for pid in apps {
+        let uid = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}")).unwrap());
+        assert!((FIRST..FIRST + 65_536).contains(&uid), "{uid}");
+    }
+    knarr.stop();
+}
 
 /// As root it takes the place of an ordinary user; as one it is itself.
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Fault, Faults};
 use crate::resources::{Container, PodSecurityContext, SeccompProfile, SecurityContext};
-use crate::workload::{Capabilities, Seccomp, Security};
+use crate::workload::{CAPABILITIES, Capabilities, Seccomp, Security};
 
 pub(super) fn security(
     pod: Option<&PodSecurityContext>,
@@ -75,13 +75,19 @@ fn capability(name: &str) -> Option<String> {
     (name == "ALL" || CAPABILITIES.contains(&name)).then(|| name.to_owned())
 }
 
+/// A path that leads down from wherever it is taken.
+fn is_below(path: &str) -> bool {
+    let mut names = path.split('/');
+    !path.is_empty() && !path.starts_with('/') && !path.contains('\0') && names.all(|name| name != "..")
+}
+
 fn seccomp(profile: &SeccompProfile, path: &str, faults: &mut Faults) -> Seccomp {
     let path = format!("{path}.seccompProfile");
     let file = profile.localhost_profile.as_deref().unwrap_or_default();
     match profile.kind.as_str() {
         "" | "RuntimeDefault" if file.is_empty() => Seccomp::RuntimeDefault,
         "Unconfined" if file.is_empty() => Seccomp::Unconfined,
-        "Localhost" if file.starts_with('/') && !file.contains('\0') => Seccomp::Localhost(PathBuf::from(file)),
+        "Localhost" if is_below(file) => Seccomp::Localhost(PathBuf::from(file)),
         kind @ ("" | "RuntimeDefault" | "Unconfined") => {
             let message = format!(
                 "is not for type {:?}",
@@ -96,7 +102,7 @@ fn seccomp(profile: &SeccompProfile, path: &str, faults: &mut Faults) -> Seccomp
         }
         "Localhost" => {
             let message = format!("invalid value: {file:?}");
-            let hint = "write the absolute path of a profile as container runtimes take it";
+            let hint = "write the path of a profile below the directory of profiles: relative, without ..";
             faults.push(Fault::new(format!("{path}.localhostProfile"), message, hint));
             Seccomp::default()
         }
@@ -108,48 +114,3 @@ fn seccomp(profile: &SeccompProfile, path: &str, faults: &mut Faults) -> Seccomp
         }
     }
 }
-
-/// Linux: include/uapi/linux/capability.h.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];

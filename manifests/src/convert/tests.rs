@@ -321,7 +321,7 @@ fn a_pod_of_several_containers() {
                 [{name: d, mountPath: /d}]}], containers: [{name: log, image: 'oci:/srv/log', args: [$(PORT)], livenessProbe: {exec: \
                 {command: [ok]}}, startupProbe: {grpc: {port: 9, service: s}, failureThreshold: 30}, securityContext: {runAsUser: 5, \
                 readOnlyRootFilesystem: true, capabilities: {drop: [all], add: [CAP_NET_RAW, kill]}, seccompProfile: {type: Localhost, \
-                localhostProfile: /p.json}}, terminationMessagePath: /log/last, terminationMessagePolicy: File}, {name: web, image: \
+                localhostProfile: own/p.json}}, terminationMessagePath: /log/last, terminationMessagePolicy: File}, {name: web, image: \
                 'app:v2', ports: [{containerPort: 80}], readinessProbe: {exec: {command: [ready, now]}}, resources: {requests: {cpu: 100m, \
                 memory: 1Mi}, limits: {ephemeral-storage: 1Gi}}, volumeMounts: [{name: d, mountPath: /d, readOnly: true}]}]";
     let revision = convert("", spec).unwrap();
@@ -384,7 +384,7 @@ fn a_pod_of_several_containers() {
                 drop: vec!["ALL".to_owned()],
                 add: vec!["NET_RAW".to_owned(), "KILL".to_owned()],
             },
-            seccomp: Seccomp::Localhost("/p.json".into()),
+            seccomp: Seccomp::Localhost("own/p.json".into()),
         }
     );
     let last = TerminationMessage {
@@ -398,7 +398,7 @@ fn a_pod_of_several_containers() {
 fn what_is_wrong_in_a_pod() {
     let spec = "imagePullSecrets: [{name: gone}], hostAliases: [{ip: home, hostnames: [x]}, {ip: '::1'}], securityContext: {runAsNonRoot: \
                 true, runAsUser: 0}, containers: [{image: ab, ports: [{containerPort: 80}], securityContext: {capabilities: {add: [NOPE]}, \
-                seccompProfile: {type: Localhost, localhostProfile: p.json}}, livenessProbe: {exec: {}}, readinessProbe: \
+                seccompProfile: {type: Localhost, localhostProfile: own/../../p}}, livenessProbe: {exec: {}}, readinessProbe: \
                 {tcpSocket: {port: 80}, terminationGracePeriodSeconds: 3}, startupProbe: {httpGet: {port: \
                 side}, successThreshold: 2}}, {image: ab, livenessProbe: {tcpSocket: {port: http1}}, startupProbe: {tcpSocket: {port: 1}, \
                 terminationGracePeriodSeconds: 0}}]";
@@ -410,8 +410,8 @@ fn what_is_wrong_in_a_pod() {
             "spec.containers[0].readinessProbe.terminationGracePeriodSeconds: is of no use; a readiness probe ends nothing",
             "spec.containers[0].securityContext.capabilities.add[0]: invalid value: NOPE; write names such as NET_RAW, or ALL",
             "spec.securityContext.runAsUser: is 0 while runAsNonRoot is true; change one of them",
-            "spec.containers[0].securityContext.seccompProfile.localhostProfile: invalid value: \"p.json\"; write the absolute path of a \
-             profile as container runtimes take it",
+            "spec.containers[0].securityContext.seccompProfile.localhostProfile: invalid value: \"own/../../p\"; write the path of \
+             a profile below the directory of profiles: relative, without ..",
             "spec.containers[1].startupProbe.terminationGracePeriodSeconds: invalid value: 0; write at least 1",
             "spec.containers[1].livenessProbe.tcpSocket.port: there is no port named \"http1\"; write its number",
             "spec.securityContext.runAsUser: is 0 while runAsNonRoot is true; change one of them",

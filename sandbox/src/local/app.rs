@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use super::account::{Account, Users as ImageUsers};
 use super::bundle::{self, Process, Runtime};
 use super::image;
+use super::profile::Profile;
 use super::rights;
 use super::shell::Shell;
 use super::state::Inner;
@@ -70,7 +71,7 @@ pub(super) struct App {
     pub root: RootPlan,
     pub from: From,
     pub stop_signal: Signal,
-    filter: FilterPlan,
+    profile: Profile,
     /// Makes the sandbox instead of us.
     runtime: Option<Runtime>,
 }
@@ -136,7 +137,7 @@ impl App {
             root: RootPlan::Host { steps },
             from: From::Host(program),
             stop_signal: Signal::TERM,
-            filter: rights::filter(&container.security.seccomp)?,
+            profile: Profile::find(&inner.config.seccomp, &container.security.seccomp)?,
             runtime: None,
         })
     }
@@ -182,7 +183,7 @@ impl App {
             root,
             from: From::Image(image),
             stop_signal,
-            filter: rights::filter(&container.security.seccomp)?,
+            profile: Profile::find(&inner.config.seccomp, &container.security.seccomp)?,
             runtime,
         })
     }
@@ -258,7 +259,7 @@ impl App {
                 account,
                 groups: &groups,
                 capabilities,
-                filter: &self.filter,
+                seccomp: self.profile.oci(capabilities),
                 read_only: container.security.read_only_root,
                 terminal: None,
             };
@@ -294,13 +295,9 @@ impl App {
             hostname: hostname.to_owned(),
             uid,
             gid,
-            groups: if inner.isolation == Isolation::Root {
-                groups
-            } else {
-                Vec::new()
-            },
+            groups,
             capabilities,
-            filter: self.filter.clone(),
+            filter: self.profile.plan(capabilities)?,
             data_limit: memory.filter(|_| unlimited),
         })
     }
@@ -343,7 +340,8 @@ impl App {
             account,
             groups: &groups(spec, account),
             capabilities: self.capabilities(container, account.uid)?,
-            filter: &self.filter,
+            // As the sandbox was made with: a process has no profile of its own there.
+            seccomp: serde_json::Value::Null,
             read_only: container.security.read_only_root,
             terminal: command.terminal,
         };

@@ -20,8 +20,7 @@ use super::account::Account;
 use super::rights;
 use crate::exec::WindowSize;
 use crate::rootfs::{MASKED, NAMES, READ_ONLY, TERMINATION_LOG};
-use crate::seccomp;
-use crate::spawner::protocol::{FilterPlan, FsStep};
+use crate::spawner::protocol::FsStep;
 
 /// An OCI runtime that manifests may name in `runtimeClassName`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,7 +93,8 @@ pub(super) struct Process<'a> {
     pub account: &'a Account,
     pub groups: &'a [u32],
     pub capabilities: u64,
-    pub filter: &'a FilterPlan,
+    /// `linux.seccomp`.
+    pub seccomp: Value,
     pub read_only: bool,
     /// The runtime gives it a terminal of this size, by its own.
     pub terminal: Option<WindowSize>,
@@ -180,10 +180,7 @@ fn config(app: &Process<'_>, mounts: Vec<Value>) -> Value {
             "namespaces": [{ "type": "pid" }, { "type": "mount" }],
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
-            "seccomp": match app.filter {
-                FilterPlan::Default => seccomp::oci_profile(),
-                FilterPlan::Unconfined | FilterPlan::Program(_) => Value::Null,
-            },
+            "seccomp": app.seccomp,
         },
     })
 }
@@ -262,7 +259,7 @@ mod tests {
             account: &account,
             groups: &[7],
             capabilities: 1,
-            filter: &FilterPlan::Default,
+            seccomp: Value::Null,
             read_only: true,
             terminal: None,
         };

@@ -42,6 +42,8 @@ pub struct LocalConfig {
     pub egress: EgressConfig,
     /// OCI runtimes that manifests may name in `runtimeClassName`. Default none; `native` is always there.
     pub runtimes: BTreeMap<String, Runtime>,
+    /// Where the profiles are that manifests name in `localhostProfile`. Default `seccomp` in `data_dir`.
+    pub seccomp: PathBuf,
     /// Where images are. Default: a store of its own in `data_dir`.
     pub images: Option<images::Store>,
     /// How much output is kept.
@@ -56,8 +58,10 @@ pub struct LocalConfig {
 impl LocalConfig {
     /// The defaults.
     pub fn new(data_dir: impl Into<PathBuf>, clock: Clock) -> Self {
+        let data_dir = data_dir.into();
         Self {
-            data_dir: data_dir.into(),
+            seccomp: data_dir.join("seccomp"),
+            data_dir,
             unsafe_no_isolation: false,
             pool: thread::available_parallelism().map_or(2, |cores| (2 * cores.get()).min(8)),
             pool_services: 64,

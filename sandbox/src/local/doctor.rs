@@ -8,12 +8,17 @@ use manifests::units::{Bytes, Millicores};
 use manifests::workload::Workload;
 use rustix::process::geteuid;
 
+use super::state::shared_users;
 use super::{Freezing, LocalDriver, SetupError, freeze};
 use crate::doctor::{Finding, State};
 use crate::driver::{Driver, Limits, SandboxSpec};
 use crate::exec::ExecSpec;
 use crate::spawner::protocol::Isolation;
 
+const SUBORDINATE_FIX: &str = "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \
+                               USER (a range that nobody else has); or run as root";
+const MORE_FIX: &str = "usermod --add-subuids and --add-subgids for USER, 65536 ids more for each sandbox that shall \
+                        have users of its own; or run as root";
 const USERS_FIX: &str = "run Linux 5.12 or newer as root, and allow user namespaces (user.max_user_namespaces)";
 const ROOT_FIX: &str = "run as root, or with the unit packaging/knarr.service";
 const CGROUP_FIX: &str = "let systemd delegate a cgroup: packaging/knarr.service as root, packaging/user/knarr.service \
@@ -62,7 +67,8 @@ impl LocalDriver {
             Isolation::UserNamespace => Finding::degraded(
                 "isolation",
                 inner.describe(),
-                "all sandboxes are the same user to the host: a program that breaks out of one reaches the others",
+                "a program that breaks out of an image's sandbox as its uid 0 is this user to the host, and reaches the \
+                 others",
                 ROOT_FIX,
             ),
             Isolation::None => Finding::missing(
@@ -76,14 +82,29 @@ impl LocalDriver {
             Ok(()) => Finding::ok(name, good),
             Err(why) => Finding::degraded(name, why.clone(), costs, fix),
         };
-        let users_fix = if ordinary { ROOT_FIX } else { USERS_FIX };
-        let users = of(
-            "users",
-            &abilities.own_users,
-            "each sandbox has users of its own",
-            "runAsUser and images with several users are refused",
-            users_fix,
-        );
+        let users_fix = if ordinary { SUBORDINATE_FIX } else { USERS_FIX };
+        let users = match (&abilities.own_users, abilities.alone) {
+            (Err(why), _) if ordinary => Finding::degraded(
+                "users",
+                why.clone(),
+                "all sandboxes are the same user to the host, images have one user, and runAsUser, runAsGroup, \
+                 supplementalGroups and fsGroup are refused",
+                SUBORDINATE_FIX,
+            ),
+            (Ok(()), Some(alone)) => Finding::degraded(
+                "users",
+                shared_users(alone),
+                "sandboxes that share a range are kept apart by the other namespaces, not by users; fsGroup is refused",
+                MORE_FIX,
+            ),
+            _ => of(
+                "users",
+                &abilities.own_users,
+                "each sandbox has users of its own",
+                "runAsUser and images with several users are refused",
+                USERS_FIX,
+            ),
+        };
         let images = match (&abilities.images, &abilities.mapped_images) {
             (Err(why), _) => Finding::missing(
                 "images",
@@ -94,26 +115,12 @@ impl LocalDriver {
             (Ok(()), mapped) => of(
                 "images",
                 mapped,
-                "overlay and idmapped mounts work",
+                "overlay works, and files have their own users inside",
                 "files of an image have no users of their own inside",
                 users_fix,
             ),
         };
-        let warned = inner.warnings.iter().find(|warning| warning.starts_with("egress"));
-        let way_out = match (abilities.isolation, warned) {
-            (_, Some(why)) => Finding::degraded(
-                "egress",
-                why.clone(),
-                "knarr.dev/egress and calls of services by name do less than they should",
-                "load nf_tables, nft_tproxy and nfnetlink_queue (modprobe), or run a kernel that has them",
-            ),
-            (Isolation::Root, None) => Finding::ok("egress", "nf_tables lead connections and names through Knarr"),
-            (_, None) => Finding::ok(
-                "egress",
-                "nothing is known against it; as an ordinary user it is tried at each start",
-            ),
-        };
-        let mut found = vec![isolation, users, images, way_out];
+        let mut found = vec![isolation, users, images];
         let missing = inner.hierarchy.missing();
         for (name, costs) in [
             (
@@ -169,6 +176,7 @@ impl LocalDriver {
             ),
         )];
         found.push(self.lockdown(&id).await);
+        found.push(self.way_out(&id));
         let command = match self.exec(&id, ExecSpec::new(["/bin/sh", "-c", "exit 7"])).await {
             Ok(exec) => exec.ran(0).await.status.code().to_string(),
             Err(error) => error.to_string(),
@@ -187,6 +195,33 @@ impl LocalDriver {
         found.push(self.reclaiming(&id));
         let _ = self.stop(&id, Duration::ZERO).await;
         found
+    }
+
+    /// Whether the doors of its network could be opened, and all that they do.
+    fn way_out(&self, id: &SandboxId) -> Finding {
+        let costs = "knarr.dev/egress and calls of services by name do less than they should";
+        let fix = "load nf_tables, nft_tproxy and nfnetlink_queue (modprobe), or run a kernel that has them";
+        let warned = self.inner.warnings.iter().find(|warning| warning.starts_with("egress"));
+        if let Some(why) = warned {
+            return Finding::degraded("egress", why.clone(), costs, fix);
+        }
+        let sandbox = self.inner.sandbox(id);
+        let shut_in = sandbox.as_ref().and_then(|sandbox| sandbox.shut_in.get());
+        match (self.inner.isolation, shut_in) {
+            (Isolation::None, _) => Finding::degraded(
+                "egress",
+                "apps are not isolated",
+                "they connect wherever this machine can",
+                "leave out --unsafe-no-isolation",
+            ),
+            (_, Some(why)) => Finding::missing(
+                "egress",
+                format!("the doors of a sandbox's network cannot be opened: {why}"),
+                "sandboxes reach nothing but themselves, and no name",
+                fix,
+            ),
+            (_, None) => Finding::ok("egress", "nf_tables lead connections and names through Knarr"),
+        }
     }
 
     /// As the kernel has it.

@@ -30,6 +30,7 @@ mod output;
 mod pool;
 mod probe;
 mod proc;
+mod profile;
 mod rights;
 mod shell;
 mod signals;

@@ -56,6 +56,7 @@ pub(super) async fn attach(inner: &Inner, sandbox: &Sandbox, spec: &SandboxSpec)
         Err(_) => "nobody opens them".to_owned(),
     };
     tracing::warn!(sandbox = %sandbox.id, problem, "no way out and no names: the doors of its network stay shut");
+    let _ = sandbox.shut_in.set(problem);
 }
 
 /// Ends every connection of a sandbox.

@@ -1,54 +1,9 @@
 //! What an app may do: users, capabilities, system calls and signals, from the words of manifests and images.
 
-use manifests::workload::{Capabilities, Seccomp, Workload};
+use manifests::workload::{CAPABILITIES, Capabilities, Workload};
 use rustix::process::Signal;
 
-use crate::spawner::protocol::{Abilities, FilterPlan, Isolation};
-
-/// Names of capabilities without `CAP_`, at the kernel's numbers (linux/capability.h).
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+use crate::spawner::protocol::{Abilities, Isolation};
 
 /// What uid 0 of an image has: the default of container runtimes without `NET_RAW`, `MKNOD` and `AUDIT_WRITE`, which
 /// nothing works with in a user namespace.
@@ -107,7 +62,8 @@ fn bits(name: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("capabilities: {name:?} is none; they are written as NET_BIND_SERVICE, without CAP_"))
 }
 
-/// What an ordinary user's sandboxes cannot do: be more than one user.
+/// What an ordinary user's sandboxes cannot do: be more than one user, where it has no subordinate ids; and in no case own
+/// files of volumes, which are the user's own.
 ///
 /// # Errors
 /// Which field cannot be honoured here, in words for the user.
@@ -115,29 +71,28 @@ pub(super) fn check_users(abilities: &Abilities, workload: &Workload) -> Result<
     if abilities.isolation != Isolation::UserNamespace {
         return Ok(());
     }
+    if workload.fs_group.is_some() {
+        return Err(
+            "securityContext.fsGroup: Knarr runs as an ordinary user here, which may not give files away; run Knarr as \
+             root, or leave the field out"
+                .to_owned(),
+        );
+    }
+    let Err(why) = &abilities.mapped_images else {
+        return Ok(());
+    };
     let security = &workload.serving.security;
     let fields = [
         ("runAsUser", security.user.is_some()),
         ("runAsGroup", security.group.is_some()),
-        ("fsGroup", workload.fs_group.is_some()),
         ("supplementalGroups", !workload.supplemental_groups.is_empty()),
     ];
     match fields.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(format!(
-            "securityContext.{field}: Knarr runs as an ordinary user here, and its sandboxes have that one user only; \
-             run Knarr as root, or leave the field out"
+            "securityContext.{field}: Knarr runs as an ordinary user here, and its sandboxes have that one user only \
+             ({why}); give it subordinate ids, run Knarr as root, or leave the field out"
         )),
         None => Ok(()),
-    }
-}
-
-/// # Errors
-/// What is wrong with the profile, in words for the user.
-pub(super) fn filter(seccomp: &Seccomp) -> Result<FilterPlan, String> {
-    match seccomp {
-        Seccomp::RuntimeDefault => Ok(FilterPlan::Default),
-        Seccomp::Unconfined => Ok(FilterPlan::Unconfined),
-        Seccomp::Localhost(path) => Err(format!("not supported yet: seccompProfile {}", path.display())),
     }
 }
 

@@ -42,9 +42,6 @@ pub(super) struct Held {
     /// In the host's PID namespace.
     pub pid: i32,
     pub pidfd: OwnedFd,
-    /// The host's uid and gid of 0 inside, where it has users of its own.
-    #[expect(dead_code, reason = "for whoever gives it files of the host")]
-    pub uid_base: Option<u32>,
     /// `None` without isolation.
     pub netns: Option<OwnedFd>,
 }
@@ -131,7 +128,6 @@ impl Shell {
     pub(super) fn prepared(
         &self,
         pid: i32,
-        uid_base: Option<u32>,
         fds: Vec<OwnedFd>,
         open: impl FnOnce(&OwnedFd) -> Opening,
     ) -> io::Result<()> {
@@ -141,12 +137,7 @@ impl Shell {
         *self.output.lock().unwrap_or_else(PoisonError::into_inner) = Some([out, err]);
         let netns = fds.next();
         *self.doors.lock().unwrap_or_else(PoisonError::into_inner) = netns.as_ref().map(open);
-        let _ = self.held.set(Held {
-            pid,
-            pidfd,
-            uid_base,
-            netns,
-        });
+        let _ = self.held.set(Held { pid, pidfd, netns });
         self.stage.send_replace(Stage::Prepared);
         Ok(())
     }

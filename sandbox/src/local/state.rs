@@ -90,9 +90,17 @@ pub(super) fn warnings(abilities: &Abilities, hierarchy: &Hierarchy) -> Vec<Stri
         ],
         Isolation::Root | Isolation::UserNamespace => {
             let by_root = abilities.isolation == Isolation::Root;
-            let users = abilities.own_users.as_ref().err().filter(|_| by_root).map(|why| {
-                format!("users: sandboxes share the host's users, each app runs as a uid of its own without a user namespace ({why})")
-            });
+            let users = match (&abilities.own_users, abilities.alone) {
+                (Err(why), _) if by_root => Some(format!(
+                    "users: sandboxes share the host's users, each app runs as a uid of its own without a user namespace \
+                     ({why})"
+                )),
+                (Err(why), _) => Some(format!(
+                    "users: to the host all sandboxes are this one user, and runAsUser is refused ({why})"
+                )),
+                (Ok(()), Some(alone)) => Some(format!("users: {}", shared_users(alone))),
+                (Ok(()), None) => None,
+            };
             let mapped = abilities.mapped_images.as_ref().err();
             let owners = mapped.filter(|_| by_root && users.is_none()).map(|why| {
                 format!("image users: all images share one user namespace, with the host's uids in it ({why})")
@@ -103,6 +111,14 @@ pub(super) fn warnings(abilities: &Abilities, hierarchy: &Hierarchy) -> Vec<Stri
             all.chain(hierarchy.missing().iter().cloned()).collect()
         }
     }
+}
+
+/// What an ordinary user's subordinate ids are enough for.
+pub(super) fn shared_users(alone: u32) -> String {
+    format!(
+        "images share one range of subordinate ids, and so do programs of this machine beyond {alone} at once; uid 0 of an \
+         image is this user to the host"
+    )
 }
 
 /// What changes.
@@ -174,6 +190,8 @@ pub(super) struct Sandbox {
     pub ice: Mutex<Ice>,
     /// Its way out.
     pub attached: Mutex<Option<Attached>>,
+    /// Why it has none.
+    pub shut_in: OnceLock<String>,
     /// How long its start took; set when it was ready.
     pub phases: OnceLock<Phases>,
     gone: watch::Sender<Option<Exit>>,
@@ -379,6 +397,7 @@ impl Sandbox {
             refilling: AtomicBool::new(false),
             ice: Mutex::default(),
             attached: Mutex::default(),
+            shut_in: OnceLock::new(),
             phases: OnceLock::new(),
             gone: watch::Sender::new(None),
         }

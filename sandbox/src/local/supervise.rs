@@ -109,7 +109,7 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
     command::make_dir(&data_dir).map_err(SetupError::io("make the directory of commands"))?;
     let images = match &config.images {
         Some(images) => images.clone(),
-        None => open_images(&data_dir.join("images"))?,
+        None => open_images(&data_dir.join("images"), &config.spawner.0)?,
     };
     let logs = LogDir::open(data_dir.join("logs"), config.logs).map_err(SetupError::io("open the log directory"))?;
     let mut hierarchy = Hierarchy::detect();
@@ -182,8 +182,9 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
     Ok((Arc::new(inner), child))
 }
 
-fn open_images(dir: &Path) -> Result<images::Store, SetupError> {
-    let opened = images::Store::open(dir, images::StoreConfig::default());
+fn open_images(dir: &Path, worker: &Path) -> Result<images::Store, SetupError> {
+    let config = images::StoreConfig::default().with_worker(worker);
+    let opened = images::Store::open(dir, config);
     opened.map_err(|error| SetupError::io("open the image store")(io::Error::other(error)))
 }
 
@@ -283,12 +284,8 @@ async fn listen(inner: &Arc<Inner>, control: &Arc<OwnedFd>) -> io::Result<()> {
 fn handle(inner: &Arc<Inner>, event: Event, fds: Vec<OwnedFd>) -> io::Result<()> {
     let shell = |id: ShellId| inner.lock().shells.get(&id).map(|(shell, _)| Arc::clone(shell));
     match event {
-        Event::Prepared {
-            shell: id,
-            pid,
-            uid_base,
-        } => match shell(id) {
-            Some(shell) => shell.prepared(pid, uid_base, fds, |netns| network::open(inner, netns)),
+        Event::Prepared { shell: id, pid } => match shell(id) {
+            Some(shell) => shell.prepared(pid, fds, |netns| network::open(inner, netns)),
             None => Ok(()),
         },
         Event::Rooted { shell: id } => {

@@ -1,9 +1,9 @@
-//! The system calls a sandbox may use: Docker's default profile, for a process without capabilities.
+//! System calls by name and number, and which of them a sandbox may use by default: Docker's default profile.
 //!
 //! Source: moby/profiles `seccomp/default.json` (2025), numbers from Linux' `unistd_64.h` (x86_64) and `unistd.h`
-//! (aarch64, the generic table), Linux 6.13. Calls that the profile allows only with a capability are left out, since a
-//! sandbox has none. Three are left out on purpose: `ptrace`, `process_vm_readv` and `process_vm_writev`. `clone`,
-//! `personality` and `socket` are allowed by argument: see [`super::RULES`].
+//! (aarch64, the generic table), Linux 6.17. Three calls that the profile allows to everybody are left to those with
+//! `CAP_SYS_PTRACE`, on purpose: `ptrace`, `process_vm_readv` and `process_vm_writev`. `clone`, `personality` and `socket`
+//! are allowed by argument: see [`super::Profile::standard`].
 
 /// A call's name and its number on each architecture; [`ABSENT`] where it has none.
 pub(super) struct Call(pub &'static str, pub u32, pub u32);
@@ -11,9 +11,80 @@ pub(super) struct Call(pub &'static str, pub u32, pub u32);
 /// No such call on this architecture.
 pub(super) const ABSENT: u32 = u32::MAX;
 
-/// The largest number of Linux 6.13. A call that is newer than this table is not refused but "not there" (`ENOSYS`), so
-/// that programs fall back to an older one; runc does the same.
+/// The newest call that the default profile has a word on (Linux 6.13).
 pub(super) const NEWEST: u32 = 466;
+
+/// A call of this name; `None` when no 64-bit Linux of these architectures has one.
+pub(super) fn find(name: &str) -> Option<&'static Call> {
+    let all = [ALLOWED, BY_ARGUMENT, OTHERS];
+    all.into_iter()
+        .find_map(|list| Some(&list[list.binary_search_by(|call| call.0.cmp(name)).ok()?]))
+}
+
+/// Allowed with a capability, by its name without `CAP_`.
+pub(super) const BY_CAPABILITY: &[(&str, &[&str])] = &[
+    ("BPF", &["bpf"]),
+    ("DAC_READ_SEARCH", &["open_by_handle_at"]),
+    ("PERFMON", &["perf_event_open"]),
+    (
+        "SYS_ADMIN",
+        &[
+            "bpf",
+            "clone",
+            "clone3",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "lookup_dcookie",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "perf_event_open",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "syslog",
+            "umount2",
+            "unshare",
+        ],
+    ),
+    ("SYSLOG", &["syslog"]),
+    ("SYS_BOOT", &["reboot"]),
+    ("SYS_CHROOT", &["chroot"]),
+    ("SYS_MODULE", &["delete_module", "finit_module", "init_module"]),
+    (
+        "SYS_NICE",
+        &["get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"],
+    ),
+    ("SYS_PACCT", &["acct"]),
+    (
+        "SYS_PTRACE",
+        &[
+            "kcmp",
+            "pidfd_getfd",
+            "process_madvise",
+            "process_vm_readv",
+            "process_vm_writev",
+            "ptrace",
+        ],
+    ),
+    ("SYS_RAWIO", &["ioperm", "iopl"]),
+    ("SYS_TIME", &["clock_settime", "settimeofday"]),
+    ("SYS_TTY_CONFIG", &["vhangup"]),
+];
+
+/// Allowed by argument.
+pub(super) const BY_ARGUMENT: &[Call] = &[
+    Call("clone", 56, 220),
+    Call("clone3", 435, 435),
+    Call("personality", 135, 92),
+    Call("socket", 41, 198),
+];
 
 /// Allowed, whatever the arguments.
 pub(super) const ALLOWED: &[Call] = &[
@@ -319,4 +390,84 @@ pub(super) const ALLOWED: &[Call] = &[
     Call("waitid", 247, 95),
     Call("write", 1, 64),
     Call("writev", 20, 66),
+];
+
+/// All others.
+pub(super) const OTHERS: &[Call] = &[
+    Call("_sysctl", 156, ABSENT),
+    Call("acct", 163, 89),
+    Call("add_key", 248, 217),
+    Call("afs_syscall", 183, ABSENT),
+    Call("bpf", 321, 280),
+    Call("chroot", 161, 51),
+    Call("clock_settime", 227, 112),
+    Call("create_module", 174, ABSENT),
+    Call("delete_module", 176, 106),
+    Call("fanotify_init", 300, 262),
+    Call("file_getattr", 468, 468),
+    Call("file_setattr", 469, 469),
+    Call("finit_module", 313, 273),
+    Call("fsconfig", 431, 431),
+    Call("fsmount", 432, 432),
+    Call("fsopen", 430, 430),
+    Call("fspick", 433, 433),
+    Call("get_kernel_syms", 177, ABSENT),
+    Call("get_mempolicy", 239, 236),
+    Call("getpmsg", 181, ABSENT),
+    Call("init_module", 175, 105),
+    Call("io_uring_enter", 426, 426),
+    Call("io_uring_register", 427, 427),
+    Call("io_uring_setup", 425, 425),
+    Call("ioperm", 173, ABSENT),
+    Call("iopl", 172, ABSENT),
+    Call("kcmp", 312, 272),
+    Call("kexec_file_load", 320, 294),
+    Call("kexec_load", 246, 104),
+    Call("keyctl", 250, 219),
+    Call("lookup_dcookie", 212, 18),
+    Call("lsm_get_self_attr", 459, 459),
+    Call("lsm_list_modules", 461, 461),
+    Call("lsm_set_self_attr", 460, 460),
+    Call("mbind", 237, 235),
+    Call("migrate_pages", 256, 238),
+    Call("mount", 165, 40),
+    Call("mount_setattr", 442, 442),
+    Call("move_mount", 429, 429),
+    Call("move_pages", 279, 239),
+    Call("nfsservctl", 180, 42),
+    Call("open_by_handle_at", 304, 265),
+    Call("open_tree", 428, 428),
+    Call("open_tree_attr", 467, 467),
+    Call("perf_event_open", 298, 241),
+    Call("pidfd_getfd", 438, 438),
+    Call("pivot_root", 155, 41),
+    Call("process_madvise", 440, 440),
+    Call("process_vm_readv", 310, 270),
+    Call("process_vm_writev", 311, 271),
+    Call("ptrace", 101, 117),
+    Call("putpmsg", 182, ABSENT),
+    Call("query_module", 178, ABSENT),
+    Call("quotactl", 179, 60),
+    Call("quotactl_fd", 443, 443),
+    Call("reboot", 169, 142),
+    Call("request_key", 249, 218),
+    Call("security", 185, ABSENT),
+    Call("set_mempolicy", 238, 237),
+    Call("set_mempolicy_home_node", 450, 450),
+    Call("setdomainname", 171, 162),
+    Call("sethostname", 170, 161),
+    Call("setns", 308, 268),
+    Call("settimeofday", 164, 170),
+    Call("swapoff", 168, 225),
+    Call("swapon", 167, 224),
+    Call("sysfs", 139, ABSENT),
+    Call("syslog", 103, 116),
+    Call("tuxcall", 184, ABSENT),
+    Call("umount2", 166, 39),
+    Call("unshare", 272, 97),
+    Call("uselib", 134, ABSENT),
+    Call("userfaultfd", 323, 282),
+    Call("ustat", 136, ABSENT),
+    Call("vhangup", 153, 58),
+    Call("vserver", 236, ABSENT),
 ];

@@ -1,11 +1,13 @@
 //! A command in a running sandbox: a child of the spawner that enters the sandbox and locks itself down as its app did.
 //!
 //! Unlike a sandbox's first process it does not run in the spawner's memory: the app may look at every process of its PID
-//! namespace, and must not find the spawner's memory in one of them. It is forked, a copy, and forbids looking into that
-//! before it gives up its rights (CVE-2016-9962 was such a look).
+//! namespace, and must not find the spawner's memory in one of them. It is forked, a copy, and nobody may look into that
+//! from its birth on (CVE-2016-9962 was such a look); what it has open of the spawner's and of other sandboxes is closed
+//! first of all.
 //!
 //! ```text
-//! fork into the PID namespace, streams, cgroup, other namespaces, limits, user, rights, terminal, seccomp, execve
+//! hide, fork into the PID namespace, streams, close, cgroup, other namespaces, limits, user, rights, terminal, seccomp,
+//! execve
 //! ```
 
 #![allow(unsafe_code)]
@@ -31,6 +33,7 @@ use super::child::app::{drop_capabilities_and_user, load_filter, set_limits};
 use super::child::{Birth, Report, die_with_spawner};
 use super::compile::Compiled;
 use super::descendants;
+use super::identities::while_open;
 use super::kid::{self, Kid, Nursery, Outcome};
 use super::protocol::{Isolation, ShellId, Step};
 use super::raw::sys;
@@ -91,8 +94,12 @@ impl Command {
             // What the child in between leaves there when it is killed.
             forked: Err(libc::EINTR),
         };
+        // A copy of memory that nobody may look into is hidden too, and it is one process of the sandbox from its birth on.
+        let hidden = Hidden::begin()?;
         // SAFETY: `deliver` takes a `Delivery`, and ends.
-        unsafe { nursery.send_out(deliver, (&raw mut delivery).cast()) }?;
+        let sent = unsafe { nursery.send_out(deliver, (&raw mut delivery).cast()) };
+        drop(hidden);
+        sent?;
         let pid = delivery.forked.map_err(io::Error::from_raw_os_error)?;
         let raw = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
         match pidfd_open(raw, PidfdFlags::empty()) {
@@ -133,6 +140,32 @@ impl Command {
     pub(super) fn reap(&self, block: bool) -> Option<ExitStatus> {
         kid::reap(self.pidfd.as_fd(), block)
     }
+}
+
+/// While it lives, nobody may look into this process but who may look into every process.
+struct Hidden {
+    was_open: bool,
+}
+
+impl Hidden {
+    fn begin() -> io::Result<Self> {
+        let was_open = rustix::process::dumpable_behavior()? == DumpableBehavior::Dumpable;
+        hide()?;
+        Ok(Self { was_open })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if self.was_open {
+            // Who cannot see the spawner's own files in /proc cannot make sandboxes as an ordinary user; it is told there.
+            let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+        }
+    }
+}
+
+fn hide() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// What the child in between is told, and what it tells.
@@ -183,7 +216,9 @@ fn become_command(it: &Delivery<'_>) -> ! {
 
 /// The namespaces of a process that are not this one's.
 fn namespaces_of(pid: i32) -> io::Result<c_int> {
-    let inode = |process: &str, name: &str| fs::metadata(format!("/proc/{process}/ns/{name}")).map(|meta| meta.ino());
+    let inode = |process: &str, name: &str| {
+        while_open(|| fs::metadata(format!("/proc/{process}/ns/{name}"))).map(|meta| meta.ino())
+    };
     let pid = pid.to_string();
     NAMESPACES.iter().try_fold(0, |flags, (name, flag)| {
         let foreign = inode(&pid, name)? != inode("self", name)?;
@@ -210,6 +245,7 @@ fn live(
     let isolated = birth.isolation != Isolation::None;
     die_with_spawner(birth)?;
     connect_streams(birth, order).map_err(at(Step::Output))?;
+    close_foreign(birth, order, sandbox).map_err(at(Step::CloseFiles))?;
     for file in &order.join {
         rustix::io::write(file, b"0").map_err(|e| at(Step::JoinCgroup)(e.into()))?;
     }
@@ -219,10 +255,9 @@ fn live(
     rustix::process::setsid().map_err(|e| at(Step::Clone)(e.into()))?;
     set_limits(plan)?;
     if isolated && !plan.runtime {
-        // Until it executes, nobody in there may look into this process, which is a copy of the spawner.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-            .map_err(|e| at(Step::Capabilities)(e.into()))?;
         drop_capabilities_and_user(birth, plan)?;
+        // A change of user may have opened it again (fs.suid_dumpable).
+        hide().map_err(at(Step::Capabilities))?;
         die_with_spawner(birth)?;
     }
     if let Some((rows, columns)) = order.terminal {
@@ -248,7 +283,7 @@ fn live(
 /// The descriptors 0 and 1 are the spawner's own connections: they go first.
 fn connect_streams(birth: &Birth, order: &Order) -> io::Result<()> {
     if order.terminal.is_none() {
-        if birth.isolation == Isolation::Root {
+        if birth.has_users() {
             // Programs open /dev/stdout by name, as their own user.
             let (uid, gid) = (birth.on_host(order.plan.uid), birth.on_host(order.plan.gid));
             let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
@@ -266,6 +301,30 @@ fn connect_streams(birth: &Birth, order: &Order) -> io::Result<()> {
     rustix::stdio::dup2_stdin(null)?;
     rustix::stdio::dup2_stdout(null)?;
     Ok(rustix::stdio::dup2_stderr(null)?)
+}
+
+/// Closes what is other sandboxes' and the spawner's own; what is left goes away when the program is executed.
+fn close_foreign(birth: &Birth, order: &Order, sandbox: BorrowedFd<'_>) -> io::Result<()> {
+    let mut keep = vec![birth.report, birth.spawner, sandbox.as_raw_fd()];
+    keep.extend(birth.users);
+    keep.extend(order.join.iter().map(AsRawFd::as_raw_fd));
+    if order.terminal.is_some() {
+        keep.push(order.streams[0].as_raw_fd());
+    }
+    keep.sort_unstable();
+    let mut next: u32 = 3;
+    for kept in keep.into_iter().map(c_int::cast_unsigned).chain([u32::MAX]) {
+        if kept > next {
+            // SAFETY: the descriptors below are the spawner's, of which this is a copy that never returns to its code; none
+            // of those that are used from here on is among them.
+            let closed = unsafe { libc::syscall(libc::SYS_close_range, next, kept - 1, 0) };
+            if closed != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        next = next.max(kept.saturating_add(1));
+    }
+    Ok(())
 }
 
 /// A new terminal of the sandbox's own, as its user; the master's end goes to Knarr. Whatever the app has put in the

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -18,20 +19,22 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 
-use super::child::{Birth, Report, enter};
+use super::child::{Birth, Ids, Report, enter};
 use super::compile::{Compiled, Root, Workshop, c_path};
-use super::identities::{Identities, Identity, shared, single};
+use super::identities::{Identities, Identity, first_range, shared, single, while_open};
 use super::protocol::{Abilities, FilterPlan, Isolation, RootPlan, Users};
 use crate::driver::ExitStatus;
 use crate::rootfs::ORDINARY_UID;
-use crate::seccomp::Filter;
+use crate::seccomp::{Arch, Filter, Profile};
 use crate::wire;
 
 /// What all children have in common.
 pub(super) struct Nursery {
     pub abilities: Abilities,
     pub workshop: Workshop,
-    filter: Filter,
+    /// Default filters, by the capabilities that they depend on.
+    filters: HashMap<u64, Arc<[sock_filter]>>,
+    arch: Arch,
     mountpoint: std::ffi::CString,
     identities: Rc<RefCell<Identities>>,
     /// Where images share the host's users.
@@ -52,10 +55,11 @@ pub(super) struct Kid {
     pub netns: Option<OwnedFd>,
     /// Its users; given back when it is gone.
     pub identity: Option<Rc<Identity>>,
-    /// The user namespace it enters, and the host's uid of 0 in there.
-    users: Option<(RawFd, u32)>,
-    /// Keeps that of a single user.
-    _single: Option<OwnedFd>,
+    /// The user namespace it enters.
+    users: Option<RawFd>,
+    ids: Ids,
+    /// Keeps a namespace that is this one's alone.
+    _own: Option<OwnedFd>,
     go: OwnedFd,
     isolation: Isolation,
     /// What it reads while it runs in our memory.
@@ -84,7 +88,7 @@ impl Nursery {
     pub(super) fn new(
         abilities: Abilities,
         workshop: Workshop,
-        filter: Filter,
+        arch: Arch,
         identities: Rc<RefCell<Identities>>,
     ) -> io::Result<Self> {
         let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
@@ -93,7 +97,8 @@ impl Nursery {
             mountpoint: c_path(&workshop.mountpoint)?,
             abilities,
             workshop,
-            filter,
+            filters: HashMap::new(),
+            arch,
             identities,
             shared: None,
             null,
@@ -102,13 +107,21 @@ impl Nursery {
         })
     }
 
-    /// The filter of a plan; `None` without one.
-    pub(super) fn filter(&self, plan: &FilterPlan) -> Option<Arc<[sock_filter]>> {
+    /// The filter of a plan for an app with these capabilities; `None` without one.
+    pub(super) fn filter(&mut self, plan: &FilterPlan, capabilities: u64) -> Option<Arc<[sock_filter]>> {
         match plan {
             _ if self.abilities.isolation == Isolation::None => None,
-            FilterPlan::Default => Some(self.filter.instructions().into()),
+            FilterPlan::Default => {
+                let relevant = Profile::relevant(capabilities);
+                let compile = || {
+                    Filter::compile(self.arch, &Profile::standard(relevant))
+                        .instructions()
+                        .into()
+                };
+                Some(Arc::clone(self.filters.entry(relevant).or_insert_with(compile)))
+            }
             FilterPlan::Unconfined => None,
-            FilterPlan::Program(program) => Some(program.iter().map(|raw| unpack(*raw)).collect()),
+            FilterPlan::Program(words) => Some(Filter::from_words(words).instructions().into()),
         }
     }
 
@@ -125,28 +138,51 @@ impl Nursery {
         let isolation = self.abilities.isolation;
         let mut identity = None;
         let mut own = None;
-        let users = match users {
-            Users::Spawners => None,
+        let (users, ids) = match users {
+            Users::Spawners => match isolation {
+                Isolation::UserNamespace => (None, Ids::Only(ORDINARY_UID)),
+                _ => (None, Ids::Same),
+            },
             Users::Own => {
-                let shared = beside.and_then(|first| first.identity.clone());
-                let taken = match shared {
-                    Some(shared) => shared,
-                    None => Rc::new(Identities::take(&self.identities)?),
+                let ordinary = isolation == Isolation::UserNamespace;
+                let taken = match beside.map(|first| first.identity.clone()) {
+                    Some(Some(shared)) => Ok(shared),
+                    // The first shares with others, and its containers share volumes: they are the same users.
+                    Some(None) if ordinary => Err(Errno::USERS.into()),
+                    _ => Identities::take(&self.identities).map(Rc::new),
                 };
-                let taken = identity.insert(taken);
-                Some((taken.userns.as_raw_fd(), taken.base))
+                match taken {
+                    Ok(taken) => {
+                        let taken = identity.insert(taken);
+                        (Some(taken.userns.as_raw_fd()), Ids::From(taken.base))
+                    }
+                    // Few ordinary users have a range for each sandbox.
+                    Err(error) if error.raw_os_error() == Some(libc::EUSERS) && ordinary => {
+                        let (made, ids) = first_range(&self.identities.borrow())?;
+                        (Some(own.insert(made).as_raw_fd()), ids)
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Users::Range => {
+                let (made, ids) = first_range(&self.identities.borrow())?;
+                (Some(own.insert(made).as_raw_fd()), ids)
             }
             Users::Shared => {
                 let shared = match self.shared.take() {
                     Some(shared) => shared,
                     None => shared(&self.identities.borrow())?,
                 };
-                Some((self.shared.insert(shared).as_raw_fd(), 0))
+                (Some(self.shared.insert(shared).as_raw_fd()), Ids::Same)
             }
             Users::Single { uid, gid } => {
                 let made = own.insert(single(&self.identities.borrow(), (uid, gid))?);
-                Some((made.as_raw_fd(), 0))
+                (Some(made.as_raw_fd()), Ids::Only(ORDINARY_UID))
             }
+        };
+        let shared = match beside {
+            Some(first) => first.shared_namespaces()?,
+            None => Vec::new(),
         };
         let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC)?;
         let (report_read, report_write) = wire::pair()?;
@@ -163,7 +199,7 @@ impl Nursery {
         let (go, report) = (go_read.as_raw_fd(), report_write.as_raw_fd());
         let (null, spawner) = (self.null.as_raw_fd(), self.spawner.as_raw_fd());
         // Without users of its own, one more of the same.
-        let last = users.map_or(null, |(userns, _)| userns);
+        let last = users.unwrap_or(null);
         let mut keep = [go, report, output[0], output[1], null, spawner, last];
         keep.sort_unstable();
         let birth = Box::new(Birth {
@@ -177,8 +213,8 @@ impl Nursery {
             null,
             spawner,
             users,
-            beside: beside.map(|first| first.pidfd.as_raw_fd()),
-            only: only(isolation),
+            ids,
+            beside: shared.iter().map(AsRawFd::as_raw_fd).collect(),
             maps_images: identity.is_some() && self.abilities.mapped_images.is_ok(),
             keep,
         });
@@ -189,14 +225,12 @@ impl Nursery {
             _ if beside.is_some() => None,
             _ => {
                 let path = format!("/proc/{pid}/ns/net");
-                match open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+                match open_namespace(&path) {
                     Ok(netns) => Some(netns),
                     Err(error) => {
                         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
                         let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-                        // One that was killed already has no namespaces any more.
-                        let killed = matches!(error, Errno::NOENT | Errno::SRCH);
-                        return Err(if killed { Errno::SRCH } else { error }.into());
+                        return Err(error);
                     }
                 }
             }
@@ -209,7 +243,8 @@ impl Nursery {
             netns,
             identity,
             users,
-            _single: own,
+            ids,
+            _own: own,
             go: go_write,
             isolation,
             shared: Some(Shared {
@@ -235,8 +270,8 @@ impl Nursery {
             null,
             spawner,
             users: sandbox.users,
-            beside: None,
-            only: only(isolation),
+            ids: sandbox.ids,
+            beside: Vec::new(),
             maps_images: false,
             keep: [-1; 7],
         }
@@ -275,6 +310,14 @@ impl Nursery {
 }
 
 impl Kid {
+    /// What another shares with it.
+    fn shared_namespaces(&self) -> io::Result<Vec<OwnedFd>> {
+        let kinds = ["net", "ipc", "uts"].into_iter();
+        kinds
+            .map(|kind| open_namespace(&format!("/proc/{}/ns/{kind}", self.pid)))
+            .collect()
+    }
+
     /// Gives it its plan.
     pub(super) fn go(&mut self, plan: Compiled) -> io::Result<()> {
         // Nothing is left to share when it was killed while it waited: as if its end of the pipe were closed.
@@ -366,11 +409,6 @@ impl Kid {
     }
 }
 
-/// The only user there is, where there is but one.
-fn only(isolation: Isolation) -> Option<u32> {
-    (isolation == Isolation::UserNamespace).then_some(ORDINARY_UID)
-}
-
 /// Reads a command's report, if there is one.
 pub(super) fn outcome(report: Option<&OwnedFd>) -> Outcome {
     let Some(report) = report else {
@@ -405,27 +443,25 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>, block: bool) -> Option<ExitStatus> {
     }
 }
 
-/// An instruction as it crosses the wire.
-fn unpack(raw: u64) -> sock_filter {
-    let [c0, c1, jt, jf, k0, k1, k2, k3] = raw.to_ne_bytes();
-    sock_filter {
-        code: u16::from_ne_bytes([c0, c1]),
-        jt,
-        jf,
-        k: u32::from_ne_bytes([k0, k1, k2, k3]),
-    }
+/// What the containers of a sandbox have together.
+const SHARED: c_int = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+
+/// One that was killed already has no namespaces any more: it is said to be gone.
+fn open_namespace(path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    while_open(|| Ok(open(path, flags, Mode::empty())?)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Errno::SRCH.into(),
+        _ => error,
+    })
 }
 
 /// Clones without waiting: the child runs in our memory, beside us, until it executes.
-/// What the containers of a sandbox have together.
-pub(super) const SHARED: c_int = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-
 fn clone_child(birth: &Birth, stack: &Stack, isolation: Isolation) -> io::Result<(i32, OwnedFd)> {
     const OWN: c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
     let mut flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
     if isolation != Isolation::None {
         flags |= OWN;
-        if birth.beside.is_none() {
+        if birth.beside.is_empty() {
             flags |= SHARED;
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::driver::ExitStatus;
 
 /// The version of these messages; a spawner refuses any other.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Counts the shells of one driver; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -88,8 +88,6 @@ pub(crate) enum Event {
         shell: ShellId,
         /// Its number in the host's PID namespace.
         pid: i32,
-        /// The host's uid and gid of 0 inside, where it has users of its own.
-        uid_base: Option<u32>,
     },
     /// The shell has mounted its root. Descriptors: the root itself, to look files up in; only of an image.
     Rooted {
@@ -171,6 +169,8 @@ pub(crate) struct Abilities {
     pub images: Result<(), String>,
     /// Files of an image have its own users inside.
     pub mapped_images: Result<(), String>,
+    /// An ordinary user's: how many sandboxes at once can have users of their own; all others share one range.
+    pub alone: Option<u32>,
 }
 
 impl Abilities {
@@ -186,6 +186,7 @@ impl Abilities {
     pub(crate) fn image_users(&self, uid: u32, gid: u32) -> Users {
         match (self.isolation, &self.own_users, &self.mapped_images) {
             (Isolation::None, ..) => Users::Spawners,
+            (Isolation::UserNamespace, _, Ok(())) => Users::Range,
             (Isolation::UserNamespace, ..) => Users::Single { uid, gid },
             (Isolation::Root, Ok(()), Ok(())) => Users::Own,
             (Isolation::Root, Ok(()), Err(_)) => Users::Shared,
@@ -217,8 +218,10 @@ impl Default for UidRanges {
 pub(crate) enum Users {
     /// The spawner's own: none is entered.
     Spawners,
-    /// One with a range of 65536 uids that no other sandbox has.
+    /// One with a range of 65536 uids that no other sandbox has; for an ordinary user as long as there are some.
     Own,
+    /// An ordinary user's first range of subordinate ids, with its own user as root: that of the files of images.
+    Range,
     /// One with the host's own uids, the same for all: it only takes power away.
     Shared,
     /// One with a single user, who is the spawner's own user outside.

@@ -203,8 +203,7 @@ impl Spawner {
         if let Some(report) = &kid.report {
             self.watch(report.as_fd(), shell.0 * 2 + 1)?;
         }
-        let (pid, uid_base) = (kid.pid, kid.identity.as_ref().map(|own| own.base));
-        wire::send(CONTROL, &Event::Prepared { shell, pid, uid_base }, &fds)?;
+        wire::send(CONTROL, &Event::Prepared { shell, pid: kid.pid }, &fds)?;
         self.kids.insert(shell, kid);
         Ok(())
     }
@@ -220,7 +219,7 @@ impl Spawner {
         {
             identity.used_up.set(true);
         }
-        let filter = self.nursery.filter(&plan.filter);
+        let filter = self.nursery.filter(&plan.filter, plan.capabilities);
         if let Err(error) = self.nursery.workshop.plan(plan, filter).and_then(|plan| kid.go(plan)) {
             kid.kill();
             // Killed before it could read: that is an end, not a failure, and is told as one.

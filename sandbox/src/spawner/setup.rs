@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,11 +17,11 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::child::{COMMON, OF_ROOT, Report};
 use super::compile::{Steps, Workshop, describe, real};
-use super::identities::Identities;
+use super::identities::{self, Identities};
 use super::kid::{Kid, Nursery, Outcome};
-use super::protocol::{Abilities, FilterPlan, Isolation, Plan, RootPlan, Setup, Step, Users};
+use super::protocol::{Abilities, FilterPlan, Isolation, Plan, RootPlan, Setup, Step, UidRanges, Users};
 use crate::rootfs::ORDINARY_UID;
-use crate::seccomp::{Arch, Filter};
+use crate::seccomp::Arch;
 
 /// Makes this process fit to be a parent of sandboxes.
 pub(super) fn calm_down() {
@@ -59,27 +60,27 @@ extern "C" fn ignore(_: c_int) {}
 pub(super) fn nursery(setup: &Setup) -> Result<Nursery, String> {
     let wrong = |error: io::Error| format!("{}: {error}", setup.mountpoint.display());
     let arch = Arch::native().ok_or("no system call filter is known for this machine's architecture")?;
-    let filter = Filter::compile(arch);
     let identities = Identities::new(setup.uids).map_err(wrong)?;
-    let make = |isolation| {
+    let make = |isolation, identities: &Rc<RefCell<Identities>>| {
         let abilities = Abilities {
             isolation,
             own_users: Ok(()),
             images: Ok(()),
             mapped_images: Ok(()),
+            alone: None,
         };
         let workshop = workshop(setup, isolation)?;
-        Nursery::new(abilities, workshop, filter.clone(), Rc::clone(&identities))
+        Nursery::new(abilities, workshop, arch, Rc::clone(identities))
     };
     if !setup.isolate {
-        let mut nursery = make(Isolation::None).map_err(wrong)?;
+        let mut nursery = make(Isolation::None, &identities).map_err(wrong)?;
         let none = || Err("apps are not isolated".to_owned());
         let abilities = &mut nursery.abilities;
         (abilities.own_users, abilities.images, abilities.mapped_images) = (none(), none(), none());
         return Ok(nursery);
     }
     let as_root = if geteuid().is_root() {
-        let mut nursery = make(Isolation::Root).map_err(wrong)?;
+        let mut nursery = make(Isolation::Root, &identities).map_err(wrong)?;
         nursery.abilities.own_users = trial(&mut nursery, Users::Own, host());
         match trial(&mut nursery, Users::Spawners, host()) {
             Ok(()) => return Ok(try_images(nursery)),
@@ -88,8 +89,18 @@ pub(super) fn nursery(setup: &Setup) -> Result<Nursery, String> {
     } else {
         String::new()
     };
-    enter_user_namespace().map_err(|e| format!("{as_root}user namespaces are not available to this user: {e}"))?;
-    let mut nursery = make(Isolation::UserNamespace).map_err(wrong)?;
+    let given =
+        enter_user_namespace().map_err(|e| format!("{as_root}user namespaces are not available to this user: {e}"))?;
+    let identities = match &given {
+        Ok(ranges) => Identities::new(*ranges).map_err(wrong)?,
+        Err(_) => identities,
+    };
+    let mut nursery = make(Isolation::UserNamespace, &identities).map_err(wrong)?;
+    nursery.abilities.alone = given.as_ref().ok().map(|ranges| ranges.count);
+    nursery.abilities.own_users = match given {
+        Ok(_) => trial(&mut nursery, Users::Own, host()),
+        Err(reason) => Err(format!("an ordinary user has but one: {reason}")),
+    };
     match trial(&mut nursery, Users::Spawners, host()) {
         Ok(()) => Ok(try_images(nursery)),
         Err(reason) => Err(format!("{as_root}in a user namespace: {reason}")),
@@ -126,9 +137,13 @@ fn try_images(mut nursery: Nursery) -> Nursery {
         steps: Vec::new(),
     };
     if nursery.abilities.isolation == Isolation::UserNamespace {
-        let only = || Err("an ordinary user has but one".to_owned());
-        (nursery.abilities.own_users, nursery.abilities.mapped_images) = (only(), only());
-        nursery.abilities.images = trial(&mut nursery, Users::Single { uid: 0, gid: 0 }, image());
+        nursery.abilities.mapped_images = match nursery.abilities.own_users.clone() {
+            Ok(()) => trial(&mut nursery, Users::Range, image()),
+            Err(reason) => Err(reason),
+        };
+        if nursery.abilities.mapped_images.is_err() {
+            nursery.abilities.images = trial(&mut nursery, Users::Single { uid: 0, gid: 0 }, image());
+        }
         return nursery;
     }
     nursery.abilities.mapped_images = match nursery.abilities.own_users.clone() {
@@ -166,13 +181,23 @@ pub(super) fn explain(report: Report, kid: &Kid) -> (Step, String) {
 }
 
 /// Root in a namespace of its own, where it is nobody's root but its own children's. Single-threaded processes only.
-fn enter_user_namespace() -> io::Result<()> {
+/// Returns the ranges of subordinate ids for one sandbox each, or why there are none: then there is but this user.
+fn enter_user_namespace() -> io::Result<Result<UidRanges, String>> {
+    let reason = match identities::subordinate() {
+        // SAFETY: no memory; this process has one thread.
+        Ok((userns, ranges)) => match unsafe { libc::setns(userns.as_raw_fd(), libc::CLONE_NEWUSER) } {
+            0 => return Ok(Ok(ranges)),
+            _ => io::Error::last_os_error().to_string(),
+        },
+        Err(reason) => reason,
+    };
     let (uid, gid) = (geteuid(), getegid());
     // SAFETY: no other thread, and no file descriptors are unshared.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER)? };
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("{ORDINARY_UID} {} 1", uid.as_raw()))?;
-    fs::write("/proc/self/gid_map", format!("{ORDINARY_UID} {} 1", gid.as_raw()))
+    fs::write("/proc/self/gid_map", format!("{ORDINARY_UID} {} 1", gid.as_raw()))?;
+    Ok(Err(reason))
 }
 
 /// Starts a sandbox around a program that does not exist: when that is the only thing wrong, everything before it works.
@@ -198,7 +223,7 @@ fn trial(nursery: &mut Nursery, users: Users, root: RootPlan) -> Result<(), Stri
         Users::Single { uid, gid } => Plan { uid, gid, ..plan },
         _ => plan,
     };
-    let filter = nursery.filter(&plan.filter);
+    let filter = nursery.filter(&plan.filter, plan.capabilities);
     let started = nursery.workshop.plan(plan, filter).and_then(|plan| {
         let mut kid = nursery.bear(&[], users, None, None)?;
         // A child that has failed already does not read it; its report says why.

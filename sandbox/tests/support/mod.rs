@@ -6,6 +6,7 @@ pub mod contract;
 pub mod image;
 pub mod outside;
 pub mod shut_in;
+pub mod stepped;
 
 use std::fs;
 use std::path::Path;

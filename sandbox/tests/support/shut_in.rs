@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use manifests::ids::SandboxId;
 use manifests::workload::{Check, Probe};
+use sandbox::LocalDriver;
 use sandbox::driver::Driver;
 use sandbox::exec::ExecSpec;
 
-use super::{get, spec, workload};
+use super::{get, spec, stepped, workload};
 
 /// The findings of the app's `check`, by name.
 pub async fn findings(driver: &dyn Driver, testapp: &str, dir: &Path, host_port: u16) -> BTreeMap<String, String> {
@@ -114,25 +117,50 @@ pub fn assert_shut_in(found: &BTreeMap<String, String>, testapp: &str) {
     }
 }
 
-/// An app that looks for processes that are not its own yet, and into them: until they execute they are the spawner's.
-pub async fn assert_commands_are_hidden(driver: &dyn Driver) {
-    let id = SandboxId::new("watcher");
-    // Still of that name after the look, it was so during it: then it was no program of its own yet.
-    let watcher = "mine() { read name < $1/comm && [ \"$name\" = knarr-spawner ]; }; \
-                   while :; do for p in /proc/[2-9]*; do mine $p || continue; echo seen; \
-                   ls $p/fd > /dev/null && mine $p && echo REACHED fd; \
-                   read -r x < $p/environ && mine $p && echo REACHED environ; \
-                   true < $p/mem && mine $p && echo REACHED mem; done; done 2> /dev/null";
-    let mut app = workload("/bin/sh", &["-c", watcher]);
-    app.serving.probes.readiness = None;
-    driver.start(spec("watcher", app)).await.unwrap();
-    let said = || std::fs::read_to_string(&driver.logs(&id)[0]).unwrap_or_default();
-    let mut tries = 0;
-    while said().matches("seen").count() < 5 && tries < 3000 {
-        let exec = driver.exec(&id, ExecSpec::new(["/bin/true"])).await.unwrap();
-        assert_eq!(exec.ran(0).await.status.code(), 0);
-        tries += 1;
+/// A command that stands still after every step of its way, and an app that tries to look into it each time.
+pub async fn assert_commands_are_hidden(driver: Arc<LocalDriver>, testapp: &str) {
+    driver
+        .start(spec("watcher", workload(testapp, &["serve"])))
+        .await
+        .unwrap();
+    // Other tests of this process have spawners too.
+    let first = driver
+        .stats(&SandboxId::new("watcher"))
+        .await
+        .unwrap()
+        .main_pid
+        .unwrap();
+    let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    let spawner: i32 = parent.trim().parse().unwrap();
+    let (runtime, own) = (tokio::runtime::Handle::current(), Arc::clone(&driver));
+    // Whoever traces a process must be one thread throughout.
+    let followed = std::thread::spawn(move || {
+        let seen = std::cell::RefCell::new(Vec::new());
+        let looks = stepped::follow(spawner, |step| {
+            let what = runtime.block_on(get(&*own, "watcher", "/look")).unwrap();
+            seen.borrow_mut().push(format!("{}: {what}", step.trim_end()));
+        });
+        (looks, seen.into_inner())
+    });
+    // The tracer is there first, or the command is over before it comes.
+    let traced = || {
+        let status = fs::read_to_string(format!("/proc/{spawner}/status")).unwrap();
+        !status.contains("TracerPid:\t0\n")
+    };
+    while !traced() {
+        assert!(!followed.is_finished(), "the tracer has ended");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(said().contains("seen"), "not once in {tries} commands");
-    assert!(!said().contains("REACHED"), "after {tries} commands:\n{}", said());
+    let exec = driver
+        .exec(&SandboxId::new("watcher"), ExecSpec::new(["/bin/true"]))
+        .await
+        .unwrap();
+    assert_eq!(exec.ran(0).await.status.code(), 0);
+    let (looks, seen) = tokio::task::spawn_blocking(|| followed.join().unwrap()).await.unwrap();
+    let all = seen.join("\n");
+    println!("{looks} looks\n{all}");
+    assert!(looks > 30, "{looks} looks\n{all}");
+    assert!(seen.iter().filter(|look| look.contains("seen")).count() > 30, "{all}");
+    assert!(!all.contains("REACHED"), "{all}");
 }

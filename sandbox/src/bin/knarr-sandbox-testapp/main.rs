@@ -3,7 +3,7 @@
 //! `knarr-sandbox-testapp serve [--after MS] [--for MS CODE] [--say N] [--sick FROM FOR] [--eat MS] [--stubborn] [ID]`,
 //! `never`, `crash`, `quit`, `break`, `ask PATH`, which asks the app beside it, or `check`, which tries what a sandbox must not be able to do and serves what it found; `findings` says it. `drive DIR N` is a driver of its
 //! own with N sandboxes, for tests that kill it. `escape`, `fork-bomb`, `memory-bomb` and `disk-bomb` are attacks; what
-//! can be told of them is served.
+//! can be told of them is served; `/look` looks into other processes.
 
 #![allow(unsafe_code, missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
@@ -165,6 +165,7 @@ fn answer(stream: TcpStream, text: &str) -> Option<()> {
         let status = path.strip_prefix("/status/").unwrap_or(healthy).to_owned();
         let body = match path.as_str() {
             path if path.starts_with("/net/") => net::answer(&path[5..]),
+            "/look" => look(),
             "/env" => env::vars().map(|(k, v)| format!("{k}={v}\n")).collect(),
             _ => text.to_owned(),
         };
@@ -175,6 +176,54 @@ fn answer(stream: TcpStream, text: &str) -> Option<()> {
         )
         .ok()?;
     }
+}
+
+/// What can be seen of processes that are still the spawner's: one word for each, `seen` or what was reached of it.
+fn look() -> String {
+    use std::fs;
+    let mut words = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let path = entry.path();
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        if name.trim_end() != "knarr-spawner" {
+            continue;
+        }
+        words.push("seen".to_owned());
+        for dir in ["fd", "map_files", "fdinfo"] {
+            if let Ok(entries) = fs::read_dir(path.join(dir)) {
+                words.push(format!("REACHED {dir} {}", entries.count()));
+            }
+        }
+        for link in ["exe", "cwd", "root", "fd/0", "ns/net"] {
+            if let Ok(target) = fs::read_link(path.join(link)) {
+                words.push(format!("REACHED {link} {}", target.display()));
+            }
+        }
+        for file in ["environ", "maps", "auxv", "mem"] {
+            use std::io::Read;
+            let mut byte = [0];
+            // Opening some of them is allowed, and says nothing.
+            match fs::File::open(path.join(file)).and_then(|mut file| file.read(&mut byte)) {
+                Ok(count) if count > 0 => words.push(format!("REACHED {file}")),
+                _ => {}
+            }
+        }
+        let pid: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
+        let mut word = 0usize;
+        let own = libc::iovec {
+            iov_base: (&raw mut word).cast(),
+            iov_len: size_of::<usize>(),
+        };
+        let theirs = libc::iovec {
+            iov_base: look as *mut libc::c_void,
+            iov_len: size_of::<usize>(),
+        };
+        // SAFETY: one word of this stack is written, at most.
+        if unsafe { libc::process_vm_readv(pid, &raw const own, 1, &raw const theirs, 1, 0) } > 0 {
+            words.push("REACHED memory".to_owned());
+        }
+    }
+    words.join(" ")
 }
 
 /// Runs sandboxes until it is killed.

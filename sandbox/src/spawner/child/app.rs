@@ -107,7 +107,7 @@ fn limit(resource: usize, soft: u64, hard: u64) -> Result<(), Report> {
 fn connect_output(birth: &Birth, plan: &Compiled) -> Result<(), Report> {
     // SAFETY: no memory.
     unsafe {
-        if birth.isolation == Isolation::Root {
+        if birth.has_users() {
             // Apps open /dev/stdout by name, as their own user.
             let (uid, gid) = (birth.on_host(plan.uid) as usize, birth.on_host(plan.gid) as usize);
             for output in birth.output {
@@ -128,7 +128,7 @@ fn connect_output(birth: &Birth, plan: &Compiled) -> Result<(), Report> {
 pub(in crate::spawner) fn drop_capabilities_and_user(birth: &Birth, plan: &Compiled) -> Result<(), Report> {
     // SAFETY: no memory in the calls before `capset`.
     unsafe {
-        if let Some((userns, _)) = birth.users {
+        if let Some(userns) = birth.users {
             // The last thing done as the host's root: from here on every capability is one over the own users only.
             at(
                 Step::UserNamespace,
@@ -158,11 +158,11 @@ pub(in crate::spawner) fn drop_capabilities_and_user(birth: &Birth, plan: &Compi
             sys!(SYS_prctl, libc::PR_CAP_AMBIENT as usize, clear, 0, 0, 0),
         )?;
         let (uid, gid) = (plan.uid as usize, plan.gid as usize);
-        if birth.isolation == Isolation::Root {
+        if birth.has_users() {
             let groups = plan.groups.as_ptr() as usize;
             at(Step::User, sys!(SYS_setgroups, plan.groups.len(), groups))?;
         }
-        if birth.isolation == Isolation::Root || birth.users.is_some() {
+        if birth.has_users() || birth.users.is_some() {
             // A user that is not root keeps what it was given explicitly.
             let keep = plan.capabilities != 0;
             at(

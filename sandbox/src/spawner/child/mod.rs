@@ -52,23 +52,46 @@ pub(super) struct Birth {
     pub keep: [c_int; 7],
     /// Readable when the spawner is dead.
     pub spawner: c_int,
-    /// A user namespace of its own, and the host's uid of 0 in it.
-    pub users: Option<(c_int, u32)>,
-    /// The pidfd of the process whose network, IPC and host name it shares; open until those are joined.
-    pub beside: Option<c_int>,
-    /// The only user there is, where there is but one.
-    pub only: Option<u32>,
+    /// A user namespace of its own.
+    pub users: Option<c_int>,
+    /// Who its users are to the spawner.
+    pub ids: Ids,
+    /// The namespaces that it shares with another, whose they are; open until they are joined.
+    pub beside: Vec<c_int>,
     /// Layers are mounted with its users.
     pub maps_images: bool,
 }
 
+/// Who users inside are to the spawner: on the host, or in an ordinary user's namespace of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ids {
+    /// The same.
+    Same,
+    /// All are this one: there is no other.
+    Only(u32),
+    /// This one is 0, and the others follow.
+    From(u32),
+    /// The first is 0; the others follow what is second.
+    OwnAndFrom(u32, u32),
+}
+
 impl Birth {
-    /// Who a user inside is to the host.
+    /// Who a user inside is to the spawner.
     pub(super) const fn on_host(&self, inside: u32) -> u32 {
-        match (self.only, self.users) {
-            (Some(only), _) => only,
-            (None, Some((_, base))) => base + inside,
-            (None, None) => inside,
+        match self.ids {
+            Ids::Same => inside,
+            Ids::Only(only) => only,
+            Ids::OwnAndFrom(own, _) if inside == 0 => own,
+            Ids::From(base) | Ids::OwnAndFrom(_, base) => base + inside,
+        }
+    }
+
+    /// Whether there are users to choose from.
+    pub(super) const fn has_users(&self) -> bool {
+        match self.ids {
+            Ids::Same => matches!(self.isolation, Isolation::Root),
+            Ids::Only(_) => false,
+            Ids::From(_) | Ids::OwnAndFrom(..) => true,
         }
     }
 }

@@ -141,7 +141,7 @@ unsafe fn mount_tree(
     recursive: bool,
 ) -> Result<(), i32> {
     let (mut set, mut userns) = (attributes, 0);
-    if mapped && let Some((own, _)) = birth.users {
+    if mapped && let Some(own) = birth.users {
         set |= libc::MOUNT_ATTR_IDMAP;
         userns = u64::from(own.cast_unsigned());
     }

@@ -2,7 +2,6 @@
 
 use super::root::{Mounted, make, make_stage, write_file};
 use super::{Birth, Report, at, die_with_spawner, fd, value};
-use crate::spawner::kid::SHARED;
 use crate::spawner::protocol::{Isolation, Step};
 use crate::spawner::raw::sys;
 
@@ -15,9 +14,9 @@ pub(super) fn become_shell(birth: &Birth) -> Result<Option<Mounted>, Report> {
             sys!(SYS_write, fd(procs), c"0".as_ptr() as usize, 1)
         })?;
     }
-    if let Some(first) = birth.beside {
+    for &namespace in &birth.beside {
         // SAFETY: no memory.
-        at(Step::Enter, unsafe { sys!(SYS_setns, fd(first), SHARED as usize) })?;
+        at(Step::Enter, unsafe { sys!(SYS_setns, fd(namespace), 0) })?;
     }
     close_foreign(birth)?;
     if birth.isolation == Isolation::None {
@@ -29,7 +28,7 @@ pub(super) fn become_shell(birth: &Birth) -> Result<Option<Mounted>, Report> {
     at(Step::CgroupNamespace, unsafe {
         sys!(SYS_unshare, libc::CLONE_NEWCGROUP as usize)
     })?;
-    if birth.beside.is_none() {
+    if birth.beside.is_empty() {
         loopback_up()?;
         // Best effort: some containers forbid it, and then only the ports below 1024 are missing.
         let _ = write_file(c"/proc/sys/net/ipv4/ip_unprivileged_port_start", libc::O_WRONLY, b"0");

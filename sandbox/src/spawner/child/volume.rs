@@ -120,7 +120,7 @@ fn set(birth: &Birth, tree: usize, attributes: u64, deep: usize) -> Answer {
         }
     };
     let mapped = match birth.users {
-        Some((userns, _)) => {
+        Some(userns) => {
             let userns = u64::from(userns.cast_unsigned());
             try_one(&[attributes | libc::MOUNT_ATTR_IDMAP, 0, 0, userns])
         }

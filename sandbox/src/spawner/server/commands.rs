@@ -47,7 +47,7 @@ impl Spawner {
                 [socket.try_clone()?, socket.try_clone()?, socket]
             }
         };
-        let filter = self.nursery.filter(&request.plan.filter);
+        let filter = self.nursery.filter(&request.plan.filter, request.plan.capabilities);
         let order = Order {
             plan: self.nursery.workshop.plan(request.plan, filter)?,
             streams,
