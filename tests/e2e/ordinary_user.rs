@@ -15,9 +15,15 @@ const NOBODY: u32 = 65_534;
 #[test]
 fn serves_as_an_ordinary_user_with_subordinate_ids() {
     const FIRST: u32 = 710_000_000;
-    let there = ["/usr/bin/newuidmap", "/usr/bin/setpriv", "/etc/subuid", "/etc/subgid"];
+    let there = [
+        "/bin/busybox",
+        "/usr/bin/newuidmap",
+        "/usr/bin/setpriv",
+        "/etc/subuid",
+        "/etc/subgid",
+    ];
     let missing: Vec<_> = there.iter().filter(|path| !Path::new(path).exists()).collect();
-    if !is_root() || !needs("newuidmap (uidmap)", missing.is_empty()) {
+    if !is_root() || !needs("busybox-static and uidmap", missing.is_empty()) {
         return;
     }
     let place = Place::new();
@@ -31,6 +37,21 @@ fn serves_as_an_ordinary_user_with_subordinate_ids() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     fs::create_dir(place.data()).unwrap();
     chown(place.data(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let image = place.path("image");
+    fs::create_dir_all(image.join("bin")).unwrap();
+    fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
+    let script =
+        "mkdir -p /d/a/b && echo x > /d/a/b/c && id -u > /d/a/index.html; exec busybox httpd -f -p 8080 -h /d/a";
+    let script = script
+        .replace("mkdir", "busybox mkdir")
+        .replace("id -u", "busybox id -u");
+    let owned = format!(
+        "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: owned}}\nspec: {{template: {{spec: {{volumes: \
+         [{{name: d, emptyDir: {{}}}}], containers: [{{image: 'dir:{}', command: [/bin/busybox, sh, -c, '{script}'], \
+         securityContext: {{runAsUser: 1000}}, volumeMounts: [{{name: d, mountPath: /d}}]}}]}}}}}}\n",
+        image.display()
+    );
+    place.write("owned.yaml", &owned);
     let given = place.path("subordinate");
     fs::write(&given, format!("nobody:{FIRST}:65536\n")).unwrap();
     let script = "mount --bind \"$0\" /etc/subuid && mount --bind \"$0\" /etc/subgid && exec setpriv --reuid 65534 --regid \
@@ -64,6 +85,14 @@ fn serves_as_an_ordinary_user_with_subordinate_ids() {
         let uid = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}")).unwrap());
         assert!((FIRST..FIRST + 65_536).contains(&uid), "{uid}");
     }
+    // A user of an image, and what it leaves in a volume: files that are not this user's, and that go all the same.
+    let answer = knarr.get("owned", "/");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "1000\n"));
+    let volumes = place.data().join("sandboxes/sandboxes");
+    assert_eq!(fs::read_dir(&volumes).unwrap().count(), 1);
+    knarr.until_zero("owned-00001");
+    let left = || fs::read_dir(&volumes).unwrap().count();
+    until("its volumes are gone", || left() == 0, || left().to_string());
     knarr.stop();
 }
 

@@ -391,9 +391,13 @@ fn in_memory(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|it| it.f_type == TMPFS)
 }
 
-/// With everything in it; links are removed, not followed.
+/// With everything in it; links are removed, not followed. What an ordinary user's sandboxes have made as other users, which
+/// are subordinate ones of that user, goes by the image store's worker: this binary once more.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            images::worker::remove(&images::StoreConfig::default().worker, path)
+        }
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
