@@ -1,13 +1,10 @@
 //! What apps reach over the network when the whole of Knarr serves them.
 
+use sandbox::test_support::outside;
 use serde_json::Value;
 
 use crate::support::manifest::{SHORT_WINDOWS, service};
 use crate::support::{Client, Knarr, Place, has_python, is_root, until};
-
-#[path = "../../sandbox/tests/support/outside.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs)]
-mod outside;
 
 /// A Knarr with a prober and a callee that has gone to zero.
 fn with_prober(flags: &[&str], annotations: &[(&str, &str)]) -> Knarr {

@@ -11,7 +11,7 @@ use manifests::units::Timestamp;
 use rustix::fd::AsFd as _;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::addresses::is_of_services;
@@ -116,6 +116,10 @@ impl Proxy {
                         Err(error) => tracing::debug!(%error, "first packets"),
                         Ok(()) => {}
                     }
+                    // A connection that has ended leaves its place to this one.
+                    while let Some(done) = self.tasks.try_join_next() {
+                        self.settle(done, Some(queue));
+                    }
                     for syn in syns {
                         if let Some(decision) = self.first_packet(syn) {
                             decide(queue, syn, decision);
@@ -130,11 +134,7 @@ impl Proxy {
                     }
                 },
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    if let Ok(Done::Tried { syn, result }) = self.done(done.unwrap_or(Done::Closed))
-                        && let Some(queue) = &doors.first_packets
-                    {
-                        decide(queue, syn, self.tried(syn.flow, result));
-                    }
+                    self.settle(done, doors.first_packets.as_ref());
                 }
                 received = doors.udp.recv_from(&mut packet) => {
                     if let Ok((length, from)) = received {
@@ -143,6 +143,15 @@ impl Proxy {
                 }
                 () = sleep(give_up.unwrap_or_default()), if give_up.is_some() => self.sweep(),
             }
+        }
+    }
+
+    /// A task is over: its place is free again, or what it has tried is decided.
+    fn settle(&mut self, done: Result<Done, JoinError>, queue: Option<&AsyncFd<Arc<OwnedFd>>>) {
+        if let Ok(Done::Tried { syn, result }) = self.done(done.unwrap_or(Done::Closed))
+            && let Some(queue) = queue
+        {
+            decide(queue, syn, self.tried(syn.flow, result));
         }
     }
 

@@ -1,5 +1,6 @@
-//! What tests of this crate, and end-to-end tests above it, need to prove that a host is left as it was found.
+//! What tests of this crate, and end-to-end tests above it, need: the host as it was found, and another machine.
 
+pub mod outside;
 mod proc_guard;
 
 pub use proc_guard::HostSnapshot;

@@ -4,7 +4,6 @@
 
 pub mod contract;
 pub mod image;
-pub mod outside;
 pub mod shut_in;
 pub mod stepped;
 

@@ -1,5 +1,7 @@
 //! Another machine, as far as sandboxes can tell: a network namespace of its own at the other end of a veth pair, with
-//! servers in it, and a name server on this host.
+//! servers in it, and a name server on this host. Root only; what goes wrong fails the test.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -25,12 +27,14 @@ pub const FLOOD: u16 = 7002;
 /// Takes connections, and answers how many there are on [`Outside::held`].
 pub const HOLD: u16 = 7003;
 
+/// The other machine; gone when it is dropped.
 pub struct Outside {
     name: String,
     /// This host's address on the pair.
     pub host: Ipv4Addr,
     /// The other machine's.
     pub there: Ipv4Addr,
+    /// Likewise.
     pub there6: Ipv6Addr,
     /// An address on the pair that nobody has.
     pub nobody: Ipv4Addr,
@@ -65,7 +69,14 @@ pub fn has_ip() -> bool {
     there
 }
 
+impl Default for Outside {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Outside {
+    /// With its servers.
     pub fn new() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         // One of 64 x 1024 small networks, by process and test.
@@ -145,10 +156,12 @@ impl Outside {
         held.len()
     }
 
+    /// How many connections are held there.
     pub fn held(&self) -> usize {
         self.held.lock().unwrap().len()
     }
 
+    /// The name server answers this name with this address from now on.
     pub fn say(&self, name: &str, address: impl Into<IpAddr>) {
         self.names.lock().unwrap().insert(name.to_owned(), address.into());
     }
