@@ -17,7 +17,6 @@ pub(crate) const CONFIG_LIMIT: u64 = 4 << 20;
 pub(crate) const LAYER_LIMIT: usize = 500;
 
 /// Media types of what [`Document::parse`] understands, for a registry's `Accept`.
-#[allow(dead_code, reason = "the registry client sends it")]
 pub(crate) const ACCEPTED: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";

@@ -5,9 +5,13 @@
 //! files in the PAX formats. Where archives can be read in several ways, this reads them as Go's `archive/tar` does, hence as
 //! Docker and containerd.
 
+mod fields;
+
 use std::io::{self, Read, Seek, SeekFrom};
 
 use tar::{EntryType, GnuExtSparseHeader, Header};
+
+use fields::{Extensions, broken, decimal, find, number, records, time};
 
 const BLOCK: u64 = 512;
 /// Longest description of one entry: long names, attributes, maps of holes.
@@ -39,9 +43,6 @@ pub(crate) struct Entry {
     pub(crate) sparse: Option<Vec<(u64, u64)>>,
     extensions: Extensions,
 }
-
-/// PAX records by key.
-type Extensions = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Entry {
     /// Never [`EntryType::Regular`] when old archives mean a directory.
@@ -385,148 +386,5 @@ fn padding(size: u64) -> u64 {
     (BLOCK - size % BLOCK) % BLOCK
 }
 
-fn find<'a>(extensions: &'a Extensions, key: &[u8]) -> Option<&'a [u8]> {
-    // The last counts, and an empty one takes back.
-    let found = extensions.iter().rev().find(|(name, _)| name == key);
-    found
-        .map(|(_, value)| value.as_slice())
-        .filter(|value| !value.is_empty())
-}
-
-/// `LENGTH KEY=VALUE\n`, one after the other; the length is of the whole record, and the value may hold anything.
-fn records(mut text: &[u8]) -> io::Result<Extensions> {
-    let wrong = || broken("an extended header has a broken record");
-    let mut records = Extensions::new();
-    while !text.is_empty() {
-        let space = text.iter().position(|&byte| byte == b' ').ok_or_else(wrong)?;
-        let length = usize::try_from(decimal(&text[..space])?).map_err(|_| wrong())?;
-        let record = text.get(space + 1..length).ok_or_else(wrong)?;
-        let record = record.strip_suffix(b"\n").ok_or_else(wrong)?;
-        let equals = record
-            .iter()
-            .position(|&byte| byte == b'=')
-            .filter(|&place| place > 0)
-            .ok_or_else(wrong)?;
-        let (key, value) = (&record[..equals], &record[equals + 1..]);
-        // A name with a zero byte is one to this and another to the kernel.
-        if matches!(key, b"path" | b"linkpath") && value.contains(&0) {
-            return Err(wrong());
-        }
-        records.push((key.to_vec(), value.to_vec()));
-        text = &text[length..];
-    }
-    Ok(records)
-}
-
-/// A numeric field: octal text, or binary when the first bit is set. Empty is zero.
-fn number(field: &[u8]) -> io::Result<u64> {
-    let wrong = || broken("a header has a field that is not a number");
-    let value = match field.first() {
-        Some(first) if first & 0x40 != 0 && first & 0x80 != 0 => None,
-        Some(first) if first & 0x80 != 0 => {
-            let mut rest = field[1..].iter();
-            let start = u64::from(first & 0x3f);
-            rest.try_fold(start, |value, &byte| {
-                value.checked_mul(256)?.checked_add(u64::from(byte))
-            })
-        }
-        _ => {
-            let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-            let mut digits = field[..end].trim_ascii().iter();
-            digits.try_fold(0u64, |value, &byte| {
-                let digit = byte.checked_sub(b'0').filter(|digit| *digit < 8)?;
-                value.checked_mul(8)?.checked_add(u64::from(digit))
-            })
-        }
-    };
-    value.ok_or_else(wrong)
-}
-
-fn decimal(text: &[u8]) -> io::Result<u64> {
-    let digits = text.iter().all(u8::is_ascii_digit) && !text.is_empty();
-    let number = std::str::from_utf8(text)
-        .ok()
-        .filter(|_| digits)
-        .and_then(|text| text.parse().ok());
-    number.ok_or_else(|| broken("an extended header has a value that is not a number"))
-}
-
-/// `SECONDS[.FRACTION]`, maybe negative.
-fn time(text: &[u8]) -> Option<(i64, i64)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
-    let digits: String = fraction.chars().take(9).collect();
-    let nanoseconds: i64 = format!("{digits:0<9}")
-        .parse()
-        .ok()
-        .filter(|nanoseconds| *nanoseconds >= 0)?;
-    match text.starts_with('-') && nanoseconds > 0 {
-        true => Some((seconds.checked_sub(1)?, 1_000_000_000 - nanoseconds)),
-        false => Some((seconds, nanoseconds)),
-    }
-}
-
-fn broken(reason: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, reason)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_as_archives_write_them() {
-        let table: [(&[u8], Option<u64>); 9] = [
-            (b"0000644\0", Some(0o644)),
-            (b"   644 \0", Some(0o644)),
-            (b"\0\0\0\0", Some(0)),
-            (b"", Some(0)),
-            (b"77777777777\0", Some(0o77_777_777_777)),
-            (b"\x80\0\0\0\0\0\0\x02\0\0\0\0", Some(2 << 32)),
-            (b"\xff\xff\xff\xff\xff\xff\xff\xff", None),
-            (b"\x80\0\0\x01\0\0\0\0\0\0\0\0", None),
-            (b"648", None),
-        ];
-        for (field, wanted) in table {
-            assert_eq!(number(field).ok(), wanted, "{field:?}");
-        }
-    }
-
-    #[test]
-    fn records_may_hold_line_feeds() {
-        let parsed = records(b"15 path=a\nb\nc=\n12 x=\n\n\n\n\n\n\n8 a=bcd\n").unwrap();
-        let wanted: [(&[u8], &[u8]); 3] = [(b"path", b"a\nb\nc="), (b"x", b"\n\n\n\n\n\n"), (b"a", b"bcd")];
-        assert_eq!(parsed, wanted.map(|(key, value)| (key.to_vec(), value.to_vec())));
-        for wrong in [
-            "5 a=b",
-            "6 a=b\nx",
-            "3 a=b\n",
-            "99 a=b\n",
-            "a=b\n",
-            "6 =bb\n",
-            " 6 a=b\n",
-            "-6 a=b\n",
-            "12 path=a\0b\n",
-        ] {
-            assert!(records(wrong.as_bytes()).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn times() {
-        let table = [
-            ("0", Some((0, 0))),
-            ("1.5", Some((1, 500_000_000))),
-            ("1.1234567899", Some((1, 123_456_789))),
-            ("-1.25", Some((-2, 750_000_000))),
-            ("-1", Some((-1, 0))),
-            ("", None),
-            ("x", None),
-            ("1.-5", None),
-        ];
-        for (text, wanted) in table {
-            assert_eq!(time(text.as_bytes()), wanted, "{text}");
-        }
-    }
-}
+mod tests;

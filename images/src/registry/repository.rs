@@ -12,6 +12,7 @@ use super::login::{Challenge, Login};
 use super::retry::{self, Failure};
 use super::{Blob, problem};
 use crate::ImageError;
+use crate::manifest::ACCEPTED;
 
 /// One repository at a registry, with the login that works there.
 #[derive(Debug)]
@@ -202,7 +203,7 @@ impl Repository {
 }
 
 fn accepted() -> HeaderMap {
-    let types = MANIFESTS.map(|it| (ACCEPT, HeaderValue::from_static(it)));
+    let types = ACCEPTED.map(|it| (ACCEPT, HeaderValue::from_static(it)));
     types.into_iter().collect()
 }
 
@@ -221,9 +222,3 @@ fn is_sha256(digest: &str) -> bool {
 const DIGEST: &str = "docker-content-digest";
 /// The specification wants registries to take manifests of up to 4 MiB.
 const LONGEST_MANIFEST: usize = 4 << 20;
-const MANIFESTS: [&str; 4] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];

@@ -64,6 +64,5 @@ pub(crate) enum Blob {
     /// From a file: read on a blocking thread.
     File(Box<dyn Read + Send>),
     /// From the network.
-    #[allow(dead_code, reason = "the registry client makes these")]
     Stream(BoxStream<'static, Result<Bytes, ImageError>>),
 }

@@ -8,6 +8,8 @@ mod churn;
 mod commands;
 mod failures;
 mod frozen;
+mod health;
+mod lives;
 mod pods;
 mod random;
 
