@@ -4,6 +4,7 @@ mod coldstart;
 mod compare;
 mod go;
 mod output;
+mod replay;
 mod report;
 mod scenario;
 mod url;
@@ -54,6 +55,13 @@ Examples:
 Before each request it waits for zero. Intervals are those of order statistics, at 95 %; where the samples are too few for an
 end, there is none. Exit code 1 when no request was cold.")]
     Coldstart(coldstart::Coldstart),
+    /// Send the calls of a real trace, at a chosen speed
+    #[command(after_help = "\
+Examples:
+  knarr load replay loadtest/traces/azure2019-236 --sample 25 --seed 64 --from 480 --to 540 --speed 60 --manifests | knarr serve -
+  knarr load replay loadtest/traces/azure2019-236 --sample 25 --seed 64 --from 480 --to 540 --speed 60 -o replay.html
+  knarr load replay calls.csv --url 'http://{function}.example.com/' --work none")]
+    Replay(Box<replay::Replay>),
     /// Say what differs between two runs, and whether it is more than noise
     #[command(after_help = "\
 Examples:
@@ -72,6 +80,7 @@ pub(crate) fn load(args: Load) -> anyhow::Result<ExitCode> {
         Some(LoadCommand::Check(args)) => scenario::check(&args),
         Some(LoadCommand::Report(args)) => report::report(&args),
         Some(LoadCommand::Coldstart(args)) => coldstart::coldstart(&args),
+        Some(LoadCommand::Replay(args)) => replay::replay(&args),
         Some(LoadCommand::Compare(args)) => compare::compare(&args),
     }
 }

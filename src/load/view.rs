@@ -141,7 +141,14 @@ impl Words {
         let mut lines = vec![
             self.title.clone(),
             stage,
-            format!("{:<10} {} of {}", "time", clock(now.elapsed), clock(whole)),
+            format!(
+                "{:<10} {} of {}  {}  {} left",
+                "time",
+                clock(now.elapsed),
+                clock(whole),
+                bar(now.elapsed, whole),
+                clock(whole.saturating_sub(now.elapsed))
+            ),
             format!("{:<10} {rate}", "rate"),
             format!(
                 "{:<10} {} in flight, {} in line, {} never sent",
@@ -174,6 +181,13 @@ fn percentiles(latencies: &Latencies) -> String {
         of(0.99),
         millis(latencies.max())
     )
+}
+
+/// How far it is.
+fn bar(elapsed: Duration, whole: Duration) -> String {
+    const CELLS: u32 = 24;
+    let filled = (0..CELLS).filter(|nth| whole * (nth + 1) <= elapsed * CELLS).count();
+    "█".repeat(filled) + &"·".repeat(24 - filled)
 }
 
 fn clock(time: Duration) -> String {
@@ -230,10 +244,10 @@ mod tests {
             [
                 "http://app/",
                 "constant 100/s for 90s",
-                "time       2.0s of 1m30s",
+                "time       2.0s of 1m30s  ························  1m28s left",
                 "rate       100.0/s asked, 80.0/s achieved",
                 "requests   3 in flight, 0 in line, 0 never sent",
-                "latency    p50 15.01 ms   p90 20.01 ms   p99 20.01 ms   max 20.01 ms",
+                "latency    p50 15.01 ms   p90 20.00 ms   p99 20.00 ms   max 20.00 ms",
                 "answers    200: 170   failed: 1",
                 "knarr      2 replicas, 0 starting, rung full, 0 in the queue",
                 "Ctrl-C ends, with the results so far",

@@ -1,9 +1,10 @@
-//! `knarr load report` and `compare`: what is made of the results of real runs.
+//! `knarr load report`, `compare`, `coldstart` and `replay`.
 
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use loadtest::results::Ended;
 use loadtest::{Arrivals, Plan, Results};
 use manifests::units::Rps;
 
@@ -116,4 +117,60 @@ fn every_cold_start_waits_for_zero_and_is_told_with_its_phases() {
     );
     let never = load(&["coldstart", "http://127.0.0.1:1/", "-n", "1", "--idle", "10ms"]);
     assert_eq!(never.code, Some(1));
+}
+
+#[test]
+fn a_trace_is_replayed_at_its_services_and_its_manifests_are_right() {
+    let files = [
+        ("a.yaml", service("shop").proven().yaml()),
+        ("b.yaml", service("cart").proven().yaml()),
+    ];
+    let knarr = Knarr::serve(&files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let place = Place::new();
+    let path = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let (trace, html) = (path("calls.csv"), path("replay.html"));
+    let calls: String = (0..40)
+        .map(|nth| {
+            format!(
+                "{},{}\n",
+                f64::from(nth) * 0.2,
+                ["Shop", "cart"][usize::from(nth % 4 == 3)]
+            )
+        })
+        .collect();
+    fs::write(&trace, format!("timestamp,service\n{calls}")).unwrap();
+    let url = format!("http://{{function}}.default.localhost:{}", knarr.gateway.port());
+    let admin = knarr.admin.to_string();
+    let words = [
+        "replay", &trace, "--url", &url, "--speed", "30", "--status", &admin, "--json", "-o", &html,
+    ];
+    let said = load(&words).well();
+    let results = Results::from_json(said.out.as_bytes()).unwrap();
+    let due = |target: &str| {
+        let index = results.targets.iter().position(|it| it.name == target).unwrap();
+        results.count(|series| series.target == index && series.ended == Ended::Status(200))
+    };
+    assert_eq!((due("shop"), due("cart")), (30, 10), "{said:?}");
+    assert!(results.asked.contains("40 calls of 2 functions"), "{}", results.asked);
+
+    // Real ones: what would be sent, and Services that a Knarr accepts.
+    let azure = concat!(env!("CARGO_MANIFEST_DIR"), "/loadtest/traces/azure2019-236");
+    let some = [
+        "replay", azure, "--top", "5", "--from", "480", "--to", "490", "--speed", "60",
+    ];
+    let told = load(&[&some[..], &["--dry-run"]].concat()).well();
+    assert!(
+        told.out
+            .contains("5 functions in minutes 480 to 490, at 60 times their speed: 10.0 s"),
+        "{told:?}"
+    );
+    let manifests = load(&[&some[..], &["--manifests"]].concat()).well();
+    let file = path("services.yaml");
+    fs::write(&file, &manifests.out).unwrap();
+    assert_eq!(manifests.out.matches("kind: Service").count(), 5);
+    Output::of(place.knarr(&["check", &file])).well();
+
+    let lost = load(&["replay", azure, "--from", "100", "--to", "200", "--dry-run"]);
+    assert_eq!(lost.code, Some(1));
+    assert!(lost.err.contains("which has 480 to 960"), "{lost:?}");
 }

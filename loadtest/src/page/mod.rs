@@ -76,13 +76,15 @@ fn header(results: &Results, title: &str) -> String {
         Some(at) => format!(", began {}", humantime::format_rfc3339_seconds(at)),
         None => String::new(),
     };
+    let shown = if targets.len() > 3 { 1 } else { targets.len() };
+    let more = targets.len() - shown;
     let mut targets: String = targets
         .iter()
-        .take(4)
+        .take(shown)
         .map(|it| format!("<code>{}</code> ", escaped(it)))
         .collect();
-    if results.targets.len() > 4 {
-        let _ = write!(targets, "and {} more", results.targets.len() - 4);
+    if more > 0 {
+        let _ = write!(targets, "and {more} more targets");
     }
     let asked = match results.asked.as_str() {
         asked if asked == title => String::new(),

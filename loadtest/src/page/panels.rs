@@ -33,12 +33,11 @@ pub(super) fn said_of(column: &Column, columns: &Columns) -> String {
     for (temperature, count) in &column.woken {
         let _ = write!(text, "; {count} {}", temperature.name());
     }
-    for seen in column.servers.values() {
-        let _ = write!(
-            text,
-            "; {} replicas, {} queued, {}",
-            seen.replicas, seen.queue, seen.rung
-        );
+    let servers = || column.servers.values();
+    if servers().next().is_some() {
+        let replicas: u32 = servers().map(|seen| seen.replicas).sum();
+        let queue: u64 = servers().map(|seen| seen.queue).sum();
+        let _ = write!(text, "; {replicas} replicas, {queue} queued");
     }
     escaped(&text)
 }

@@ -30,6 +30,9 @@ pub struct Replay {
     pub memory: bool,
 }
 
+/// Beyond what is needed, for starts and stalls.
+const SPARE_CONNECTIONS: usize = 64;
+
 /// Which service stands for which function.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Services {
@@ -108,11 +111,13 @@ impl Replay {
         for name in &names.all {
             let mut target = Target::from_url(&self.services.url(name))?;
             target.name.clone_from(name);
+            target.connections = SPARE_CONNECTIONS;
             target.path = self.path().to_owned();
             target.data = (self.work != Work::None).then(|| Data::columns_only(["ms", "mb"]));
-            // Many targets: each keeps few connections.
-            target.connections = if names.all.len() > 8 { 64 } else { 512 };
             targets.push(target);
+        }
+        for (function, target) in trace.functions.iter().zip(names.of.iter()) {
+            targets[*target].connections += self.connections(&trace, function);
         }
         let name = format!("{} at {} times its speed", trace.name, self.speed);
         let (replay, trace) = (self.clone(), Arc::new(trace));
@@ -128,6 +133,23 @@ impl Replay {
             seed: self.seed,
             ..Scenario::new(name, targets, vec![stage])
         })
+    }
+
+    /// Three times as many as its calls need in their busiest minute, when nothing is added to how long they take.
+    fn connections(&self, trace: &Trace, function: &Function) -> usize {
+        let mean = function.durations.as_ref().map_or(0.0, |it| it.mean().as_secs_f64());
+        let busiest = self
+            .minutes
+            .clone()
+            .map(|minute| trace.total(function, &(minute..minute + 1)));
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "bounded"
+        )]
+        let needed = (busiest.max().unwrap_or(0) as f64 / 60.0 * self.speed * mean * 3.0).min(4096.0) as usize;
+        needed
     }
 
     fn path(&self) -> &'static str {
