@@ -77,7 +77,7 @@ pub struct Tls {
     pub insecure: bool,
     /// Authorities as PEM, instead of the system's.
     pub authorities: Option<PathBuf>,
-    /// The name to ask for (SNI) and to find in the certificate; default the address's.
+    /// The name to ask for (SNI) and to find in the certificate; default the URL's, or else the address.
     pub server_name: Option<String>,
 }
 
@@ -161,10 +161,11 @@ impl Target {
                 port,
             },
         };
+        let server_name = bare.parse::<IpAddr>().is_err().then(|| host.to_owned());
         Ok(Self {
             address,
             path,
-            tls,
+            tls: tls.map(|tls| Tls { server_name, ..tls }),
             ..Self::new(([0, 0, 0, 0], port).into(), authority)
         })
     }

@@ -4,14 +4,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use loadtest::results::Ended;
 use loadtest::{
-    Arrivals, Data, ErrorKind, Gaps, Knarr, Length, PlanError, Progress, Protocol, Rate, Results, Scenario, Stage,
-    Target, Tls, run_scenario,
+    Address, Arrivals, Data, ErrorKind, Gaps, Knarr, Length, PlanError, Progress, Protocol, Rate, Results, Scenario,
+    Stage, Target, Tls, run_scenario,
 };
 use manifests::units::Rps;
 use support::{Speaks, ms, serve};
@@ -141,7 +142,7 @@ async fn tls_is_checked_negotiated_and_timed_apart() {
     let target = |protocol, insecure: bool| {
         let url = format!("https://localhost:{}/", server.addr.port());
         let mut target = Target::from_url(&url).expect("a URL");
-        target.protocol = protocol;
+        (target.protocol, target.address) = (protocol, by_name(server.addr));
         target.tls = Some(Tls {
             insecure,
             authorities: authorities.clone().filter(|_| !insecure),
@@ -189,15 +190,34 @@ async fn tls_is_checked_negotiated_and_timed_apart() {
     assert_eq!(results.errors[&ErrorKind::Tls].count, 2, "{}", results.report());
 }
 
+/// Looked up, as a name in a URL is that is not this machine's by definition.
+fn by_name(addr: SocketAddr) -> Address {
+    Address::Name {
+        host: "localhost".to_owned(),
+        port: addr.port(),
+    }
+}
+
 #[tokio::test]
 async fn a_name_leads_to_the_address_that_answers() {
     let server = serve(Speaks::Http1, |_| ms(0)).await;
     // Where the name has an IPv6 address too, nobody listens there.
-    let target = Target::from_url(&format!("http://localhost:{}/x", server.addr.port())).expect("a URL");
+    let mut target = server.target();
+    target.address = by_name(server.addr);
     let results = run(one(target, Arrivals::Burst(3), Duration::ZERO)).await;
     assert_eq!(
         (answered(&results, 200), results.connections.dns.count()),
         (3, 1),
+        "{}",
+        results.report()
+    );
+
+    // No resolver need know such a name.
+    let target = Target::from_url(&format!("http://hello.default.localhost:{}/", server.addr.port())).expect("a URL");
+    let results = run(one(target, Arrivals::Burst(3), Duration::ZERO)).await;
+    assert_eq!(
+        (answered(&results, 200), results.connections.dns.count()),
+        (3, 0),
         "{}",
         results.report()
     );

@@ -181,7 +181,10 @@ fn target(args: &Url) -> anyhow::Result<Target> {
                 insecure: args.insecure,
                 authorities: args.cacert.clone(),
                 // Of the app that is asked for, not of the address it is behind.
-                server_name: args.host.as_ref().map(|host| without_port(host)),
+                server_name: match &args.host {
+                    Some(host) => Some(without_port(host)),
+                    None => tls.server_name.take(),
+                },
             };
         }
         None if args.insecure || args.cacert.is_some() => {
