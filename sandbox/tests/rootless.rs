@@ -22,9 +22,9 @@ use manifests::workload::{Egress, Image, Workload};
 use sandbox::conformance;
 use sandbox::driver::{Driver, StartError};
 use sandbox::egress::Cluster;
+use sandbox::test_support::outside::{CLOSED, ECHO, Outside, has_ip};
 use sandbox::{LocalConfig, LocalDriver};
 use support::contract::{Source, fixture};
-use support::outside::{CLOSED, ECHO, Outside, has_ip};
 use support::shut_in::{assert_commands_are_hidden, assert_shut_in, findings};
 use support::{TESTAPP, spec, workload};
 
