@@ -24,6 +24,7 @@ use sandbox::driver::{Capacity, DriverError, Exit, ExitStatus, Reclaimed, StartE
 
 use crate::admission::{Admission, CapacityOf};
 use crate::catalogue::Catalogue;
+use crate::claims::Claims;
 use crate::collect::Gateways;
 use crate::evict::{self, Enough, Evictions};
 use crate::explain::Explain;
@@ -165,6 +166,7 @@ impl Fleet {
                 outputs: Default::default(),
                 freezes: false,
                 evictions: Evictions::default(),
+                claims: Claims::default(),
                 hungry: Default::default(),
             },
             freeing: HashMap::new(),
@@ -258,7 +260,11 @@ impl Fleet {
     /// When [`Self::handle_timeout`] has something to do.
     pub fn next_timeout(&self) -> Option<Timestamp> {
         let due = self.due.first().map(|(at, _)| *at);
-        due.into_iter().chain(self.cx.admission.next_timeout(self.cx.now)).min()
+        let (admission, claims) = (&self.cx.admission, &self.cx.claims);
+        due.into_iter()
+            .chain(admission.next_timeout(self.cx.now))
+            .chain(claims.next_timeout(self.cx.now))
+            .min()
     }
 
     /// What to do next.
@@ -421,12 +427,27 @@ impl Fleet {
         !chosen.is_empty()
     }
 
-    /// Whoever stands in line for a start, while there is room; and whoever lacks memory gets it from those that idle.
+    /// Whoever waits for a claim, when it is its turn; whoever stands in line for a start, while there is room; and whoever
+    /// lacks memory gets it from those that idle.
     fn turns(&mut self) {
+        self.give_claims();
         self.make_room();
         while let Some(revision) = self.cx.admission.begin_turn(self.cx.now) {
             self.with(&revision, Scaler::turn);
             self.cx.admission.end_turn();
+        }
+    }
+
+    /// Turns with exclusive claims. Each change lets a sandbox go or start, which ends it soon; a bound all the same.
+    fn give_claims(&mut self) {
+        for _ in 0..CLAIM_ROUNDS {
+            let changed = self.cx.claims.arbitrate(self.cx.now);
+            if changed.is_empty() {
+                return;
+            }
+            for revision in changed {
+                self.with(&revision, Scaler::turn_changed);
+            }
         }
     }
 
@@ -441,8 +462,13 @@ impl Fleet {
             self.revisions.remove(id);
             self.cx.explain.forget(id);
             self.cx.evictions.forget(id);
+            self.cx.claims.forget(id);
             self.cx.hungry.retain(|(hungry, _)| hungry != id);
             return;
+        }
+        match entry.scaler.claiming(&self.cx) {
+            Some(standing) => self.cx.claims.set(id, standing, self.cx.now),
+            None => self.cx.claims.forget(id),
         }
         let due = entry.scaler.next_timeout(self.cx.now);
         if due != entry.due {
@@ -493,6 +519,9 @@ fn unschedule(due: &mut BTreeSet<(Timestamp, RevisionId)>, at: Option<Timestamp>
         due.remove(&(at, id.clone()));
     }
 }
+
+/// Turns with claims are given this often for one event.
+const CLAIM_ROUNDS: usize = 8;
 
 /// How often memory in use is looked at, while anything is due at all.
 const RELIEF: Duration = Duration::from_secs(1);

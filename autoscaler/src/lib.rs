@@ -20,6 +20,7 @@
 //! | `zero_to_n`, `admission`, `backoff` | what a queue may ask for; how many starts at once; when to start again |
 //! | `catalogue`, `start_latency`, `planner` | specs and prices; how long a wake-up may take; where to stand idle |
 //! | `evict` | which idle sandbox goes first when memory is short |
+//! | `claims` | whose turn it is with a claim that one sandbox may have at a time |
 //! | `scaler`, `fleet` | one revision; all of them |
 //! | `explain`, `metrics` | why |
 
@@ -27,6 +28,7 @@ mod admission;
 mod backoff;
 pub mod bounds;
 pub mod catalogue;
+mod claims;
 pub mod collect;
 pub mod conditions;
 pub mod decider;

@@ -27,7 +27,10 @@
 //! S5. A frozen sandbox counts as no replica: it is neither ready nor starting.
 //! S6. Idle sandboxes are evicted only while something does not fit, in the order of [`crate::evict`], and never one that a
 //!     request needs.
+//! S7. Of all revisions that share a claim which one sandbox may have at a time, at most one has a sandbox, and only one;
+//!     see [`crate::claims`].
 
+mod claims;
 mod decide;
 mod events;
 mod execute;
@@ -40,7 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::exchange::{Condition, EndpointSet, Rung};
-use manifests::ids::{Generation, RevisionId, SandboxId};
+use manifests::ids::{Generation, ObjectId, RevisionId, SandboxId};
 use manifests::revision::Revision;
 use manifests::units::{Bytes, Replicas, Timestamp};
 
@@ -61,6 +64,8 @@ use types::{Hot, Sandbox, State};
 pub(crate) struct Scaler {
     revision: Arc<Revision>,
     removed: bool,
+    /// Claims that it shares with nobody at a time.
+    exclusive: Option<Arc<[ObjectId]>>,
     /// Knative's PodAutoscaler: where its `Active` condition is, since when, and since when it is in Proxy mode.
     phase: Phase,
     phase_since: Timestamp,
@@ -131,6 +136,7 @@ impl Scaler {
         };
         let mut new = Self {
             removed: false,
+            exclusive: claims::of(&revision),
             phase: Phase::Activating,
             phase_since: now,
             active: Condition::unknown("Deploying", "", now),
@@ -222,6 +228,7 @@ impl Scaler {
             hot.collector.resize(&revision.scaling, cx.now);
             hot.decider.update(DeciderSpec::of(&revision));
         }
+        self.exclusive = claims::of(&revision);
         self.revision = revision;
         self.look(cx, Cause::Changed);
     }
@@ -237,11 +244,12 @@ impl Scaler {
     /// Decides, executes, reports.
     fn look(&mut self, cx: &mut Context, cause: Cause) {
         let from = self.wanted();
-        let decided = if self.removed {
+        let mut decided = if self.removed {
             self.nothing(cx)
         } else {
             self.decide(cx)
         };
+        self.give_way(&mut decided, cx);
         self.execute(&decided, cx);
         self.report(from, decided, cause, cx);
         self.advance(cx);

@@ -1,5 +1,6 @@
 //! The whole loop in virtual time: idle to zero, bursts, crashes, drains, the ladder.
 
+mod claims;
 mod frozen;
 mod memory;
 mod probes;

@@ -150,7 +150,7 @@ impl Scaler {
     fn start_missing(&mut self, up: u32, cx: &mut Context) {
         let now = cx.now;
         self.memory_at = self.memory_at.filter(|at| *at > now);
-        if self.live() >= up {
+        if self.live() >= up || self.must_wait(cx) {
             return self.fits(cx);
         }
         if self.in_line || self.backoff.until(now).is_some() || self.memory_at.is_some() {

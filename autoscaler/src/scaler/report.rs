@@ -46,7 +46,7 @@ impl Scaler {
                 _ => None,
             })
             .collect();
-        let (rung, trouble) = (self.rung(), self.trouble_text(endpoints.is_empty()));
+        let (rung, trouble) = (self.rung(), self.trouble_text(endpoints.is_empty(), cx));
         let refuses = trouble.is_some() && self.refuses(cx);
         let waits = |state: State| matches!(state, State::Draining { set: None, .. });
         let forced = self.sandboxes.iter().any(|sandbox| waits(sandbox.state));
@@ -91,12 +91,15 @@ impl Scaler {
     }
 
     /// Why nothing serves, for clients that wait.
-    fn trouble_text(&self, nothing_ready: bool) -> Option<Arc<str>> {
+    fn trouble_text(&self, nothing_ready: bool, cx: &Context) -> Option<Arc<str>> {
         if !nothing_ready || self.wanted().0 == 0 {
             return None;
         }
         let unready = || self.unready_why().map(|why| format!("NotReady: {why}").into());
-        let Some(trouble) = &self.trouble else { return unready() };
+        let waits = || self.waits_for(cx).map(|text| format!("Pending: {text}").into());
+        let Some(trouble) = &self.trouble else {
+            return unready().or_else(waits);
+        };
         let retry = match self.backoff.delay() {
             Duration::ZERO => String::new(),
             delay => format!(

@@ -11,6 +11,7 @@ use sandbox::driver::{Limits, SandboxSpec};
 
 use crate::admission::Admission;
 use crate::catalogue::Catalogue;
+use crate::claims::Claims;
 use crate::collect::{Collector, Gateways};
 use crate::decider::Decider;
 use crate::evict::Evictions;
@@ -77,6 +78,8 @@ pub(crate) struct Context {
     pub(crate) freezes: bool,
     /// What stands idle and holds memory, for evictions and for those who ask.
     pub(crate) evictions: Evictions,
+    /// Whose turn it is with claims that one sandbox may have at a time.
+    pub(crate) claims: Claims,
     /// Revisions whose next start does not fit, the first that found so in front, with what each lacks.
     pub(crate) hungry: VecDeque<(RevisionId, Bytes)>,
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use manifests::exchange::{Draining, EndpointSet, LoadKind, RevisionLoad, RevisionStatus, Rung};
-use manifests::ids::GatewayId;
+use manifests::ids::{GatewayId, ObjectId};
 use manifests::revision::IdlePolicy;
 use manifests::units::{Bytes, Concurrency, Rps};
 use sandbox::driver::{Capacity, Limits, Phases};
@@ -23,6 +23,8 @@ pub(super) struct Sim {
     pub(super) explain: Explain,
     snapshot: Snapshot,
     plans: BTreeMap<RevisionId, (u32, StartPlan)>,
+    /// Exclusive ones, of every revision that ever was.
+    claims: BTreeMap<RevisionId, Vec<ObjectId>>,
     /// What runs, with what limits.
     pub(super) host: BTreeMap<SandboxId, Hosted>,
     pub(super) gateways: Vec<SimGateway>,
@@ -121,6 +123,7 @@ impl Sim {
                 ..Snapshot::default()
             },
             plans: BTreeMap::new(),
+            claims: BTreeMap::new(),
             host: BTreeMap::new(),
             gateways: (0..gateways)
                 .map(|name| SimGateway {
@@ -162,6 +165,8 @@ impl Sim {
     pub(super) fn deploy_with(&mut self, revision: Revision, plan: StartPlan) -> RevisionId {
         let id = revision.id.clone();
         self.plans.insert(id.clone(), (0, plan));
+        let claims = revision.workload.exclusive_claims().cloned().collect();
+        self.claims.insert(id.clone(), claims);
         self.change(|revisions| drop(revisions.insert(revision.id.clone(), Arc::new(revision))));
         id
     }
@@ -533,6 +538,12 @@ impl Sim {
             match output {
                 Output::Start(spec) => {
                     self.say(format!("start {}", spec.id));
+                    for claim in spec.workload.exclusive_claims() {
+                        let mut others = self.host.iter().map(|(id, hosted)| (id, &hosted.revision));
+                        let has = |of: &RevisionId| self.claims.get(of).is_some_and(|claims| claims.contains(claim));
+                        let other = others.find(|(_, of)| has(of)).map(|(id, _)| id);
+                        assert_eq!(other, None, "S7: {} starts while it has {claim}", spec.id);
+                    }
                     let (count, plan) = self.plans.get_mut(&spec.revision).unwrap();
                     let (after, result) = plan(*count);
                     *count += 1;
