@@ -43,6 +43,7 @@ pub(crate) fn config(flags: ServerFlags) -> anyhow::Result<Config> {
         specs: Vec::new(),
         frozen: None,
         memory_budget: flags.memory_budget,
+        image_quota: None,
         reclaim_frozen: None,
         runtimes: Vec::new(),
         seccomp_profiles: None,

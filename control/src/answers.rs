@@ -16,6 +16,7 @@ use manifests::ids::{Generation, ObjectId, RevisionId, SandboxId};
 use manifests::resources::{Condition, Revision, Route, Service};
 use manifests::units::{Clock, Timestamp};
 use metrics_exporter_prometheus::PrometheusHandle;
+use sandbox::LocalDriver;
 use sandbox::driver::{BoxFuture, Driver, DriverError};
 use sandbox::exec::{Exec, ExecError, ExecSpec};
 use serde_json::Value;
@@ -42,6 +43,8 @@ pub(crate) struct Live {
     pub(crate) placed: watch::Receiver<Generation>,
     pub(crate) pools: Arc<Pools>,
     pub(crate) driver: Arc<dyn Driver>,
+    /// The same, for what only it has: the pool of shells.
+    pub(crate) local: Arc<LocalDriver>,
     pub(crate) explain: Explain,
     /// What stands idle, and in which order it would go.
     pub(crate) evictions: Evictions,
@@ -86,6 +89,7 @@ impl Answers for Live {
 
     fn metrics(&self) -> String {
         metrics::memory(&self.driver.capacity());
+        self.local.gauge_pool();
         self.metrics.render()
     }
 

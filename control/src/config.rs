@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use autoscaler::catalogue::{Catalogue, RawCatalogue, RawFrozen, RawSpec};
-use manifests::annotations::parse_egress_rules;
 use manifests::resources::Quantity;
 use manifests::units::Bytes;
 use manifests::workload::Egress;
@@ -51,6 +50,9 @@ pub struct RawConfig {
     /// Registries (`HOST[:PORT]`) that are spoken to without TLS, those on loopback too. Default none.
     #[serde(default)]
     pub insecure_registries: Vec<String>,
+    /// What all images together may take on disk: bytes as Kubernetes writes them (`20Gi`), at least 1 MiB. The images used
+    /// longest ago go to make room; those of revisions and running sandboxes stay. Default: until the disk is full.
+    pub image_quota: Option<String>,
     /// A directory with certificate authorities of registries: `HOST[:PORT]/*.crt`. Default `/etc/docker/certs.d` and
     /// `/etc/containers/certs.d`.
     pub registry_certs: Option<PathBuf>,
@@ -111,6 +113,8 @@ pub struct Config {
     pub runtimes: BTreeMap<String, Runtime>,
     /// Where the profiles are that manifests name in `localhostProfile`; `None` is `seccomp` in the data directory.
     pub seccomp_profiles: Option<PathBuf>,
+    /// What all images together may take on disk; `None` is no limit.
+    pub image_quota: Option<Bytes>,
     /// How image registries are reached.
     pub registry: images::registry::Settings,
     /// Where apps may connect to whose manifest does not say.
@@ -196,6 +200,7 @@ impl RawConfig {
             } else {
                 self.insecure_registries
             },
+            image_quota: self.image_quota.or(under.image_quota),
             registry_certs: self.registry_certs.or(under.registry_certs),
             egress: self.egress.or(under.egress),
             unsafe_no_isolation: self.unsafe_no_isolation || under.unsafe_no_isolation,
@@ -267,6 +272,7 @@ impl Config {
             reclaim_frozen: raw.reclaim_frozen.unwrap_or(true),
             runtimes: runtimes(raw.runtimes)?,
             seccomp_profiles: raw.seccomp_profiles,
+            image_quota: raw.image_quota.as_deref().map(image_quota).transpose()?,
             registry: registry(raw.insecure_registries, raw.registry_certs)?,
             egress: egress(raw.egress.as_deref())?,
             unsafe_no_isolation: raw.unsafe_no_isolation,
@@ -363,6 +369,20 @@ pub fn duration(field: &'static str, text: &str) -> Result<Duration, ConfigError
     millis.map(Duration::from_millis).ok_or_else(wrong)
 }
 
+/// Bytes as Kubernetes writes them.
+fn image_quota(text: &str) -> Result<Bytes, ConfigError> {
+    let wrong = |what: &str| {
+        let message = format!("\"{text}\" {what}; write bytes as in 20Gi or 1500M, at least 1Mi");
+        value("image-quota", message)
+    };
+    let quantity: Quantity = text.parse().map_err(|_| wrong("is not an amount of bytes"))?;
+    let quota = Bytes(u64::try_from(quantity.value()).map_err(|_| wrong("is out of range"))?);
+    if quota < LEAST_QUOTA {
+        return Err(wrong("is too little for any image"));
+    }
+    Ok(quota)
+}
+
 /// `50%` of the machine's memory, or bytes as Kubernetes writes them.
 fn memory_budget(text: &str) -> Result<Bytes, ConfigError> {
     let wrong = |what: &str| {
@@ -385,6 +405,9 @@ fn memory_budget(text: &str) -> Result<Bytes, ConfigError> {
     Ok(budget)
 }
 
+/// Below this hardly a single image can be had.
+const LEAST_QUOTA: Bytes = Bytes(1 << 20);
+
 /// Below this not even the prepared shells leave room for an app.
 const LEAST_BUDGET: Bytes = Bytes(64 << 20);
 
@@ -398,16 +421,8 @@ fn address(field: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 fn egress(text: Option<&str>) -> Result<Egress, ConfigError> {
-    match text {
-        None | Some("none") => Ok(Egress::None),
-        Some("full") => Ok(Egress::Full),
-        Some(rules) => parse_egress_rules(rules).map(Egress::AllowList).map_err(|wrong| {
-            value(
-                "egress",
-                format!("{wrong}; write none, full, or rules as NAME:PORT, *.NAME or NETWORK/PREFIX:PORT"),
-            )
-        }),
-    }
+    let read = manifests::config::egress(text.unwrap_or("none"));
+    read.map_err(|wrong| value("egress", wrong))
 }
 
 fn value(field: &'static str, message: String) -> ConfigError {
@@ -433,7 +448,11 @@ mod tests {
         assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap()]);
         assert_eq!(config.admin, "127.0.0.1:9090".parse().unwrap());
         assert_eq!((config.queue_requests, config.queue_timeout), (10_000, None));
-        assert_eq!(config.egress, Egress::None);
+        assert_eq!((config.image_quota, config.egress), (None, Egress::None));
+        assert_eq!(
+            checked("image-quota = '20Gi'").unwrap().image_quota,
+            Some(Bytes(20 << 30))
+        );
         assert_eq!(checked("egress = 'full'").unwrap().egress, Egress::Full);
         let listed = checked("egress = 'api.example.com:443, 10.0.0.0/8'").unwrap().egress;
         assert!(matches!(listed, Egress::AllowList(rules) if rules.len() == 2));
@@ -448,6 +467,12 @@ mod tests {
                 "admin: 0.0.0.0:9090 is not a loopback address",
             ),
             ("threads = 0", "threads: 0 is out of range; 1 to 1024"),
+            (
+                "image-quota = '1Ki'",
+                "image-quota: \"1Ki\" is too little for any image; write bytes",
+            ),
+            ("image-quota = 'all'", "image-quota: \"all\" is not an amount of bytes"),
+            ("image-quota = '-1Gi'", "image-quota: \"-1Gi\" is out of range"),
             ("[queue]\nrequests = 0", "queue.requests: 0 is out of range"),
             (
                 "drain-timeout = '30'",

@@ -68,8 +68,12 @@ impl Desired {
 
     /// Takes the manifests as the whole truth: what they no longer name is deleted, with everything it made.
     pub fn apply(&mut self, bundle: &Bundle, now: Timestamp) {
-        let surroundings_changed = bundle.cluster != self.cluster || bundle.sources != self.sources;
-        (self.cluster, self.sources) = (bundle.cluster.clone(), bundle.sources.clone());
+        let mut sources = bundle.sources.clone();
+        sources.keep_deleted(&self.sources);
+        // Revisions of earlier templates use them too.
+        sources.retain_deleted(|claim| bundle.sources.is_deleted(claim) || is_used(&self.store, claim));
+        let surroundings_changed = bundle.cluster != self.cluster || sources != self.sources;
+        (self.cluster, self.sources) = (bundle.cluster.clone(), sources);
         let said_nothing = self.cluster.domain == DomainConfig::default();
         self.domains = if said_nothing {
             on_this_machine()
@@ -162,6 +166,11 @@ impl Desired {
             self.store.delete::<Revision>(&id);
         }
         self.settle(now);
+    }
+
+    /// The PersistentVolumeClaims that there are.
+    pub fn claims(&self) -> impl Iterator<Item = &ObjectId> {
+        self.sources.claims()
     }
 
     /// The objects.
@@ -381,6 +390,13 @@ impl Checked {
             Some(_) => {}
         }
     }
+}
+
+/// Whether a revision has this claim.
+fn is_used(store: &Store, claim: &ObjectId) -> bool {
+    let of_namespace = |id: &ObjectId| id.namespace() == claim.namespace();
+    let mut revisions = store.all::<Revision>().iter().filter(|(id, _)| of_namespace(id));
+    revisions.any(|(_, revision)| revision.spec.claims().any(|(_, name)| name == claim.name()))
 }
 
 fn revision_key(id: &ObjectId) -> Key {

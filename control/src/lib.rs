@@ -7,6 +7,7 @@
 
 mod answers;
 pub mod api;
+mod claims;
 pub mod client;
 mod clock;
 pub mod config;

@@ -30,6 +30,7 @@ pub(crate) fn install() -> PrometheusHandle {
             }
             gateway::metrics::describe();
             sandbox::egress::describe();
+            sandbox::describe_pool();
             handle
         })
         .clone()

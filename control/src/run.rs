@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::claims::Claims;
 use crate::desired::Desired;
 use crate::objects::Kind;
 use crate::pulls::pins::{self, Saved};
@@ -237,12 +238,14 @@ pub(crate) async fn run(
     mut statuses: UnboundedReceiver<RevisionStatus>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     mut images: Images,
+    mut claims: Claims,
     stop: CancellationToken,
 ) {
     let (changed_to, mut changed) = unbounded_channel();
     let mut sweep = tokio::time::interval(SWEEP);
     let _watcher = watch_files(&control.paths, changed_to);
     let mut reload = Reload::default();
+    claims.settle(&control.lock());
     loop {
         let next_pull = control.tend(&mut images);
         let mut said = Vec::new();
@@ -252,7 +255,10 @@ pub(crate) async fn run(
                 reload.put_off((control.clock)());
                 continue;
             }
-            () = reload.due() => tokio::task::block_in_place(|| control.reload()),
+            () = reload.due() => tokio::task::block_in_place(|| {
+                control.reload();
+                claims.settle(&control.lock());
+            }),
             Some(word) = images.words.recv() => control.hear(word, &mut images),
             () = tokio::time::sleep(next_pull.unwrap_or_default()), if next_pull.is_some() => continue,
             _ = sweep.tick() => control.lock().collect_garbage((control.clock)()),

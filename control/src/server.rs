@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::answers::Live;
 use crate::api::{self, Answers};
+use crate::claims::Claims;
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
@@ -126,6 +127,7 @@ impl Server {
         // Images.
         let store_config = StoreConfig {
             registry: config.registry,
+            quota: config.image_quota,
             ..StoreConfig::default()
         };
         let store = Store::open(&directory.path().join("images"), store_config)?;
@@ -224,6 +226,7 @@ impl Server {
             placed: gateway.placed(),
             pools,
             driver: Arc::clone(&driver) as Arc<dyn Driver>,
+            local: Arc::clone(&driver),
             explain,
             evictions,
             metrics,
@@ -232,7 +235,8 @@ impl Server {
             addresses: addresses.clone(),
         });
         let services = control.services();
-        tasks.spawn(run::run(control, statuses, snapshots_to, images, stop.clone()));
+        let claims = Claims::new(Arc::clone(&driver));
+        tasks.spawn(run::run(control, statuses, snapshots_to, images, claims, stop.clone()));
         tasks.spawn(api::serve_admin(
             admin,
             Arc::clone(&live) as Arc<dyn Answers>,

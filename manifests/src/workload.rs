@@ -86,10 +86,13 @@ impl Workload {
     /// Claims that one sandbox may have at a time, of all sandboxes on this machine (`ReadWriteOnce`). A revision with one
     /// has max-scale 1, and its sandbox starts only when the one of any other revision with the same claim is gone.
     pub fn exclusive_claims(&self) -> impl Iterator<Item = &ObjectId> {
+        self.claims().filter(|(_, shared)| !shared).map(|(claim, _)| claim)
+    }
+
+    /// All claims, each with whether several sandboxes may have it.
+    pub fn claims(&self) -> impl Iterator<Item = (&ObjectId, bool)> {
         self.volumes.iter().filter_map(|volume| match &volume.source {
-            VolumeSource::Claim {
-                claim, shared: false, ..
-            } => Some(claim),
+            VolumeSource::Claim { claim, shared, .. } => Some((claim, *shared)),
             _ => None,
         })
     }

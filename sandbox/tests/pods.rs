@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use manifests::ids::SandboxId;
 use manifests::text::Fact;
+use manifests::units::{Bytes, Millicores};
 use manifests::workload::{Container, Image, Mount, Volume, VolumeSource, Workload};
 use sandbox::driver::{Driver, ExitStatus, Limits, StartError};
 use sandbox::exec::ExecSpec;
@@ -217,7 +218,7 @@ async fn a_sidecar_that_ends_is_started_again_and_the_serving_end_is_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_containers_freeze_and_each_keeps_its_limits() {
+async fn all_containers_freeze_and_share_limits() {
     if !support::is_root() {
         return;
     }
@@ -228,8 +229,11 @@ async fn all_containers_freeze_and_each_keeps_its_limits() {
     }
     let id = SandboxId::new("pod");
     let mut app = app();
-    app.sidecars = vec![shell("ticks", "while :; do echo x >> /shared/ticks; sleep 0.01; done")];
-    app.sidecars[0].resources.memory_limit = Some(manifests::units::Bytes(64 << 20));
+    app.sidecars = vec![shell(
+        "ticks",
+        "echo begun >> /shared/begun; while ! rm /shared/end 2>/dev/null; do echo x >> /shared/ticks; sleep 0.01; done",
+    )];
+    app.sidecars[0].resources.memory_limit = Some(Bytes(64 << 20));
     driver.start(spec("pod", app)).await.unwrap();
     let ticks = || {
         let file = dir.path().join("sandboxes/pod/shared/ticks");
@@ -242,15 +246,119 @@ async fn all_containers_freeze_and_each_keeps_its_limits() {
     assert_eq!(ticks(), frozen);
     driver.thaw(&id).await.unwrap();
     until(async || (ticks() > frozen).then_some(())).await;
-    // What the sandbox gets less of is not what the sidecar may have.
-    let limits = Limits {
-        memory: Some(manifests::units::Bytes(32 << 20)),
+    // What the sandbox gets less of all containers get less of: in place, and when one of them is started again.
+    let limits = async || driver.stats(&id).await.unwrap().limits;
+    let throttled = Limits {
+        cpu: Some(Millicores(100)),
         ..Limits::default()
     };
-    driver.set_limits(&id, limits).await.unwrap();
-    assert_eq!(driver.stats(&id).await.unwrap().limits.memory, None);
+    driver.set_limits(&id, throttled).await.unwrap();
+    assert_eq!(limits().await.cpu, Some(Millicores(100)));
+    exec(&*driver, "pod", None, "touch /shared/end").await.unwrap();
+    let begun = async || exec(&*driver, "pod", None, "cat /shared/begun").await.unwrap();
+    until(async || (begun().await == "begun\nbegun\n").then_some(())).await;
+    assert_eq!(limits().await.cpu, Some(Millicores(100)));
+    driver.set_limits(&id, Limits::default()).await.unwrap();
+    assert_eq!(limits().await.cpu, None);
     driver.freeze(&id).await.unwrap();
     driver.stop(&id, Duration::ZERO).await.unwrap();
     nothing_left(dir.path());
+    driver.shutdown(Duration::ZERO).await;
+}
+
+/// What a pod's containers have said so far.
+fn said(driver: &dyn Driver, id: &str) -> String {
+    let files = driver.logs(&SandboxId::new(id));
+    files
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect()
+}
+
+/// Says that it has heard SIGTERM, takes its time, and then does this.
+fn slow_to_end(then: &str) -> Container {
+    let script = format!("trap 'echo heard it; sleep 1; {then}' TERM; echo runs; while :; do sleep 0.05; done");
+    shell("beside", &script)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_has_the_grace_too_when_the_serving_container_has_ended() {
+    if !support::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let driver = support::driver(dir.path());
+    let begin = async |id: &str, then: &str| {
+        let mut app = app();
+        app.sidecars = vec![slow_to_end(then)];
+        driver.start(spec(id, app)).await.unwrap();
+        until(async || said(&*driver, id).contains("runs").then_some(())).await;
+    };
+    // Asked to stop: it ends by itself, after the serving container, and within the grace.
+    begin("asked", "echo flushed; exit 0").await;
+    let exit = driver.stop(&SandboxId::new("asked"), BOUND).await.unwrap().unwrap();
+    assert_eq!((exit.status, exit.requested), (ExitStatus::Code(0), true));
+    assert!(
+        said(&*driver, "asked").contains("[beside] flushed"),
+        "{}",
+        said(&*driver, "asked")
+    );
+    // It does not end: it is ended when the grace is over.
+    begin("busy", "true").await;
+    let asked = timeout(BOUND, driver.stop(&SandboxId::new("busy"), Duration::from_secs(2)));
+    asked.await.expect("not after its grace").unwrap();
+    assert!(said(&*driver, "busy").contains("[beside] heard it"));
+    // At once is at once.
+    begin("killed", "echo flushed; exit 0").await;
+    driver.stop(&SandboxId::new("killed"), Duration::ZERO).await.unwrap();
+    assert!(!said(&*driver, "killed").contains("flushed"));
+    // The serving container ends by itself: the sidecar is asked then.
+    begin("crash", "echo flushed; exit 0").await;
+    let mut events = driver.events();
+    let pid = driver.stats(&SandboxId::new("crash")).await.unwrap().main_pid.unwrap();
+    support::kill(i32::try_from(pid).unwrap());
+    let exited = async { while !matches!(events.recv().await.unwrap(), sandbox::driver::Event::Exited { .. }) {} };
+    timeout(BOUND, exited).await.unwrap();
+    assert!(said(&*driver, "crash").contains("[beside] flushed"));
+    nothing_left(dir.path());
+    driver.shutdown(Duration::ZERO).await;
+}
+
+/// Where file systems are mounted below a directory, as this process sees it.
+fn mounts_below(dir: &Path) -> usize {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mounts
+        .lines()
+        .filter(|line| line.contains(dir.to_str().unwrap()))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_share_a_volume_in_memory_that_has_a_size() {
+    if !support::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let driver = support::driver(dir.path());
+    for round in 0..3 {
+        let mut app = app();
+        app.volumes[0].source = VolumeSource::Empty {
+            memory: true,
+            size: Some(Bytes(1 << 20)),
+        };
+        let fill = "head -c 600000 /dev/zero > /shared/one; head -c 600000 /dev/zero > /shared/two || echo full > /shared/told";
+        app.init = vec![shell("first", "echo from the first > /shared/first")];
+        app.sidecars = vec![shell("beside", &format!("{fill}; exec sleep 1000"))];
+        driver.start(spec("pod", app)).await.unwrap();
+        let read = async |script: &str| exec(&*driver, "pod", None, script).await.unwrap();
+        assert_eq!(read("cat /shared/first").await, "from the first\n", "round {round}");
+        until(async || read("ls /shared").await.contains("told").then_some(())).await;
+        let sizes = read("stat -c %s /shared/one; stat -f -c %T /shared; stat -c %a /shared").await;
+        assert_eq!(sizes, "600000\ntmpfs\n777\n");
+        assert_eq!(mounts_below(dir.path()), 1);
+        driver.stop(&SandboxId::new("pod"), Duration::ZERO).await.unwrap();
+        assert_eq!(mounts_below(dir.path()), 0);
+        nothing_left(dir.path());
+    }
     driver.shutdown(Duration::ZERO).await;
 }

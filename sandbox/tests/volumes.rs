@@ -269,6 +269,30 @@ async fn too_full_a_volume_evicts() {
     driver.shutdown(Duration::ZERO).await;
 }
 
+/// One container's `ephemeral-storage` limit is the whole pod's, over all its volumes on disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_that_together_hold_more_than_the_limit_evict() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(root) = image(dir.path()) else { return };
+    let driver = support::driver(&dir.path().join("data"));
+    let mut events = driver.events();
+    let fill = "dd if=/dev/zero of=/one/x bs=1024 count=600 && dd if=/dev/zero of=/two/x bs=1024 count=600; sleep 1000";
+    let mut app = shell(Image::Dir(root), fill);
+    app.serving.probes = manifests::workload::Probes::default();
+    app.serving.resources.ephemeral_limit = Some(Bytes(1 << 20));
+    add(&mut app, empty(false, None), "/one", None);
+    add(&mut app, empty(false, None), "/two", None);
+    driver.start(spec("full", app)).await.unwrap();
+    let why = "Evicted: Pod ephemeral local storage usage exceeds the total limit of containers 1048576.";
+    let exit = loop {
+        if let Event::Exited { exit, .. } = events.recv().await.unwrap() {
+            break exit;
+        }
+    };
+    assert_eq!(exit.unhealthy.as_deref(), Some(why));
+    driver.shutdown(Duration::ZERO).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn last_words_are_the_file_or_the_output() {
     let dir = tempfile::tempdir().unwrap();
@@ -350,7 +374,16 @@ async fn nothing_is_left_when_knarr_is_gone() {
     add(&mut app, empty(false, None), "/disk", None);
     add(&mut app, files(), "/files", None);
     add(&mut app, claim(), "/claim", None);
+    add(&mut app, empty(true, Some(1 << 20)), "/memory", None);
     driver.start(spec("left", app)).await.unwrap();
+    let mounted = || {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts
+            .lines()
+            .filter(|line| line.contains(data.to_str().unwrap()))
+            .count()
+    };
+    assert_eq!(mounted(), 1);
     assert!(data.join("sandboxes/left/v0").exists());
     let in_memory = || {
         let found = fs::read_dir("/dev/shm")
@@ -363,7 +396,7 @@ async fn nothing_is_left_when_knarr_is_gone() {
     // Its end of the socket closes, as at a kill -9.
     drop(driver);
     let gone = async {
-        while data.join("sandboxes").exists() || in_memory() > 0 {
+        while data.join("sandboxes").exists() || in_memory() > 0 || mounted() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -1,7 +1,7 @@
 //! Images from a registry: a tag is resolved once, pinned, pulled at deploy; `knarr images` sees it.
 
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use images::Digest;
@@ -42,34 +42,7 @@ impl Registry {
 
     /// Pushes busybox's web server with one page, as `app:v1`.
     fn push(&self, page: &str) {
-        let (root, image) = (self.dir.path().join("root"), self.dir.path().join("image"));
-        std::fs::create_dir_all(root.join("bin")).unwrap();
-        std::fs::create_dir_all(root.join("www")).unwrap();
-        std::fs::create_dir_all(&image).unwrap();
-        std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        std::fs::write(root.join("www/index.html"), page).unwrap();
-        let tar = |dir: &Path, file: &Path, what: &[&str]| {
-            let status = Command::new("tar")
-                .arg("-C")
-                .arg(dir)
-                .arg("-cf")
-                .arg(file)
-                .args(what)
-                .status();
-            assert!(status.unwrap().success());
-        };
-        tar(&root, &image.join("layer.tar"), &["."]);
-        let layer = Digest::of(&std::fs::read(image.join("layer.tar")).unwrap());
-        let config = serde_json::json!({
-            "os": "linux", "architecture": images::Platform::host().architecture,
-            "config": {"Cmd": ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]},
-            "rootfs": {"type": "layers", "diff_ids": [layer.to_string()]},
-        });
-        let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": ["app:v1"], "Layers": ["layer.tar"]}]);
-        std::fs::write(image.join("config.json"), config.to_string()).unwrap();
-        std::fs::write(image.join("manifest.json"), manifest.to_string()).unwrap();
-        let archive = self.dir.path().join("app.tar");
-        tar(&image, &archive, &["manifest.json", "config.json", "layer.tar"]);
+        let archive = archive(self.dir.path(), page, 0);
         let (from, to) = (
             format!("docker-archive:{}", archive.display()),
             format!("docker://{}/app:v1", self.address),
@@ -79,6 +52,40 @@ impl Registry {
             .status();
         assert!(copy.unwrap().success());
     }
+}
+
+/// busybox's web server with one page, as an archive of Docker's; and with something large.
+fn archive(dir: &Path, page: &str, mebibytes: usize) -> PathBuf {
+    let (root, image) = (dir.join("root"), dir.join("image"));
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::create_dir_all(root.join("www")).unwrap();
+    std::fs::create_dir_all(&image).unwrap();
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    std::fs::write(root.join("www/index.html"), page).unwrap();
+    std::fs::write(root.join("www/large"), vec![b'x'; mebibytes << 20]).unwrap();
+    let tar = |dir: &Path, file: &Path, what: &[&str]| {
+        let status = Command::new("tar")
+            .arg("-C")
+            .arg(dir)
+            .arg("-cf")
+            .arg(file)
+            .args(what)
+            .status();
+        assert!(status.unwrap().success());
+    };
+    tar(&root, &image.join("layer.tar"), &["."]);
+    let layer = Digest::of(&std::fs::read(image.join("layer.tar")).unwrap());
+    let config = serde_json::json!({
+        "os": "linux", "architecture": images::Platform::host().architecture,
+        "config": {"Cmd": ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]},
+        "rootfs": {"type": "layers", "diff_ids": [layer.to_string()]},
+    });
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": ["app:v1"], "Layers": ["layer.tar"]}]);
+    std::fs::write(image.join("config.json"), config.to_string()).unwrap();
+    std::fs::write(image.join("manifest.json"), manifest.to_string()).unwrap();
+    let archive = dir.join("app.tar");
+    tar(&image, &archive, &["manifest.json", "config.json", "layer.tar"]);
+    archive
 }
 
 impl Drop for Registry {
@@ -150,4 +157,41 @@ fn a_tag_is_pinned_when_its_revision_is_made() {
     assert!(told.contains("ContainerMissing : Unable to fetch image"), "{told}");
     assert_eq!(knarr.get("hello", "/").text(), "two");
     knarr.stop();
+}
+
+/// What is not used any more makes room; what does not fit is told with the numbers.
+#[test]
+fn the_quota_of_images_is_kept() {
+    if !needs("busybox-static", Path::new("/bin/busybox").exists()) || !needs("root", is_root()) {
+        return;
+    }
+    let images = tempfile::tempdir().unwrap();
+    let image = |name: &str, mebibytes: usize| {
+        let dir = images.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        format!("docker-archive:{}", archive(&dir, name, mebibytes).display())
+    };
+    let place = Place::new();
+    let settings = place.path("knarr.toml");
+    std::fs::write(&settings, "image-quota = '6Mi'\n").unwrap();
+    place.write(SHORT_WINDOWS.0, SHORT_WINDOWS.1);
+    place.write("one.yaml", &service("one").program(&image("one", 2), &[]).yaml());
+    let knarr = Knarr::at(&place, &["--config", settings.to_str().unwrap()]);
+    assert_eq!(knarr.get("one", "/").text(), "one");
+    // Both together do not fit, and the first is in use.
+    place.write("two.yaml", &service("two").program(&image("two", 3), &[]).yaml());
+    let refused = |status: &control::status::Status| {
+        let two = status.services.iter().find(|it| it.name == "two");
+        two.is_some_and(|two| two.ready.message.contains("quota of 6291456 bytes"))
+    };
+    knarr.until("the second is refused", refused);
+    assert_eq!(knarr.get("one", "/").text(), "one");
+    // The first goes with its service, and the second gets its place.
+    std::fs::remove_file(place.manifests().join("one.yaml")).unwrap();
+    knarr.until("the second is ready", |status| {
+        status.services.len() == 1 && status.services[0].ready.status == "True"
+    });
+    assert_eq!(knarr.get("two", "/").text(), "two");
+    let listed = knarr.ask(&["images"]).well().out;
+    assert!(!listed.contains("/one/"), "{listed}");
 }

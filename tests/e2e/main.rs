@@ -4,6 +4,7 @@
 
 mod budget;
 mod check;
+mod claims;
 mod commands;
 mod concurrency;
 mod doctor;
@@ -18,6 +19,7 @@ mod load_results;
 mod network;
 mod ordinary_user;
 mod overload;
+mod pool;
 mod probes;
 mod protocols;
 mod python;

@@ -7,8 +7,15 @@ use crate::support::manifest::{SHORT_WINDOWS, service};
 use crate::support::{Client, Knarr, Place, has_python, is_root, until};
 
 /// A Knarr with a prober and a callee that has gone to zero.
-fn with_prober(flags: &[&str], annotations: &[(&str, &str)]) -> Knarr {
+fn with_prober(flags: &[&str], config: Option<&str>, annotations: &[(&str, &str)]) -> Knarr {
     let place = Place::new();
+    if let Some(egress) = config {
+        let map = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config-sandbox, namespace: knative-serving}}\n\
+             data: {{egress: \"{egress}\"}}\n"
+        );
+        place.write("config-sandbox.yaml", &map);
+    }
     let program = place.program("probe.py", include_str!("probe.py"));
     let mut probe = service("probe").program(&format!("host:{}", program.display()), &[]);
     for (key, value) in annotations {
@@ -42,7 +49,7 @@ fn an_app_calls_another_by_name_and_wakes_it_from_zero() {
     if !(is_root() && has_python()) {
         return;
     }
-    let knarr = with_prober(&[], &[]);
+    let knarr = with_prober(&[], None, &[]);
     assert_eq!(knarr.revision("callee-00001").sandboxes.len(), 0, "at zero");
     for name in [
         "callee",
@@ -93,16 +100,20 @@ fn egress_is_the_servers_unless_the_manifest_says() {
         ("knarr.dev/egress", "allow-list"),
         ("knarr.dev/egress-allow", listed.as_str()),
     ];
-    for (flags, annotations, connects) in [
-        (&["--egress", "full"][..], &[][..], true),
-        (&["--egress", &listed], &[], true),
-        (&["--egress", "10.255.0.0/16"], &[], false),
-        (&["--egress", "full"], &[("knarr.dev/egress", "none")], false),
-        (&[], &own_list, true),
+    for (flags, config, annotations, connects) in [
+        (&["--egress", "full"][..], None, &[][..], true),
+        (&["--egress", &listed], None, &[], true),
+        (&["--egress", "10.255.0.0/16"], None, &[], false),
+        (&["--egress", "full"], None, &[("knarr.dev/egress", "none")], false),
+        (&[], None, &own_list, true),
+        // The ConfigMap stands between them.
+        (&[], Some(listed.as_str()), &[], true),
+        (&["--egress", "full"], Some("none"), &[], false),
+        (&[], Some("none"), &own_list, true),
     ] {
-        let knarr = with_prober(flags, annotations);
+        let knarr = with_prober(flags, config, annotations);
         let answer = tried(&knarr, &there);
-        let what = format!("{flags:?} {annotations:?}: {answer}");
+        let what = format!("{flags:?} {config:?} {annotations:?}: {answer}");
         if connects {
             assert_eq!(answer["ok"], "connected", "{what}");
         } else {

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::flags::Flags;
+use crate::journal::Journal;
 use crate::moods::Moods;
 use crate::overlap::Detector;
 use crate::{burn, websocket};
@@ -28,13 +29,14 @@ type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 pub(crate) struct App {
     ready: AtomicBool,
     chatty: bool,
+    journal: Option<Journal>,
     hello: Bytes,
     overlap: Arc<Detector>,
     moods: Arc<Moods>,
 }
 
 impl App {
-    pub(crate) fn new(flags: &Flags, env: impl Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn new(flags: &Flags, journal: Option<Journal>, env: impl Fn(&str) -> Option<String>) -> Self {
         let hello = match flags.body {
             Some(bytes) => Bytes::from(vec![b'x'; bytes]),
             None => {
@@ -49,6 +51,7 @@ impl App {
         Self {
             ready: AtomicBool::new(flags.ready_delay.is_zero()),
             chatty: flags.chatty,
+            journal,
             hello,
             overlap: Arc::default(),
             moods: Arc::default(),
@@ -107,6 +110,7 @@ impl App {
             },
             "/overlap" => self.overlap(query.millis("ms")?).await,
             "/overlap/report" => Ok(self.overlap_report(StatusCode::OK)),
+            "/write" => self.write(query.number("id", "0")?),
             "/env" => Ok(env()),
             "/ready" if self.moods.is_ready() => Ok(text(StatusCode::OK, "ready\n")),
             "/ready" => Ok(text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")),
@@ -124,6 +128,12 @@ impl App {
                 None => Ok(text(StatusCode::NOT_FOUND, format!("no such path: {path}\n"))),
             },
         }
+    }
+
+    fn write(&self, id: u64) -> Result<Response<Body>, String> {
+        let journal = self.journal.as_ref().ok_or("/write wants --journal")?;
+        journal.write(&id.to_string()).map_err(|error| error.to_string())?;
+        Ok(text(StatusCode::OK, "written\n"))
     }
 
     /// Works in a task of its own: hyper drops the handler when the client goes away, but most apps work on.

@@ -1,6 +1,7 @@
 //! The command line: a handful of flags, read without a parser crate because every microsecond of start is measured.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What `--help` prints.
@@ -18,6 +19,7 @@ Flags (DUR is a number with a unit: 250ms, 2s, 1m):
   --one-connection    serve one connection at a time, keep-alive included, as Python's HTTPServer does
   --h2c               also speak HTTP/2 without TLS (prior knowledge)
   --ignore-term       take no notice of SIGTERM
+  --journal FILE      lock FILE for as long as the process lives, or end with exit code 1; /write adds lines to it
   --chatty            write one line per request to standard output
   -h, --help          this text
 
@@ -33,6 +35,7 @@ Paths:
   /trailers             a body with trailers (sent when the request says `TE: trailers`)
   /ws                   WebSocket echo
   /overlap?ms=N         works N milliseconds, to the end even when the client goes away; 409 when two ran at once
+  /write?id=N           adds a line with $K_REVISION and N to the --journal
   /overlap/report       what /overlap has seen in this process
   /env                  the environment as JSON
   /ready                200, or 503 while it is not ready
@@ -57,6 +60,8 @@ pub(crate) struct Flags {
     pub(crate) h2c: bool,
     pub(crate) ignore_term: bool,
     pub(crate) chatty: bool,
+    /// Locked, and written by `/write`.
+    pub(crate) journal: Option<PathBuf>,
 }
 
 /// What the command line asks for.
@@ -82,6 +87,7 @@ pub(crate) fn parse(
         h2c: false,
         ignore_term: false,
         chatty: false,
+        journal: None,
     };
     let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
     while let Some(arg) = args.next() {
@@ -105,6 +111,7 @@ pub(crate) fn parse(
             "--fail-start" => flags.fail_start = Some(number(name, &value()?, "an exit code, 0 to 255")?),
             "--hold" => flags.hold = number(name, &value()?, "a number of MiB")?,
             "--body" => flags.body = Some(number(name, &value()?, "a number of bytes")?),
+            "--journal" => flags.journal = Some(value()?.into()),
             "--one-connection" => flags.one_connection = true,
             "--h2c" => flags.h2c = true,
             "--ignore-term" => flags.ignore_term = true,
@@ -168,6 +175,7 @@ mod tests {
         assert_eq!(flags("--start-delay 1m").start_delay, Duration::from_secs(60));
         assert!(flags("--one-connection --h2c").h2c);
         assert_eq!(flags("--hold 20").hold, 20);
+        assert_eq!(flags("--journal /a").journal, Some("/a".into()));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod app;
 mod burn;
 mod flags;
+mod journal;
 mod moods;
 mod overlap;
 mod serve;
@@ -21,11 +22,12 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use flags::{Parsed, USAGE};
+use journal::Journal;
 
 /// Runs the app until SIGTERM or SIGINT; `args` are those after the program's (and subcommand's) name.
 ///
 /// Call it before anything else is set up: it makes its own single-threaded runtime. Exit codes: 0 after a graceful end
-/// or `--help`, 1 when the port cannot be had, 2 for arguments it does not understand, and whatever `--fail-start` or
+/// or `--help`, 1 when the port or the journal cannot be had, 2 for arguments it does not understand, and whatever `--fail-start` or
 /// `/exit` say.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let flags = match flags::parse(args, |name| std::env::var_os(name)) {
@@ -44,9 +46,21 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("error: told to fail at start (--fail-start {code})");
         return ExitCode::from(code);
     }
+    let journal = match flags
+        .journal
+        .as_deref()
+        .map(|path| Journal::open(path, writer()))
+        .transpose()
+    {
+        Ok(journal) => journal,
+        Err(error) => {
+            eprintln!("error: --journal: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     // Written to, so that it is really there; kept to the end of the process.
     let held = vec![1_u8; flags.hold << 20];
-    let ended = serve::run(&flags);
+    let ended = serve::run(&flags, journal);
     drop(std::hint::black_box(held));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -55,4 +69,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the journal calls this process.
+fn writer() -> String {
+    let or = |name| std::env::var(name).unwrap_or_else(|_| "none".to_owned());
+    format!("{} {}", or("K_REVISION"), or("HOSTNAME"))
 }

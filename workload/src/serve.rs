@@ -16,16 +16,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::flags::Flags;
+use crate::journal::Journal;
 
 /// Serves until SIGTERM or SIGINT, then lets running requests end. Fails when the port cannot be had.
-pub(crate) fn run(flags: &Flags) -> io::Result<()> {
+pub(crate) fn run(flags: &Flags, journal: Option<Journal>) -> io::Result<()> {
     // Before the runtime: whoever waits for the port gets through now, and the kernel keeps the connection for us.
     let socket = listen(flags.port)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(socket, flags))
+    runtime.block_on(serve(socket, flags, journal))
 }
 
-async fn serve(socket: Socket, flags: &Flags) -> io::Result<()> {
+async fn serve(socket: Socket, flags: &Flags, journal: Option<Journal>) -> io::Result<()> {
     let listener = TcpListener::from_std(socket.into())?;
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -33,7 +34,7 @@ async fn serve(socket: Socket, flags: &Flags) -> io::Result<()> {
         println!("listening on port {}", listener.local_addr()?.port());
     }
 
-    let app = Arc::new(App::new(flags, |name| std::env::var(name).ok()));
+    let app = Arc::new(App::new(flags, journal, |name| std::env::var(name).ok()));
     if !flags.ready_delay.is_zero() {
         let (app, delay) = (app.clone(), flags.ready_delay);
         tokio::spawn(async move {

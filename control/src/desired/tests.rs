@@ -210,3 +210,40 @@ fn what_changes_around_a_revision_does_not_pull_it_again() {
     assert_eq!(world.snapshot().as_ref(), Some(&pinned));
     assert!(world.desired.due_pulls(world.now).is_empty());
 }
+
+/// A revision of an earlier template serves on with its claim until the routes have left it, whatever becomes of the claim.
+#[test]
+fn a_deleted_claim_does_not_end_the_revisions_that_have_it() {
+    let features = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config-features, namespace: knative-serving}\ndata: \
+                    {kubernetes.podspec-persistent-volume-claim: enabled}\n";
+    let claim = "---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data}\nspec: {accessModes: \
+                 [ReadOnlyMany]}\n";
+    let service = |volumes: &str| {
+        format!(
+            "---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: hello}}\nspec: {{template: {{spec: \
+             {{containers: [{{image: 'host:/bin/app'{}}}]{volumes}}}}}}}\n",
+            if volumes.is_empty() {
+                ""
+            } else {
+                ", volumeMounts: [{name: v, mountPath: /v, readOnly: true}]"
+            }
+        )
+    };
+    let with = service(", volumes: [{name: v, persistentVolumeClaim: {claimName: data, readOnly: true}}]");
+    let mut world = World::new();
+    let mut previous = None;
+    for (text, there, revisions) in [
+        (format!("{features}{claim}{with}"), 1, &["hello-00001"][..]),
+        (format!("{features}{with}"), 0, &["hello-00001"]),
+        (format!("{features}{}", service("")), 0, &["hello-00001", "hello-00002"]),
+    ] {
+        let name = "all.yaml".into();
+        let checked = bundle::bundle(&[Input { name, text }], previous.as_ref());
+        assert!(checked.problems.is_empty(), "{:?}", checked.problems);
+        world.desired.apply(&checked.bundle, world.now);
+        assert_eq!(world.desired.claims().count(), there);
+        let known: Vec<String> = world.snapshot().unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(known, revisions);
+        previous = Some(checked.bundle);
+    }
+}

@@ -67,7 +67,26 @@ impl<'a, 'c> Cross<'a, 'c> {
         self.revision_names(&mut found);
         self.hosts(&mut found);
         self.references(&mut found);
+        self.deleted_claims(&mut found);
         found
+    }
+
+    /// What runs with a claim that was deleted goes on; nothing starts with it any more.
+    fn deleted_claims(&self, found: &mut Found<'a>) {
+        for (document, key, resource) in self.accepted() {
+            let Some(template) = template_of(resource) else {
+                continue;
+            };
+            for (nth, claim) in template.spec.claims() {
+                let claim = ObjectId::new(key.id.namespace(), claim);
+                if self.checked.bundle.sources.is_deleted(&claim) {
+                    let path = format!("spec.template.spec.volumes[{nth}].persistentVolumeClaim.claimName");
+                    let message = format!("PersistentVolumeClaim {claim} was deleted");
+                    let hint = "it goes when the last sandbox with it has ended; no other one starts with it";
+                    found.warned.push(document.problem(&path, message).hint(hint));
+                }
+            }
+        }
     }
 
     /// Documents whose object is in the bundle, with the object as it stands there.

@@ -10,7 +10,7 @@ mod cross;
 mod judge;
 mod merge;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::ClusterConfig;
 use crate::convert::{self, Sources, Surroundings};
@@ -102,10 +102,14 @@ pub fn bundle(inputs: &[Input], previous: Option<&Bundle>) -> Checked {
     }
     cross::remove_doubles(&mut documents, &mut checked);
     cluster::gather(&documents, &mut checked);
+    if let Some(previous) = previous {
+        checked.bundle.sources.keep_deleted(&previous.sources);
+    }
     for document in &documents {
         judge::judge(document, previous, &mut checked);
     }
     cross::check(&documents, &mut checked);
+    checked.bundle.forget_deleted();
 
     let order: BTreeMap<&str, usize> = inputs
         .iter()
@@ -126,6 +130,21 @@ impl Bundle {
             cluster: &self.cluster,
             sources: &self.sources,
         }
+    }
+
+    /// Deleted claims stay as long as a template names them.
+    fn forget_deleted(&mut self) {
+        let templates = self.objects.iter().filter_map(|(key, object)| {
+            let template = judge::template_of(&object.resource)?;
+            Some((key.id.namespace(), template))
+        });
+        let used: BTreeSet<ObjectId> = templates
+            .flat_map(|(namespace, template)| {
+                let claims = template.spec.claims();
+                claims.map(move |(_, claim)| ObjectId::new(namespace, claim))
+            })
+            .collect();
+        self.sources.retain_deleted(|claim| used.contains(claim));
     }
 
     /// The objects of one kind.

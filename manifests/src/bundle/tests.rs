@@ -203,6 +203,52 @@ fn claims_are_checked_and_found() {
     );
 }
 
+/// As a Pod stays when its claim is deleted: what names the claim stays right, and is told; nothing new may name it.
+#[test]
+fn a_deleted_claim_is_known_as_long_as_something_names_it() {
+    let features = input(
+        "features.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config-features, namespace: knative-serving}\ndata: \
+         {kubernetes.podspec-persistent-volume-claim: enabled, kubernetes.podspec-persistent-volume-write: enabled}\n",
+    );
+    let claim = input(
+        "claim.yaml",
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data}\nspec: {accessModes: [ReadWriteOnce]}\n",
+    );
+    let app = input(
+        "app.yaml",
+        &service(
+            "app",
+            "          volumeMounts: [{name: v, mountPath: /v}]\n      volumes: [{name: v, persistentVolumeClaim: {claimName: \
+             data}}]\n",
+        ),
+    );
+    let id = ObjectId::new("default", "data");
+    let first = bundle(&[features.clone(), claim.clone(), app.clone()], None);
+    assert_eq!((lines(&first.problems), lines(&first.warnings)), (vec![], vec![]));
+    let without = bundle(&[features.clone(), app.clone()], Some(&first.bundle));
+    assert_eq!(
+        (lines(&without.problems), lines(&without.warnings)),
+        (
+            vec![],
+            vec![
+                "app.yaml:12: spec.template.spec.volumes[0].persistentVolumeClaim.claimName: PersistentVolumeClaim default/data was \
+                 deleted; it goes when the last sandbox with it has ended; no other one starts with it"
+                    .to_owned()
+            ]
+        )
+    );
+    assert_eq!(names(&without.bundle), names(&first.bundle));
+    assert!(without.bundle.sources.is_deleted(&id) && without.bundle.sources.claims().next().is_none());
+    let again = bundle(&[features.clone(), claim, app.clone()], Some(&without.bundle));
+    assert!(!again.bundle.sources.is_deleted(&id) && again.warnings.is_empty());
+    let unused = bundle(std::slice::from_ref(&features), Some(&without.bundle));
+    assert!(!unused.bundle.sources.is_deleted(&id));
+    // From then on it is as if it had never been.
+    let late = bundle(&[features, app], Some(&unused.bundle));
+    assert!(lines(&late.problems)[0].contains("there is no PersistentVolumeClaim default/data"));
+}
+
 #[test]
 fn one_bad_file_leaves_the_others_alone() {
     let checked = bundle(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::keys::EXAMPLE;
 use super::{
     AutoscalerConfig, ConfigError, Defaults, DeploymentConfig, DomainConfig, Features, GcConfig, HttpProtocol, KPA,
-    NetworkConfig,
+    NetworkConfig, SandboxConfig,
 };
 use crate::knative::Settings;
 
@@ -22,10 +22,12 @@ pub struct ClusterConfig {
     pub gc: GcConfig,
     /// `config-deployment`.
     pub deployment: DeploymentConfig,
+    /// `config-sandbox`: Knarr's own.
+    pub sandbox: SandboxConfig,
 }
 
-/// ConfigMaps of Knative that Knarr reads.
-const READ: [&str; 7] = [
+/// ConfigMaps that Knarr reads: Knative's, and its own.
+const READ: [&str; 8] = [
     "config-autoscaler",
     "config-defaults",
     "config-features",
@@ -33,6 +35,7 @@ const READ: [&str; 7] = [
     "config-domain",
     "config-gc",
     "config-deployment",
+    "config-sandbox",
 ];
 
 /// ConfigMaps of Knative whose settings mean nothing here: Knarr does not elect, log or observe by them.
@@ -46,7 +49,7 @@ const WITHOUT_EFFECT: [&str; 6] = [
 ];
 
 impl ClusterConfig {
-    /// Whether a ConfigMap of this name in [`super::SYSTEM_NAMESPACE`] is one of Knative's.
+    /// Whether a ConfigMap of this name in [`super::SYSTEM_NAMESPACE`] is one of Knative's, or Knarr's own.
     pub fn knows(name: &str) -> bool {
         READ.contains(&name) || WITHOUT_EFFECT.contains(&name)
     }
@@ -103,6 +106,7 @@ impl ClusterConfig {
             "config-domain" => self.domain = DomainConfig::from_data(data)?,
             "config-gc" => self.gc = GcConfig::from_data(data)?,
             "config-deployment" => self.deployment = DeploymentConfig::from_data(data)?,
+            "config-sandbox" => self.sandbox = SandboxConfig::from_data(data)?,
             other => {
                 let settings = data.keys().map(String::as_str).filter(|key| *key != EXAMPLE);
                 let hint = format!("{other} has no effect here");
@@ -168,6 +172,10 @@ mod tests {
                 .domain
                 .domains()
                 .contains_key("example.org")
+        );
+        assert_eq!(
+            apply("config-sandbox", &[("egress", "full")]).unwrap().sandbox.egress,
+            Some(crate::workload::Egress::Full)
         );
         assert!(apply("config-features", &[("tag-header-based-routing", "enabled")]).is_ok());
         assert_eq!(

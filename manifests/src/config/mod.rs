@@ -1,4 +1,5 @@
-//! Knative's ConfigMaps (`config-*` in namespace `knative-serving`), typed, with Knative's defaults.
+//! Knative's ConfigMaps (`config-*` in namespace `knative-serving`), typed, with Knative's defaults; and Knarr's own beside
+//! them.
 
 mod autoscaler;
 mod cluster;
@@ -9,6 +10,7 @@ mod features;
 mod gc;
 mod keys;
 mod network;
+mod sandbox;
 
 pub use autoscaler::{AutoscalerConfig, HPA, KPA, TARGET_MIN, WINDOW_MAX, WINDOW_MIN};
 pub use cluster::ClusterConfig;
@@ -19,6 +21,7 @@ pub use features::{Features, Flag, SecurePodDefaults};
 pub use gc::GcConfig;
 pub use keys::ConfigError;
 pub use network::{HttpProtocol, MeshCompatibility, NetworkConfig};
+pub use sandbox::{SandboxConfig, egress};
 
 /// The namespace of Knative's ConfigMaps.
 pub const SYSTEM_NAMESPACE: &str = "knative-serving";

@@ -86,6 +86,7 @@ pub fn revision_from(
     let annotations = &template.annotations;
     let settings = knarr_settings(annotations);
     let egress = settings.as_ref().ok().and_then(|settings| settings.egress.clone());
+    let egress = egress.or_else(|| around.cluster.sandbox.egress.clone());
     let pod = Pod::new(&identity, template, spec, around.sources);
     let workload = workload::workload(&pod, egress, &mut faults);
     let container_concurrency = whole(spec.container_concurrency, "spec.containerConcurrency", &mut faults);

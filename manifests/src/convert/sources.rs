@@ -43,6 +43,8 @@ pub(super) struct Claim {
     pub(super) shared: bool,
     /// Nobody may write it.
     pub(super) read_only: bool,
+    /// Its object was deleted, and something that uses it was not.
+    pub(super) deleted: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,13 +97,37 @@ impl Sources {
         let claimed = Claim {
             shared: many || (has("ReadOnlyMany") && !single),
             read_only: !many && !single,
+            deleted: false,
         };
         self.claims.insert(object_id(&claim.metadata), claimed);
     }
 
     /// Every claim that is there.
     pub fn claims(&self) -> impl Iterator<Item = &ObjectId> {
-        self.claims.keys()
+        let there = self.claims.iter().filter(|(_, claim)| !claim.deleted);
+        there.map(|(id, _)| id)
+    }
+
+    /// Keeps those claims of `before` that are not there any more: what uses them stays right, and is told when it starts a
+    /// sandbox. Kubernetes lets Pods refer to a deleted claim too.
+    pub fn keep_deleted(&mut self, before: &Self) {
+        for (id, claim) in &before.claims {
+            let claim = Claim {
+                deleted: true,
+                ..*claim
+            };
+            self.claims.entry(id.clone()).or_insert(claim);
+        }
+    }
+
+    /// Forgets deleted claims that nothing uses.
+    pub fn retain_deleted(&mut self, mut is_used: impl FnMut(&ObjectId) -> bool) {
+        self.claims.retain(|id, claim| !claim.deleted || is_used(id));
+    }
+
+    /// Whether a claim was deleted while something used it.
+    pub fn is_deleted(&self, claim: &ObjectId) -> bool {
+        self.claims.get(claim).is_some_and(|claim| claim.deleted)
     }
 
     pub(super) fn claim(&self, id: &ObjectId) -> Option<Claim> {

@@ -7,6 +7,16 @@ use serde_json::Value;
 use super::mirror::mirror;
 use super::{Container, LocalObjectReference, PodSecurityContext, Quantity, Volume};
 
+impl RevisionSpec {
+    /// The names of PersistentVolumeClaims that it uses, each with its place among the volumes.
+    pub fn claims(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.volumes.iter().enumerate().filter_map(|(nth, volume)| {
+            let claim = volume.persistent_volume_claim.as_ref()?;
+            Some((nth, claim.claim_name.as_str()))
+        })
+    }
+}
+
 mirror! {
     /// What a revision runs (Knative: RevisionSpec, with Kubernetes' PodSpec inlined).
     pub struct RevisionSpec {

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use super::account::{Account, Users as ImageUsers};
 use super::bundle::{self, Process, Runtime};
 use super::image;
+use super::limits;
 use super::profile::Profile;
 use super::rights;
 use super::shell::Shell;
@@ -47,20 +48,9 @@ impl Role {
         }
     }
 
-    /// What one container may use. With a single one, what the sandbox may.
+    /// What it may use when the sandbox starts.
     pub(super) fn limits(self, spec: &SandboxSpec) -> Limits {
-        let own = &self.container(&spec.workload).resources;
-        let cpu = match self {
-            Self::Serving if spec.workload.sidecars.is_empty() => return spec.limits,
-            // What the planner gives less of is the serving container's.
-            Self::Serving => own.cpu_limit.into_iter().chain(spec.limits.cpu).min(),
-            Self::Sidecar(_) | Self::Init(_) => own.cpu_limit,
-        };
-        Limits {
-            cpu,
-            memory: own.memory_limit,
-            pids: spec.limits.pids,
-        }
+        limits::of(self, &spec.workload, &spec.limits)
     }
 }
 

@@ -14,7 +14,7 @@ use super::network;
 use super::output;
 use super::proc;
 use super::shell::{Shell, Stage};
-use super::state::{Inner, Reserved, Sandbox, Slot};
+use super::state::{Inner, Patience, Reserved, Sandbox, Slot};
 use crate::driver::{Event, Exit, ExitStatus};
 use crate::spawner::protocol::Isolation;
 
@@ -61,22 +61,32 @@ pub(super) fn request(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duratio
 
 /// Asks it to end, and ends it after the grace; what for is said elsewhere.
 pub(super) fn ask(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, grace: Duration) {
-    if grace.is_zero() || !hears_stop(inner, sandbox) {
-        inner.kill(&sandbox.shell);
+    if grace.is_zero() {
+        kill(inner, sandbox);
         freeze::end(inner, sandbox);
         return;
     }
-    sandbox.shell.signal(sandbox.app.stop_signal);
-    for member in sandbox.others() {
-        member.shell.signal(member.app.stop_signal);
+    // All containers at once (Kubernetes), each by its image's signal; they share the grace.
+    sandbox.be_patient(Patience::Grace);
+    members::ask(sandbox);
+    if hears_stop(inner, sandbox) {
+        sandbox.shell.signal(sandbox.app.stop_signal);
+    } else {
+        inner.kill(&sandbox.shell);
     }
     freeze::end(inner, sandbox);
     let (inner, sandbox) = (Arc::clone(inner), Arc::clone(sandbox));
     inner.clone().runtime.spawn(async move {
         if timeout(grace, sandbox.gone()).await.is_err() {
-            inner.kill(&sandbox.shell);
+            kill(&inner, &sandbox);
         }
     });
+}
+
+/// Ends every container of it at once.
+pub(super) fn kill(inner: &Inner, sandbox: &Sandbox) {
+    sandbox.be_patient(Patience::Over);
+    inner.kill(&sandbox.shell);
 }
 
 /// Whether SIGTERM would do anything. One that has not executed yet cannot hear; waiting for the grace would be in vain.

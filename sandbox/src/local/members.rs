@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! first shell waits ─▶ init containers, one after the other ─▶ sidecars ─▶ the serving container goes
-//! a sidecar ends ─▶ it is started again, later each time; the serving one ends ─▶ all are ended
+//! a sidecar ends ─▶ it is started again, later each time
+//! stop ─▶ all hear the stop signal at once, and share the grace; the serving one ends by itself ─▶ the others are stopped
 //! ```
 
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -16,12 +17,14 @@ use tokio::time::{sleep, timeout};
 use super::account::Account;
 use super::app::{App, Role};
 use super::backoff::Backoff;
+use super::limits;
 use super::output;
+use super::proc;
 use super::shell::{Shell, Stage};
 use super::start::{Trouble, account, blame, hand_over, new_shell};
-use super::state::{Inner, Sandbox};
+use super::state::{Inner, Patience, Sandbox};
 use crate::driver::{DriverError, Exit, ExitStatus, SandboxSpec, StartError};
-use crate::spawner::protocol::Request;
+use crate::spawner::protocol::{Isolation, Request};
 
 /// How long a dead container's pipes may stay open.
 const OUTPUT: Duration = Duration::from_secs(1);
@@ -175,7 +178,8 @@ async fn find(inner: &Inner, spec: &SandboxSpec, role: Role) -> Result<Known, Tr
 async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, known: &Known) -> Result<Running, Trouble> {
     let (app, spec) = (&known.app, &sandbox.spec);
     let users = app.users(inner, &known.account);
-    let shell = new_shell(inner, &app.role.limits(spec), app, users, Some(sandbox.shell.id))?;
+    let limits = limits::of(app.role, &spec.workload, &sandbox.limits());
+    let shell = new_shell(inner, &limits, app, users, Some(sandbox.shell.id))?;
     let member = Arc::new(Member {
         shell,
         app: Arc::clone(app),
@@ -244,17 +248,65 @@ fn named(name: &str, trouble: Trouble) -> Trouble {
     }
 }
 
-/// The serving container has ended: ends the others, and waits until nothing of them is left.
+/// Asks all of them to end; the serving container is asked at the same time.
+pub(super) fn ask(sandbox: &Sandbox) {
+    for member in sandbox.others() {
+        member.shell.signal(member.app.stop_signal);
+    }
+}
+
+/// The serving container has ended: lets the others end within what is left of the grace, then ends them, and waits until
+/// nothing of them is left.
 pub(super) async fn end(inner: &Inner, sandbox: &Sandbox) {
     let list = {
         let mut members = sandbox.members();
         members.closed = true;
         std::mem::take(&mut members.list)
     };
-    for member in &list {
+    if list.is_empty() {
+        return;
+    }
+    let mut patience = sandbox.patience.subscribe();
+    let before = *patience.borrow_and_update();
+    let alone = match before {
+        Patience::Unasked => {
+            for member in &list {
+                member.shell.signal(member.app.stop_signal);
+            }
+            sandbox.spec.workload.stop_grace.min(AFTER_CRASH)
+        }
+        // Whoever has asked counts the time.
+        Patience::Grace | Patience::Over => Duration::MAX,
+    };
+    for member in list.iter().filter(|member| !hears_stop(inner, member)) {
         inner.kill(&member.shell);
     }
-    for member in &list {
-        member.shell.buried().await;
+    let gone = async {
+        for member in &list {
+            member.shell.buried().await;
+        }
+    };
+    tokio::pin!(gone);
+    let ended = tokio::select! {
+        () = &mut gone => true,
+        // The sender is the sandbox, so it is there.
+        _ = patience.wait_for(|patience| *patience == Patience::Over) => false,
+        () = sleep(alone) => false,
+    };
+    if !ended {
+        for member in &list {
+            inner.kill(&member.shell);
+        }
+        gone.await;
     }
 }
+
+/// Whether waiting for it to end by itself is of use: it runs, and does not ignore the signal.
+fn hears_stop(inner: &Inner, member: &Member) -> bool {
+    let executed = matches!(*member.shell.stage.borrow(), Stage::Executed);
+    let Some(held) = member.shell.held() else { return false };
+    executed && (inner.isolation == Isolation::None || proc::listens_to(held.pid, member.app.stop_signal.as_raw()))
+}
+
+/// How long sidecars may take when the serving container has ended by itself: the next sandbox waits for their end.
+const AFTER_CRASH: Duration = Duration::from_secs(10);

@@ -23,8 +23,10 @@ mod freeze;
 mod health;
 mod image;
 mod inspect;
+mod limits;
 mod link;
 mod members;
+mod meters;
 mod network;
 mod output;
 mod pool;
@@ -44,7 +46,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifests::ids::SandboxId;
+use manifests::ids::{ObjectId, RevisionId, SandboxId};
 use manifests::units::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
@@ -55,6 +57,7 @@ pub use config::{LocalConfig, SetupError};
 pub use doctor::{is_hopeless, refused};
 use end::Stopping;
 pub use freeze::Freezing;
+pub use meters::{TABLE as POOL_METRICS, describe as describe_pool};
 use state::Inner;
 pub(crate) use supervise::group;
 
@@ -63,9 +66,10 @@ use crate::driver::{
     BoxFuture, Capacity, Driver, DriverError, Event, Exit, Limits, SandboxSpec, StartError, Started, Stats,
 };
 use crate::exec::{Exec, ExecError, ExecSpec};
+use crate::volumes;
 
 /// Shells that wait for an app, and what became of starts since the driver began.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PoolStats {
     /// Shells that any app can take.
     pub generic: usize,
@@ -77,6 +81,8 @@ pub struct PoolStats {
     pub generic_starts: u64,
     /// Starts that found none: it was made on their path.
     pub direct_starts: u64,
+    /// Shells with their root mounted, by revision; those with the same root share them, and each is told of all.
+    pub revisions: Vec<(RevisionId, usize)>,
 }
 
 /// Runs sandboxes on this machine.
@@ -117,6 +123,28 @@ impl LocalDriver {
             rooted_starts: counts.rooted,
             generic_starts: counts.generic,
             direct_starts: counts.missed,
+            revisions: state.pool.revisions(),
+        }
+    }
+
+    /// Sets the gauges of the pool to what is so now.
+    pub fn gauge_pool(&self) {
+        self.inner.gauges.update(&self.pool());
+    }
+
+    /// Says which PersistentVolumeClaims there are, and which are there no more since the last time. The directory of one that
+    /// is gone goes too: at once, or with the last sandbox that has it; until then no other sandbox gets it.
+    pub fn settle_claims(&self, there: &[ObjectId], deleted: &[ObjectId]) {
+        for out in self.inner.volumes.settle_claims(there, deleted) {
+            let remove = |out: PathBuf| {
+                if let Err(error) = volumes::clear(&out) {
+                    tracing::warn!(directory = %out.display(), %error, "what was claimed is left");
+                }
+            };
+            match out {
+                Ok(out) => drop(self.inner.runtime.spawn_blocking(move || remove(out))),
+                Err(error) => tracing::warn!(%error, "a deleted PersistentVolumeClaim is left"),
+            }
         }
     }
 

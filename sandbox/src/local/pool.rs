@@ -208,6 +208,15 @@ impl<S: Pooled> Pool<S> {
         }
     }
 
+    /// Every revision that has shells of its own, by name, with the shells that its next start may take.
+    pub(super) fn revisions(&self) -> Vec<(RevisionId, usize)> {
+        let services = self.services.values();
+        let all = services.flat_map(|service| service.revisions.keys().map(|id| (id.clone(), service.shells.len())));
+        let mut all: Vec<_> = all.collect();
+        all.sort();
+        all
+    }
+
     /// Shells for any app, and shells with a root.
     pub(super) fn sizes(&self) -> (usize, usize) {
         let rooted = self.services.values().map(|service| service.shells.len()).sum();

@@ -17,6 +17,7 @@ use super::evict;
 use super::health::Monitor;
 use super::link::Link;
 use super::members;
+use super::meters;
 use super::network;
 use super::output;
 use super::pool::{Key, Lease};
@@ -189,7 +190,11 @@ impl<'a> Running<'a> {
             _ => spec.workload.port,
         };
         let users = app.users(inner, account);
-        let (shell, rooted) = take_shell(inner, spec, app, users)?;
+        let pooled = !claim.volumes.as_ref().is_some_and(Made::needs_new_shell);
+        let (shell, rooted) = match pooled {
+            true => take_shell(inner, spec, app, users)?,
+            false => (new_shell(inner, &app.role.limits(spec), app, users, None)?, true),
+        };
         let plan = app.plan(inner, spec, account, (shell.id, rooted), claim.volumes.as_ref(), port);
         let plan = plan.map_err(|text| {
             inner.kill(&shell);
@@ -324,7 +329,7 @@ impl<'a> Running<'a> {
 
     /// Ends it, and waits until nothing is left.
     async fn end(self) -> Exit {
-        self.inner.kill(&self.sandbox.shell);
+        end::kill(self.inner, &self.sandbox);
         self.sandbox.gone().await
     }
 }
@@ -332,7 +337,7 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.handed_over {
-            self.inner.kill(&self.sandbox.shell);
+            end::kill(self.inner, &self.sandbox);
         }
     }
 }
@@ -429,6 +434,7 @@ fn take_shell(inner: &Inner, spec: &SandboxSpec, app: &App, users: Users) -> Res
     for shell in stale {
         inner.kill(&shell);
     }
+    meters::found(&spec.revision, pooled.as_ref().map(|(_, rooted)| *rooted));
     inner.refill.notify_one();
     if let Some((shell, rooted)) = pooled {
         return match shell.cgroup.set_limits(&app.role.limits(spec)) {
@@ -464,6 +470,7 @@ async fn make_volumes(inner: &Inner, spec: &SandboxSpec, reservation: Reservatio
         let volumes = None;
         return Ok(Claim { volumes, reservation });
     }
+    inner.volumes.free(&spec.id, &spec.workload).await;
     let (volumes, spec) = (Arc::clone(&inner.volumes), spec.clone());
     let made = tokio::task::spawn_blocking(move || {
         let facts = texts::facts(&spec, spec.workload.port);

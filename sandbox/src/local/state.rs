@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use manifests::ids::{RevisionId, SandboxId};
-use manifests::units::Bytes;
+use manifests::units::{Bytes, Millicores};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
@@ -21,8 +21,10 @@ use super::config::LocalConfig;
 use super::dial::Dialer;
 use super::freeze::{Freezing, Ice};
 use super::health::{Probing, Quiet};
+use super::limits;
 use super::link::Link;
 use super::members::Members;
+use super::meters::Gauges;
 use super::pool::{Bounds, Pool};
 use super::probe::Prober;
 use super::proc;
@@ -79,6 +81,7 @@ pub(super) struct Inner {
     pub state: Mutex<State>,
     pub commands: Commands,
     pub volumes: Arc<Volumes>,
+    pub gauges: Gauges,
 }
 
 /// What is missing, in words for the user.
@@ -179,8 +182,12 @@ pub(super) struct Sandbox {
     pub volumes: Option<Made>,
     /// Where the app listens: inside, or on the host without isolation.
     pub port: u16,
+    /// What all of it may use now.
+    pub limits: Mutex<Limits>,
     /// `stop` was called.
     pub requested: AtomicBool,
+    /// What its containers may take to end.
+    pub patience: watch::Sender<Patience>,
     pub progress: Mutex<Progress>,
     /// Why its probes rest; while nothing says so they do not.
     pub quiet: watch::Sender<Quiet>,
@@ -195,6 +202,17 @@ pub(super) struct Sandbox {
     /// How long its start took; set when it was ready.
     pub phases: OnceLock<Phases>,
     gone: watch::Sender<Option<Exit>>,
+}
+
+/// How long the containers of a sandbox may take to end. It only runs out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Patience {
+    /// Nobody has asked them to.
+    Unasked,
+    /// They have heard the stop signal, all at the same time.
+    Grace,
+    /// What is left is killed.
+    Over,
 }
 
 /// How far a sandbox is.
@@ -383,6 +401,7 @@ impl Sandbox {
         Self {
             id: spec.id.clone(),
             revision: spec.revision.clone(),
+            limits: Mutex::new(spec.limits),
             spec,
             shell,
             app,
@@ -391,6 +410,7 @@ impl Sandbox {
             volumes,
             port,
             requested: AtomicBool::new(false),
+            patience: watch::Sender::new(Patience::Unasked),
             progress: Mutex::default(),
             quiet: watch::Sender::new(Quiet::default()),
             spare: Mutex::default(),
@@ -433,6 +453,20 @@ impl Sandbox {
         });
     }
 
+    /// Its containers may take this long from now on, and no longer.
+    pub(super) fn be_patient(&self, patience: Patience) {
+        self.patience.send_if_modified(|now| {
+            let less = *now < patience;
+            *now = patience.max(*now);
+            less
+        });
+    }
+
+    /// What all of it may use now.
+    pub(super) fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn was_requested(&self) -> bool {
         self.requested.load(Ordering::Relaxed)
     }
@@ -452,9 +486,7 @@ impl Sandbox {
         if throttled {
             self.rest(|quiet| quiet.throttled = true);
         }
-        let mut spec = self.spec.clone();
-        spec.limits = limits;
-        let set = self.shell.cgroup.set_limits(&self.app.role.limits(&spec));
+        let set = self.limit_all(limits);
         if !throttled && set.is_ok() {
             self.rest(|quiet| quiet.throttled = false);
         }
@@ -465,6 +497,21 @@ impl Sandbox {
                 source,
             },
         })
+    }
+
+    /// Every container, each with its part; those that start from now on too.
+    fn limit_all(&self, limits: Limits) -> io::Result<()> {
+        let part = |app: &App| limits::of(app.role, &self.spec.workload, &limits);
+        self.shell.cgroup.set_limits(&part(&self.app))?;
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        for member in self.others() {
+            match member.shell.cgroup.set_limits(&part(&member.app)) {
+                // It has ended meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn stats(&self) -> Result<Stats, DriverError> {
@@ -485,6 +532,7 @@ impl Sandbox {
                 stats.cpu += usage.cpu;
                 stats.memory.0 += usage.memory.0;
                 stats.pids = stats.pids.zip(usage.pids).map(|(all, more)| all + more);
+                stats.limits = sum(stats.limits, usage.limits);
             }
         }
         // Where no cgroup counts.
@@ -493,5 +541,17 @@ impl Sandbox {
             (stats.cpu, stats.memory, stats.pids) = (used.cpu, used.memory, Some(used.tasks));
         }
         Ok(stats)
+    }
+}
+
+/// Of two containers together; one without a limit leaves both without.
+fn sum(a: Limits, b: Limits) -> Limits {
+    let cpus = a.cpu.zip(b.cpu);
+    let memories = a.memory.zip(b.memory);
+    let pids = a.pids.zip(b.pids);
+    Limits {
+        cpu: cpus.map(|(a, b)| Millicores(a.0.saturating_add(b.0))),
+        memory: memories.map(|(a, b)| Bytes(a.0.saturating_add(b.0))),
+        pids: pids.map(|(a, b)| a.saturating_add(b)),
     }
 }

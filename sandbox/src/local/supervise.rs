@@ -24,6 +24,7 @@ use super::dial::{Dialer, Remote};
 use super::end::bury;
 use super::freeze::Freezing;
 use super::link::Link;
+use super::meters;
 use super::network;
 use super::pool::Bounds;
 use super::probe::Prober;
@@ -178,6 +179,7 @@ fn set_up(config: LocalConfig, runtime: &Runtime) -> Result<(Arc<Inner>, Child),
         state: Mutex::default(),
         commands: Commands::default(),
         volumes: Arc::new(volumes),
+        gauges: Default::default(),
     };
     Ok((Arc::new(inner), child))
 }
@@ -466,6 +468,7 @@ async fn make_shell(inner: &Inner, bounds: Bounds) -> bool {
         }
         return missing.is_some();
     }
+    meters::refilled(missing.is_some());
     let over = {
         let mut state = inner.lock();
         let known = state.shells.contains_key(&shell.id);

@@ -21,6 +21,7 @@ use super::protocol::{
 };
 use super::{dialer, setup};
 use crate::cgroup::Hierarchy;
+use crate::volumes;
 use crate::wire;
 
 /// The socket to Knarr is standard input; the dialer's is standard output.
@@ -347,7 +348,7 @@ impl Spawner {
         }
         for dir in &self.temporary {
             // Nobody is left to tell; the next start on this data directory tries again.
-            let _ = std::fs::remove_dir_all(dir);
+            let _ = volumes::clear(dir);
         }
         if let Some(group) = &self.cgroup_group {
             // Nobody is left to tell; the next start on this data directory tries again.

@@ -1,25 +1,29 @@
 //! Volumes on the host: directories made before a sandbox, shown in its containers, and removed after it.
 //!
 //! ```text
-//! DATA_DIR/sandboxes/ID/NAME    emptyDir                        gone with the sandbox
-//! /dev/shm/knarr-GROUP/ID/NAME  emptyDir in memory, files       gone with the sandbox
-//! DATA_DIR/volumes/NS/NAME      claims                          stay
+//! DATA_DIR/sandboxes/ID/NAME    emptyDir; with a tmpfs on it      gone with the sandbox
+//!                               when it is in memory
+//! /dev/shm/knarr-GROUP/ID/NAME  files                             gone with the sandbox
+//! DATA_DIR/volumes/NS/NAME      claims                            stay until they are deleted
 //! ```
 //!
 //! On disk ids are those inside: every volume is shown through an idmapped mount where sandboxes have users of their own.
 //! What is in a volume may be hostile: nothing here follows a link out of one.
 
 mod beneath;
+mod claims;
 mod fill;
 mod size;
+mod tmpfs;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use manifests::ids::{ObjectId, SandboxId};
 use manifests::text::Facts;
@@ -28,6 +32,7 @@ use manifests::workload::{Container, HostPathKind, Mount, Volume, VolumeSource, 
 
 use crate::driver::{DriverError, StartError};
 use crate::spawner::protocol::FsStep;
+use claims::{Claims, Taken};
 
 /// Where the volumes of one driver are.
 pub(crate) struct Volumes {
@@ -35,9 +40,7 @@ pub(crate) struct Volumes {
     disk: PathBuf,
     /// On a file system in memory, where this host has one that we may use.
     memory: PathBuf,
-    claims: PathBuf,
-    /// Who has a claim that only one may have.
-    held: Mutex<HashMap<ObjectId, SandboxId>>,
+    claims: Claims,
 }
 
 /// The volumes of one sandbox. Dropped, they are removed; [`Made::remove`] is for whoever must know that they are.
@@ -47,7 +50,11 @@ pub(crate) struct Made {
     removed: AtomicBool,
     sources: BTreeMap<Arc<str>, Source>,
     held: Vec<ObjectId>,
+    /// File systems of its own, which the kernel holds to their size.
+    mounted: Vec<PathBuf>,
     limits: Vec<Limit>,
+    /// What is on disk, of all volumes together.
+    total: Option<(Vec<PathBuf>, Bytes)>,
 }
 
 struct Source {
@@ -71,14 +78,12 @@ impl Volumes {
             data_dir: data_dir.to_owned(),
             disk: data_dir.join("sandboxes"),
             memory: Path::new("/dev/shm").join(format!("knarr-{}", group.replace('/', "-"))),
-            claims: data_dir.join("volumes"),
-            held: Mutex::default(),
+            claims: Claims::open(data_dir.join("volumes"))?,
         };
         for dir in volumes.temporary() {
-            remove(&dir)?;
+            clear(&dir)?;
         }
         own_dir(&volumes.disk)?;
-        own_dir(&volumes.claims)?;
         // Somebody else's directory of that name, or no such file system: on disk, then.
         if in_memory(Path::new("/dev/shm")) && own_dir(&volumes.memory).is_ok() {
             return Ok(volumes);
@@ -107,7 +112,9 @@ impl Volumes {
             removed: AtomicBool::new(false),
             sources: BTreeMap::new(),
             held: Vec::new(),
+            mounted: Vec::new(),
             limits: Vec::new(),
+            total: None,
         };
         self.make_all(&mut made, workload, facts)?;
         Ok(made)
@@ -115,82 +122,122 @@ impl Volumes {
 
     fn make_all(&self, made: &mut Made, workload: &Workload, facts: &Facts) -> Result<(), StartError> {
         self.hold(made, workload)?;
+        let most = workload.memory_limit();
         for volume in &workload.volumes {
-            let (source, limit) = self
-                .make_one(&made.id, volume, workload.fs_group, facts)
-                .map_err(|why| why.about(&volume.name))?;
-            made.limits.extend(limit);
+            let source = match &volume.source {
+                VolumeSource::Empty { memory: true, size } => {
+                    let size = size.iter().copied().chain(most).min();
+                    self.make_in_memory(made, volume, size, workload.fs_group)
+                }
+                _ => self.make_one(made, volume, workload.fs_group, facts),
+            };
+            let source = source.map_err(|why| why.about(&volume.name))?;
             made.sources.insert(Arc::clone(&volume.name), source);
         }
+        made.total = made.ephemeral_limit(workload);
         Ok(())
     }
 
     fn hold(&self, made: &mut Made, workload: &Workload) -> Result<(), StartError> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for claim in workload.exclusive_claims() {
-            match held.get(claim) {
-                Some(other) if *other != made.id => {
+        for (claim, shared) in workload.claims() {
+            match self.claims.take(claim, &made.id, !shared) {
+                Ok(()) => made.held.push(claim.clone()),
+                Err(Taken::By(other)) => {
                     let text =
                         format!("PersistentVolumeClaim {claim} is in use by {other}, and one sandbox may have it");
                     return Err(StartError::Exhausted(text));
                 }
-                _ => {
-                    held.insert(claim.clone(), made.id.clone());
-                    made.held.push(claim.clone());
+                Err(Taken::Deleted) => {
+                    let text = format!("PersistentVolumeClaim {claim} was deleted: add it again, or use another one");
+                    return Err(StartError::Refused(text));
                 }
             }
         }
         Ok(())
     }
 
-    fn make_one(
+    /// Waits until nobody else has what this workload shares with nobody: the sandbox before it is about to go, or else the
+    /// start is refused.
+    pub(crate) async fn free(&self, id: &SandboxId, workload: &Workload) {
+        let all_free = async {
+            loop {
+                let released = self.claims.released.notified();
+                let mut exclusive = workload.exclusive_claims();
+                if !exclusive.any(|claim| self.claims.holder(claim, id).is_some()) {
+                    return;
+                }
+                released.await;
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, all_free).await;
+    }
+
+    /// These claims are there, and these are not any more: what goes goes now or with its last user. Returns what is to be
+    /// removed; that may take long, and nobody sees it any more.
+    pub(crate) fn settle_claims(&self, there: &[ObjectId], deleted: &[ObjectId]) -> Vec<io::Result<PathBuf>> {
+        let kept = there.iter().map(|claim| self.claims.keep(claim).map(|()| None));
+        let kept: Vec<io::Result<Option<PathBuf>>> = kept.collect();
+        let overdue = self.claims.overdue();
+        let out = deleted.iter().chain(&overdue).map(|claim| self.claims.delete(claim));
+        kept.into_iter().chain(out).filter_map(Result::transpose).collect()
+    }
+
+    /// A file system of its own, where this user may mount one; else a directory in memory that is looked after.
+    fn make_in_memory(
         &self,
-        id: &SandboxId,
+        made: &mut Made,
         volume: &Volume,
+        size: Option<Bytes>,
         group: Option<u32>,
-        facts: &Facts,
-    ) -> Result<(Source, Option<Limit>), Wrong> {
-        let name = &*volume.name;
+    ) -> Result<Source, Wrong> {
+        let path = own_place(&self.disk, &made.id, &volume.name)?;
+        if tmpfs::make(&path, size)? {
+            made.mounted.push(path.clone());
+            fill::open_to_all(&path, group)?;
+            return Ok(Source::writable(path));
+        }
+        let path = own_place(&self.memory, &made.id, &volume.name)?;
+        fill::open_to_all(&path, group)?;
+        made.limit(volume, &path, size);
+        Ok(Source::writable(path))
+    }
+
+    fn make_one(&self, made: &mut Made, volume: &Volume, group: Option<u32>, facts: &Facts) -> Result<Source, Wrong> {
+        let (id, name) = (&made.id, &*volume.name);
         match &volume.source {
-            VolumeSource::Empty { memory, size } => {
-                let root = if *memory { &self.memory } else { &self.disk };
-                let path = own_place(root, id, name)?;
+            VolumeSource::Empty { size, .. } => {
+                let path = own_place(&self.disk, id, name)?;
                 fill::open_to_all(&path, group)?;
-                let limit = size.map(|most| Limit {
-                    volume: Arc::clone(&volume.name),
-                    path: path.clone(),
-                    most,
-                });
-                Ok((Source::writable(path), limit))
+                made.limit(volume, &path, *size);
+                Ok(Source::writable(path))
             }
             VolumeSource::Files(files) => {
                 let path = own_place(&self.memory, id, name)?;
                 fill::files(&path, files, group, facts)?;
-                let source = Source {
+                Ok(Source {
                     path,
                     read_only: true,
                     fixed: true,
-                };
-                Ok((source, None))
+                })
             }
             VolumeSource::Claim { claim, read_only, .. } => {
-                let namespace = self.claims.join(claim.namespace());
-                own_dir(&namespace)?;
-                let path = namespace.join(claim.name());
+                let path = self.claims.path(claim);
+                if let Some(namespace) = path.parent() {
+                    own_dir(namespace)?;
+                }
                 if !path.exists() {
                     own_dir(&path)?;
                     fill::open_to_all(&path, group)?;
                 } else if let Some(group) = group {
                     fill::give_to_group(&path, group)?;
                 }
-                let source = Source {
+                Ok(Source {
                     path,
                     read_only: *read_only,
                     fixed: false,
-                };
-                Ok((source, None))
+                })
             }
-            VolumeSource::HostPath { path, kind } => Ok((self.host_path(path, *kind)?, None)),
+            VolumeSource::HostPath { path, kind } => self.host_path(path, *kind),
         }
     }
 
@@ -218,15 +265,13 @@ impl Volumes {
     }
 
     fn remove(&self, made: &Made) -> io::Result<()> {
-        let removed = self
-            .temporary()
-            .iter()
-            .try_for_each(|root| remove(&root.join(made.id.as_str())));
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for claim in &made.held {
-            held.remove(claim);
-        }
-        removed
+        let unmounted = made.mounted.iter().map(|path| tmpfs::remove(path));
+        let directories = self.temporary();
+        let removed = directories.iter().map(|root| remove(&root.join(made.id.as_str())));
+        let released = made.held.iter().map(|claim| self.claims.release(claim, &made.id));
+        // All of it, whatever becomes of the first.
+        let all: Vec<io::Result<()>> = unmounted.chain(removed).chain(released).collect();
+        all.into_iter().collect()
     }
 }
 
@@ -316,20 +361,54 @@ impl Made {
         Ok(())
     }
 
+    fn limit(&mut self, volume: &Volume, path: &Path, most: Option<Bytes>) {
+        self.limits.extend(most.map(|most| Limit {
+            volume: Arc::clone(&volume.name),
+            path: path.to_owned(),
+            most,
+        }));
+    }
+
+    /// What all volumes on disk together may hold: what the running containers' `ephemeral-storage` limits are together.
+    fn ephemeral_limit(&self, workload: &Workload) -> Option<(Vec<PathBuf>, Bytes)> {
+        let limits = workload.running().filter_map(|it| it.resources.ephemeral_limit);
+        let most = limits.reduce(|sum, limit| Bytes(sum.0.saturating_add(limit.0)))?;
+        let on_disk = workload.volumes.iter().filter_map(|volume| match volume.source {
+            VolumeSource::Empty { memory: false, .. } => Some(self.sources.get(&volume.name)?.path.clone()),
+            _ => None,
+        });
+        let on_disk: Vec<PathBuf> = on_disk.collect();
+        (!on_disk.is_empty()).then_some((on_disk, most))
+    }
+
+    /// Whether only shells made from now on can show all of it: mounts of the host reach no other.
+    pub(crate) fn needs_new_shell(&self) -> bool {
+        !self.mounted.is_empty()
+    }
+
     /// Whether any volume has a size to keep to.
     pub(crate) fn is_limited(&self) -> bool {
-        !self.limits.is_empty()
+        !self.limits.is_empty() || self.total.is_some()
     }
 
     /// The first volume that holds more than it may, in Kubernetes' words. Looks through all of them.
     pub(crate) fn over_limit(&self) -> Option<String> {
         let over = |limit: &&Limit| size::of(&limit.path) > limit.most.0;
-        let limit = self.limits.iter().find(over)?;
-        let (volume, most) = (&limit.volume, limit.most);
-        Some(format!(
-            "Usage of EmptyDir volume {volume:?} exceeds the limit {:?}.",
-            most.0
-        ))
+        if let Some(limit) = self.limits.iter().find(over) {
+            let (volume, most) = (&limit.volume, limit.most);
+            return Some(format!(
+                "Usage of EmptyDir volume {volume:?} exceeds the limit {:?}.",
+                most.0
+            ));
+        }
+        let (on_disk, most) = self.total.as_ref()?;
+        let used: u64 = on_disk.iter().map(|path| size::of(path)).sum();
+        (used > most.0).then(|| {
+            format!(
+                "Pod ephemeral local storage usage exceeds the total limit of containers {}.",
+                most.0
+            )
+        })
     }
 }
 
@@ -391,6 +470,12 @@ fn in_memory(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|it| it.f_type == TMPFS)
 }
 
+/// Removes a place of volumes, with whatever a Knarr that is gone has left in it.
+pub(crate) fn clear(dir: &Path) -> io::Result<()> {
+    tmpfs::unmount_below(dir)?;
+    remove(dir)
+}
+
 /// With everything in it; links are removed, not followed. What an ordinary user's sandboxes have made as other users, which
 /// are subordinate ones of that user, goes by the image store's worker: this binary once more.
 fn remove(path: &Path) -> io::Result<()> {
@@ -402,6 +487,9 @@ fn remove(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// How long a start waits for the sandbox before it to let go of a claim.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests;
