@@ -424,13 +424,10 @@ fn what_is_wrong_in_a_pod() {
 
 #[test]
 fn what_another_runtime_cannot_do() {
-    let spec = "runtimeClassName: runc, containers: [{image: ab, ports: [{containerPort: 80}], securityContext: {seccompProfile: \
-                {type: Localhost, localhostProfile: /p.json}}}, {image: 'host:/bin/true'}], initContainers: [{image: 'host:sh'}]";
+    let spec = "runtimeClassName: runc, containers: [{image: ab, ports: [{containerPort: 80}]}, {image: 'host:/bin/true'}], \
+                initContainers: [{image: 'host:sh'}]";
     let host = "runtimeClassName runc runs images, not programs of this machine; write an image, or leave out spec.runtimeClassName";
     let wanted = [
-        "spec.containers[0].securityContext.seccompProfile: runtimeClassName runc takes RuntimeDefault and Unconfined; write one of \
-         them, or leave out spec.runtimeClassName"
-            .to_owned(),
         format!("spec.containers[1].image: {host}"),
         format!("spec.initContainers[0].image: {host}"),
     ];

@@ -228,15 +228,6 @@ fn handed_over(runtime: &str, path: &str, container: Option<&Container>, faults:
         let hint = "write an image, or leave out spec.runtimeClassName";
         faults.push(Fault::new(format!("{path}.image"), message, hint));
     }
-    if matches!(container.security.seccomp, workload::Seccomp::Localhost(_)) {
-        let message = format!("runtimeClassName {runtime} takes RuntimeDefault and Unconfined");
-        let hint = "write one of them, or leave out spec.runtimeClassName";
-        faults.push(Fault::new(
-            format!("{path}.securityContext.seccompProfile"),
-            message,
-            hint,
-        ));
-    }
 }
 
 fn host_aliases(aliases: &[HostAlias], faults: &mut Faults) -> Vec<workload::HostAlias> {
