@@ -578,7 +578,7 @@ pub(super) fn blame(failure: &Failure) -> Trouble {
     };
     let text = format!("cannot {}: {error}", failure.context());
     // It was killed at once, or what it was to be beside has ended.
-    if matches!(step, Step::Clone | Step::Enter) && failure.errno == libc::ESRCH {
+    if matches!(step, Step::Clone | Step::Enter) && matches!(failure.errno, libc::ESRCH | libc::EINTR) {
         return Trouble::Ended;
     }
     let out_of = matches!(

@@ -191,7 +191,16 @@ fn make(stack: &Stack, nested: bool, map: impl FnOnce(i32) -> io::Result<()>) ->
     // Its end of the pipe closes, or it reads its byte: either way it goes on to its end.
     let told = rustix::io::write(&write, &[u8::from(made.is_ok())]);
     drop(write);
-    while let Err(rustix::io::Errno::INTR) = waitpid(Some(pid), WaitOptions::empty()) {}
+    let ended = loop {
+        match waitpid(Some(pid), WaitOptions::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            ended => break ended,
+        }
+    };
+    // It was killed: what failed then says nothing about this host.
+    if matches!(ended, Ok(Some((_, status))) if status.signaled()) {
+        return Err(rustix::io::Errno::INTR.into());
+    }
     told?;
     made
 }
