@@ -33,8 +33,6 @@ use tokio::time::{sleep, timeout};
 /// The end of all waiting: long enough for the most loaded machine.
 const BOUND: Duration = Duration::from_secs(60);
 
-const NOT_CLONED: &str = "start: refused by the kernel";
-
 /// Who does something at the same time.
 const WORKERS: u64 = 6;
 
@@ -77,11 +75,6 @@ async fn any_order_of_lives_and_crashes_leaves_the_host_as_it_was() {
         "descriptors leak: {said}"
     );
     world.check_books().await;
-    let not_cloned = world.outcomes.lock().unwrap().get(NOT_CLONED).copied().unwrap_or(0);
-    assert!(
-        u64::from(not_cloned) <= 2 + cycles / 250,
-        "{not_cloned} starts were refused by the kernel"
-    );
 
     driver.shutdown(Duration::from_secs(1)).await;
     recorder.abort();
@@ -338,13 +331,6 @@ async fn live(world: &Arc<World>, random: &mut StdRng) {
         // Three spawners in a row.
         Ok(Err(StartError::Driver(DriverError::Io { context, .. }))) if context.contains("spawner died") => {
             world.count(format!("start {kind}: the spawner died"));
-        }
-        // Seen about once in 1000 lives, when a child of the spawner is killed in its first instants; why the kernel says
-        // EPERM then is not known. Bounded below.
-        Ok(Err(StartError::Driver(DriverError::Io { context, source })))
-            if context == "clone into new namespaces" && source.kind() == std::io::ErrorKind::PermissionDenied =>
-        {
-            world.count(NOT_CLONED);
         }
         Ok(Err(error)) => panic!("{id}, {kind}: {error:?}"),
         Err(_) => world.count(format!("start {kind}: dropped")),

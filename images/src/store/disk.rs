@@ -21,6 +21,8 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -57,6 +59,10 @@ pub(super) struct Disk {
     /// Removes what this user may not.
     worker: (PathBuf, Vec<OsString>),
 }
+
+/// How often, and how long, the end of a killed worker is waited for: 5 s at most.
+const LAST_WRITES: u32 = 500;
+const LAST_WRITE: Duration = Duration::from_millis(10);
 
 impl Disk {
     /// Makes what is missing, and removes what a crash left half done.
@@ -99,9 +105,19 @@ impl Disk {
     /// Removes a directory with all in it, or a file; directories that forbid it to their owner are changed first, and
     /// files of subordinate users are left to the worker.
     pub(super) fn remove_tree(&self, path: &Path) -> io::Result<()> {
-        let remove = || match fs::symlink_metadata(path)?.is_dir() {
+        let once = || match fs::symlink_metadata(path)?.is_dir() {
             true => fs::remove_dir_all(path),
             false => fs::remove_file(path),
+        };
+        // A worker whose process was killed is killed with it, and may write on until that has reached it.
+        let remove = || {
+            for _ in 0..LAST_WRITES {
+                match once() {
+                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => sleep(LAST_WRITE),
+                    result => return result,
+                }
+            }
+            once()
         };
         match remove() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

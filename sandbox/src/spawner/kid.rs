@@ -223,17 +223,14 @@ impl Nursery {
             Isolation::None => None,
             // The first one's, which is held already.
             _ if beside.is_some() => None,
-            _ => {
-                let path = format!("/proc/{pid}/ns/net");
-                match open_namespace(&path) {
-                    Ok(netns) => Some(netns),
-                    Err(error) => {
-                        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-                        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-                        return Err(error);
-                    }
+            _ => match open_namespace(pid, &pidfd, "net") {
+                Ok(netns) => Some(netns),
+                Err(error) => {
+                    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                    let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                    return Err(error);
                 }
-            }
+            },
         };
         Ok(Kid {
             pid,
@@ -313,9 +310,7 @@ impl Kid {
     /// What another shares with it.
     fn shared_namespaces(&self) -> io::Result<Vec<OwnedFd>> {
         let kinds = ["net", "ipc", "uts"].into_iter();
-        kinds
-            .map(|kind| open_namespace(&format!("/proc/{}/ns/{kind}", self.pid)))
-            .collect()
+        kinds.map(|kind| open_namespace(self.pid, &self.pidfd, kind)).collect()
     }
 
     /// Gives it its plan.
@@ -446,14 +441,25 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>, block: bool) -> Option<ExitStatus> {
 /// What the containers of a sandbox have together.
 const SHARED: c_int = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
-/// One that was killed already has no namespaces any more: it is said to be gone.
-fn open_namespace(path: &str) -> io::Result<OwnedFd> {
+/// One that was killed has no namespaces any more, and on its way there the kernel may refuse to look: it is said to be
+/// gone (`ESRCH`), whatever the kernel says.
+fn open_namespace(pid: i32, pidfd: &OwnedFd, kind: &str) -> io::Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/{kind}");
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    while_open(|| Ok(open(path, flags, Mode::empty())?)).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Errno::SRCH.into(),
-        _ => error,
+    while_open(|| Ok(open(&path, flags, Mode::empty())?)).map_err(|error| {
+        let mut ended = [PollFd::new(pidfd, PollFlags::IN)];
+        match poll(&mut ended, Some(&LAST_STEPS)) {
+            Ok(1..) => Errno::SRCH.into(),
+            _ => error,
+        }
     })
 }
+
+/// How long one that was killed may take to its end, at most.
+const LAST_STEPS: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
 
 /// Clones without waiting: the child runs in our memory, beside us, until it executes.
 fn clone_child(birth: &Birth, stack: &Stack, isolation: Isolation) -> io::Result<(i32, OwnedFd)> {
