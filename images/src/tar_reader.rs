@@ -107,9 +107,11 @@ impl<R: Read> TarReader<R> {
     /// # Errors
     /// What is wrong with the archive (without a number of the system), or what is wrong with reading it.
     pub(crate) fn next_entry(&mut self) -> io::Result<Option<Entry>> {
-        let rest = self.left + self.padding;
+        let (left, padding) = (self.left, self.padding);
         (self.left, self.padding) = (0, 0);
-        self.skip(rest)?;
+        self.skip(left)?;
+        // Some writers leave the padding of the last file out (umoci's `insert`), and Go's reader does not miss it.
+        self.position += io::copy(&mut (&mut self.inner).take(padding), &mut io::sink())?;
         self.describe()
     }
 

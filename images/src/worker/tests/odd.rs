@@ -125,6 +125,13 @@ fn an_empty_layer_and_one_without_an_end() {
     for bytes in [Vec::new(), vec![0; 1024], archive().file("a", "x").0] {
         Field::new().unpack(bytes).unwrap();
     }
+    // Of the last block of the content, too, only what the file has.
+    let whole = archive().file("a", "content").0;
+    for end in [512 + 7, 512 + 8, 1023] {
+        let field = Field::new();
+        field.unpack(whole[..end].to_vec()).unwrap();
+        assert_eq!(field.read("a"), "content", "{end}");
+    }
 }
 
 #[test]
