@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use manifests::ids::SandboxId;
 use manifests::units::Timestamp;
-use manifests::workload::{Check, Probe, Workload};
 
 use super::account::{Account, Users as ImageUsers};
 use super::app::{App, From, Role};
@@ -262,41 +261,23 @@ impl<'a> Running<'a> {
         output::begin(self.inner, &self.sandbox);
         dial::refill(self.inner, &self.sandbox);
         let over = |s: &Stage| matches!(s, Stage::Executed | Stage::Failed(_) | Stage::Ended(_));
-        let monitor = Monitor::new(self.inner, &self.sandbox, &spec.workload);
-        let monitor = self.monitor.insert(monitor);
-        let executed = async {
-            match shell.until(over).await {
-                Stage::Failed(failure) | Stage::Ended(Some(failure)) => return Err(blame(&failure)),
-                Stage::Ended(None) => return Err(Trouble::Ended),
-                _ => {}
-            }
-            drop(shell.take_root());
-            Ok(clock().since(begun))
-        };
-        // An app may listen before it is known here that it was executed.
-        let (spawned, asked) = if may_ask_early(&spec.workload) {
-            tokio::pin!(executed);
-            tokio::select! {
-                biased;
-                spawned = &mut executed => (spawned?, None),
-                ready = monitor.until_ready() => (executed.await?, Some(ready)),
-            }
-        } else {
-            (executed.await?, None)
-        };
-        let ready = async {
-            match asked {
-                Some(ready) => ready,
-                None => monitor.until_ready().await,
-            }
-        };
+        match shell.until(over).await {
+            Stage::Failed(failure) | Stage::Ended(Some(failure)) => return Err(blame(&failure)),
+            Stage::Ended(None) => return Err(Trouble::Ended),
+            _ => {}
+        }
+        drop(shell.take_root());
+        let spawned = clock().since(begun);
+        let monitor = self
+            .monitor
+            .insert(Monitor::new(self.inner, &self.sandbox, &spec.workload));
         tokio::select! {
             biased;
             stage = shell.until(|s| matches!(s, Stage::Failed(_) | Stage::Ended(_))) => match stage {
                 Stage::Failed(failure) | Stage::Ended(Some(failure)) => Err(blame(&failure)),
                 _ => Err(Trouble::Ended),
             },
-            ready = ready => match ready {
+            ready = monitor.until_ready() => match ready {
                 Ok(()) => Ok(Phases { spawned, ready: clock().since(begun) }),
                 Err(_) if self.sandbox.progress().ended => Err(Trouble::Ended),
                 Err(verdict) => Err(Trouble::Unhealthy(verdict)),
@@ -533,18 +514,6 @@ fn limits_refused(error: io::Error) -> StartError {
         io::ErrorKind::InvalidInput => StartError::Refused(format!("limits the kernel does not take: {error}")),
         _ => exhausted("make a cgroup", error),
     }
-}
-
-/// Whether its probes may be asked as soon as the app is on its way: none is a command, which must not be let in before the
-/// app runs, and nobody else may listen in its place.
-fn may_ask_early(workload: &Workload) -> bool {
-    let probes = &workload.serving.probes;
-    let command = |probe: &Probe| matches!(probe.check, Check::Exec { .. });
-    workload.sidecars.is_empty()
-        && ![&probes.startup, &probes.readiness, &probes.liveness]
-            .into_iter()
-            .flatten()
-            .any(command)
 }
 
 /// What a runtime would only say in its output is told by name: that there is no such program.
