@@ -232,6 +232,7 @@ impl Pools {
             kind: LoadKind::Sandboxes,
             concurrency: Default::default(),
             rps: Default::default(),
+            work: Default::default(),
             in_flight: 0,
             waiting: 0,
             acked: set.generation,

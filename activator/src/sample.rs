@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use manifests::exchange::Work;
 use manifests::units::{Concurrency, Rps, Timestamp};
 
 use crate::entered::Sums;
@@ -27,6 +28,7 @@ pub(crate) struct Sampled {
 pub(crate) struct Taken {
     pub(crate) concurrency: Concurrency,
     pub(crate) rps: Rps,
+    pub(crate) work: Work,
     /// There was something.
     pub(crate) busy: bool,
 }
@@ -77,6 +79,10 @@ impl Sampled {
         Taken {
             concurrency: Concurrency(concurrency),
             rps: Rps(rps),
+            work: Work {
+                arrivals: u32::try_from(arrivals).unwrap_or(u32::MAX),
+                time: Duration::from_micros(area),
+            },
             busy,
         }
     }

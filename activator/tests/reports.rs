@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use activator::{Limits, Pool, Reject, Slot, Temperature};
-use manifests::exchange::{Draining, LoadKind, RevisionLoad, Rung};
+use manifests::exchange::{Draining, LoadKind, RevisionLoad, Rung, Work};
 use manifests::ids::{RevisionId, SandboxId};
 use support::World;
 
@@ -77,6 +77,12 @@ async fn a_growing_queue_wakes_at_each_doubling() {
         (99.0, 99.0),
         "the wake-up has said the first"
     );
+    let all = Work {
+        arrivals: 100,
+        time: Duration::from_secs(100),
+    };
+    assert_eq!(periodic.work, all, "what came, whoever has said so before");
+    assert!(loads.iter().all(|load| load.work == Work::default()), "and only once");
     for _ in 0..100 {
         entered.push(pool.enter(0, world.now()));
         futures.push(wait(&world, &pool));

@@ -77,6 +77,9 @@ pub struct RevisionLoad {
     /// Requests that arrived since the last periodic report, per second; the first wake-up after a periodic report
     /// counts 1 and the next periodic report one less.
     pub rps: Rps,
+    /// What really came in since the last periodic report, not rounded as Knative rounds the two above; nothing in entries
+    /// that are not periodic.
+    pub work: Work,
     /// Requests in flight now, waiting ones included.
     pub in_flight: u32,
     /// Requests waiting for a slot now.
@@ -89,6 +92,17 @@ pub struct RevisionLoad {
     pub draining: Vec<Draining>,
     /// Sandboxes this gateway has given up on (refused connections, or a request that never ended): replace them.
     pub ejected: Vec<SandboxId>,
+}
+
+/// Requests of one period, and how long they were here. The sum of several periods that begin and end with nothing in
+/// flight gives the mean time of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Work {
+    /// Requests that arrived.
+    pub arrivals: u32,
+    /// Requests in flight, waiting ones included, times how long they were.
+    #[serde(with = "duration_micros")]
+    pub time: Duration,
 }
 
 /// What one gateway still has on a sandbox that the endpoint set has dropped.

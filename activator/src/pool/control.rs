@@ -129,7 +129,7 @@ impl Pool {
         let woken = self.counted_by_wake.swap(false, Ordering::Relaxed);
         let taken = relock(&self.sampled).take(sums, woken, now, period);
         let mut load = self.load(LoadKind::Periodic);
-        (load.concurrency, load.rps) = (taken.concurrency, taken.rps);
+        (load.concurrency, load.rps, load.work) = (taken.concurrency, taken.rps, taken.work);
         self.gate.with(|line| line.alarm.reported(line.waiting()));
         self.refusal_told.store(false, Ordering::Relaxed);
         let busy = taken.busy || load.waiting > 0 || !load.draining.is_empty() || !load.ejected.is_empty();
@@ -201,6 +201,7 @@ impl Pool {
             kind,
             concurrency: Default::default(),
             rps: Default::default(),
+            work: Default::default(),
             in_flight: self.in_flight(),
             waiting: self.waiting(),
             acked: state.acked,

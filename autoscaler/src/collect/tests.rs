@@ -20,6 +20,7 @@ fn load(kind: LoadKind, in_flight: u32, waiting: u32, acked: u64, draining: &[(&
         kind,
         concurrency: Concurrency(f64::from(in_flight)),
         rps: Rps(0.0),
+        work: Default::default(),
         in_flight,
         waiting,
         acked: generation(acked),

@@ -96,6 +96,7 @@ impl Bench {
             kind,
             concurrency: Concurrency(load),
             rps: Rps(load),
+            work: Default::default(),
             in_flight,
             waiting,
             acked: self.last.as_ref().map(|set| set.generation).unwrap_or_default(),

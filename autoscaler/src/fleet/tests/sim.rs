@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
-use manifests::exchange::{Draining, EndpointSet, LoadKind, RevisionLoad, RevisionStatus, Rung};
+use manifests::exchange::{Draining, EndpointSet, LoadKind, RevisionLoad, RevisionStatus, Rung, Work};
 use manifests::ids::{GatewayId, ObjectId};
 use manifests::revision::IdlePolicy;
 use manifests::units::{Bytes, Concurrency, Rps};
@@ -697,6 +697,10 @@ impl Pool {
             (false, true) => average.max(1.0),
             (false, false) => average,
         });
+        load.work = Work {
+            arrivals: self.arrivals,
+            time: Duration::from_secs_f64(self.area),
+        };
         load.rps = Rps((f64::from(self.arrivals) - f64::from(u8::from(self.counted_by_wake))).max(0.0));
         (self.area, self.arrivals, self.sampled, self.in_table) = (0.0, 0, now, busy);
         self.counted_by_wake = false;
@@ -731,6 +735,7 @@ impl Pool {
             kind,
             concurrency: Concurrency(one),
             rps: Rps(one),
+            work: Work::default(),
             in_flight: self.in_flight(),
             waiting: u32::try_from(self.waiting.len()).unwrap(),
             acked: self.set.as_ref().map(|set| set.generation).unwrap_or_default(),
