@@ -14,10 +14,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use manifests::revision::ColdStartSla;
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{Beta, ContinuousCDF, StudentsT};
+use statrs::function::erf::erfc;
 
 /// The newest measured wake-ups of one revision from one rung.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Latencies {
     samples: VecDeque<Duration>,
 }
@@ -59,27 +61,40 @@ impl Latencies {
         sorted.get(sorted.len() / 2).copied()
     }
 
+    /// Upper bound on the probability that the next one is over `limit`: the tail of the fit, or what the share of those that
+    /// were may be, whichever is more. With nothing measured, `prior` stands for one sample; without it the answer is 1.
+    pub fn late(&self, limit: Duration, prior: Option<Duration>) -> f64 {
+        let Some(fit) = self.fit(prior) else { return 1.0 };
+        let t =
+            StudentsT::new(0.0, 1.0, fit.freedom).map_or(1.0, |t| t.sf((ln_seconds(limit) - fit.mean) / fit.spread));
+        let misses = self.samples.iter().filter(|took| **took > limit).count();
+        if misses == 0 {
+            t
+        } else {
+            t.max(share_at_most(misses, self.samples.len()))
+        }
+    }
+
+    /// What the next one takes on average, in seconds; `None` without a measurement or a prior.
+    pub fn mean(&self, prior: Option<Duration>) -> Option<f64> {
+        let fit = self.fit(prior)?;
+        Some((fit.mean + fit.spread.powi(2) / 2.0).exp().min(LONGEST.as_secs_f64()))
+    }
+
+    /// What 95 % take at most, in seconds; `None` without a measurement or a prior.
+    pub fn most(&self, prior: Option<Duration>) -> Option<f64> {
+        let fit = self.fit(prior)?;
+        let t = StudentsT::new(0.0, 1.0, fit.freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(0.95));
+        Some((fit.mean + t * fit.spread).exp().min(LONGEST.as_secs_f64()))
+    }
+
     /// The bound at the SLA's quantile. With nothing measured, `prior` stands for one sample; without it there is no
     /// estimate.
     pub fn estimate(&self, sla: &ColdStartSla, prior: Option<Duration>) -> Option<Estimate> {
         let measured = self.samples.len();
-        let one_prior = prior.filter(|_| measured == 0);
-        let logs: Vec<f64> = self
-            .samples
-            .iter()
-            .chain(one_prior.as_ref())
-            .map(|took| ln_seconds(*took))
-            .collect();
-        let n = count(logs.len());
-        if logs.is_empty() {
-            return None;
-        }
-        let mean = logs.iter().sum::<f64>() / n;
-        let squares: f64 = logs.iter().map(|ln| (ln - mean).powi(2)).sum();
-        let freedom = PRIOR_WEIGHT + n - 1.0;
-        let spread = ((PRIOR_WEIGHT * PRIOR_SIGMA.powi(2) + squares) / freedom).sqrt();
-        let t = StudentsT::new(0.0, 1.0, freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(sla.quantile));
-        let mut bound = seconds((mean + t * spread * (1.0 + 1.0 / n).sqrt()).exp());
+        let fit = self.fit(prior)?;
+        let t = StudentsT::new(0.0, 1.0, fit.freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(sla.quantile));
+        let mut bound = seconds((fit.mean + t * fit.spread).exp());
         let misses = self.samples.iter().filter(|took| **took > sla.limit).count();
         if misses > 0 && share_at_most(misses, measured) > 1.0 - sla.quantile {
             bound = self.samples.iter().copied().fold(bound, Duration::max);
@@ -89,6 +104,63 @@ impl Latencies {
             samples: measured,
             misses,
         })
+    }
+
+    fn fit(&self, prior: Option<Duration>) -> Option<Fit> {
+        let one_prior = prior.filter(|_| self.samples.is_empty());
+        let logs = self
+            .samples
+            .iter()
+            .chain(one_prior.as_ref())
+            .map(|took| ln_seconds(*took));
+        let n = count(logs.clone().count());
+        if n < 1.0 {
+            return None;
+        }
+        let mean = logs.clone().sum::<f64>() / n;
+        let squares: f64 = logs.map(|ln| (ln - mean).powi(2)).sum();
+        let freedom = PRIOR_WEIGHT + n - 1.0;
+        let spread = ((PRIOR_WEIGHT * PRIOR_SIGMA.powi(2) + squares) / freedom).sqrt() * (1.0 + 1.0 / n).sqrt();
+        Some(Fit { mean, spread, freedom })
+    }
+}
+
+/// The Student-t distribution of the logarithm of the next one.
+struct Fit {
+    mean: f64,
+    spread: f64,
+    freedom: f64,
+}
+
+/// How long something takes, in three numbers: weight, mean and spread of the logarithms. Old ones count half after 200
+/// further ones.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Spread {
+    weight: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Spread {
+    /// Adds one.
+    pub fn add(&mut self, took: Duration) {
+        let kept = (-1.0_f64 / 200.0).exp2();
+        let off = ln_seconds(took) - self.mean;
+        self.weight = self.weight * kept + 1.0;
+        self.mean += off / self.weight;
+        self.squares = self.squares * kept + off * (ln_seconds(took) - self.mean);
+    }
+
+    /// Probability that the next one takes longer than `limit` seconds. `prior` is what is believed before any: the mean of
+    /// the logarithms, their variance once the mean is known, and how many samples that variance is worth.
+    pub fn beyond(&self, limit: f64, (mean, variance, worth): (f64, f64, f64)) -> f64 {
+        let (mean, variance) = if self.weight > 0.0 {
+            let variance = (self.squares + variance * worth) / (self.weight + worth);
+            (self.mean, variance * (1.0 + 1.0 / self.weight))
+        } else {
+            (mean, variance * 4.0)
+        };
+        0.5 * erfc((limit.max(LEAST.as_secs_f64()).ln() - mean) / variance.sqrt() / std::f64::consts::SQRT_2)
     }
 }
 

@@ -1,0 +1,169 @@
+//! PURE  Idle gaps: how long nobody asked for a revision before somebody did, as a histogram over the logarithm of time.
+//!
+//! Eight bins to the octave from one second to fourteen days; the first bin holds everything below. Old gaps count less:
+//! half after [`HALF_LIFE_GAPS`] further ones or [`HALF_LIFE`] of time, whichever comes first. A revision that has seen
+//! nothing yet costs no memory here and behaves as the [`Population`] does.
+
+use std::time::Duration;
+
+use manifests::units::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Bins of a histogram: 1 s to 14 d in steps of an eighth of an octave.
+pub const BINS: usize = 162;
+
+/// Gaps after which an old one counts half.
+pub const HALF_LIFE_GAPS: f64 = 200.0;
+
+/// Time after which an old gap counts half.
+pub const HALF_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+const PER_OCTAVE: f64 = 8.0;
+
+/// The bin that a gap falls into.
+pub fn bin(gap: Duration) -> usize {
+    let eighths = (gap.as_secs_f64().max(1.0).log2() * PER_OCTAVE).floor();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 520")]
+    let bin = eighths as usize;
+    bin.min(BINS - 1)
+}
+
+/// Where a bin begins, in seconds; `edge(BINS)` is the end of the last one.
+pub fn edge(bin: usize) -> f64 {
+    EDGES[bin]
+}
+
+/// The gaps of one revision.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Gaps {
+    /// Decayed counts; empty until there was one.
+    bins: Vec<f32>,
+    /// How many there were, ever.
+    seen: u64,
+    /// When the newest came.
+    newest: Timestamp,
+}
+
+impl Gaps {
+    /// A gap ended at `now`.
+    pub fn add(&mut self, gap: Duration, now: Timestamp) {
+        if self.bins.len() != BINS {
+            self.bins = vec![0.0; BINS];
+            self.newest = now;
+        }
+        let halvings = 1.0 / HALF_LIFE_GAPS + now.since(self.newest).as_secs_f64() / HALF_LIFE.as_secs_f64();
+        let kept = f32_of((-halvings).exp2());
+        self.bins.iter_mut().for_each(|count| *count *= kept);
+        self.bins[bin(gap)] += 1.0;
+        self.seen += 1;
+        self.newest = now;
+    }
+
+    /// How many there were, ever.
+    pub const fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// What they weigh now.
+    pub fn weight(&self) -> f64 {
+        self.bins.iter().map(|count| f64::from(*count)).sum()
+    }
+
+    /// The weight of a bin.
+    pub(super) fn at(&self, bin: usize) -> f64 {
+        self.bins.get(bin).map_or(0.0, |count| f64::from(*count))
+    }
+}
+
+/// How gaps are spread over many revisions, each counted alike: what is believed of one that is not known yet.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Population {
+    /// Weights of bins.
+    bins: Vec<f32>,
+}
+
+impl Population {
+    /// From the gaps of revisions, with the time that each was idle at the end of what was seen of it. What nobody saw the
+    /// end of counts as longer than that (Kaplan and Meier, 1958), and what is longer than everything seen is spread evenly
+    /// over the logarithm of time up to fourteen days.
+    pub fn learn<'a>(revisions: impl IntoIterator<Item = (&'a [Duration], Option<Duration>)>) -> Self {
+        let (mut ends, mut lost) = ([0.0; BINS], [0.0; BINS]);
+        for (gaps, open) in revisions {
+            let each = 1.0 / as_f64(gaps.len() + usize::from(open.is_some())).max(1.0);
+            gaps.iter().for_each(|gap| ends[bin(*gap)] += each);
+            open.iter().for_each(|gap| lost[bin(*gap)] += each);
+        }
+        let mut at_risk: f64 = ends.iter().chain(&lost).sum();
+        let (mut alive, mut bins, mut last) = (1.0, vec![0.0; BINS], 0);
+        for bin in 0..BINS {
+            if ends[bin] > 0.0 && at_risk > 0.0 {
+                let ended = alive * (ends[bin] / at_risk).min(1.0);
+                bins[bin] = f32_of(ended);
+                alive -= ended;
+                last = bin;
+            }
+            at_risk -= ends[bin] + lost[bin];
+        }
+        let beyond = &mut bins[(last + 1).min(BINS - 1)..];
+        let each = f32_of(alive / as_f64(beyond.len()));
+        beyond.iter_mut().for_each(|weight| *weight += each);
+        Self { bins }.normal()
+    }
+
+    /// One revision's gaps, added with the weight of a revision among `of`.
+    pub fn add(&mut self, gaps: &Gaps, of: f64) {
+        let weight = gaps.weight();
+        if weight <= 0.0 || of < 1.0 {
+            return;
+        }
+        for (bin, share) in self.bins.iter_mut().enumerate() {
+            *share = f32_of(f64::from(*share) * (1.0 - 1.0 / of) + gaps.at(bin) / weight / of);
+        }
+    }
+
+    /// The share of gaps in a bin; all sum to one.
+    pub(super) fn at(&self, bin: usize) -> f64 {
+        self.bins.get(bin).map_or(0.0, |share| f64::from(*share))
+    }
+
+    fn normal(mut self) -> Self {
+        let sum: f32 = self.bins.iter().sum();
+        self.bins
+            .iter_mut()
+            .for_each(|share| *share /= sum.max(f32::MIN_POSITIVE));
+        self
+    }
+}
+
+impl Default for Population {
+    /// What functions of the Azure Functions trace of 2019 do (Shahrad et al., USENIX ATC 2020; CC-BY 4.0): see
+    /// `population.txt` for how it was made.
+    fn default() -> Self {
+        let shares = include_str!("population.txt")
+            .lines()
+            .filter(|line| !line.starts_with('#'));
+        let bins: Vec<f32> = shares.filter_map(|line| line.trim().parse().ok()).collect();
+        debug_assert_eq!(bins.len(), BINS, "population.txt has a share for each bin");
+        Self { bins }.normal()
+    }
+}
+
+static EDGES: std::sync::LazyLock<[f64; BINS + 1]> = std::sync::LazyLock::new(|| {
+    std::array::from_fn(|bin| {
+        if bin == 0 {
+            0.0
+        } else {
+            (as_f64(bin) / PER_OCTAVE).exp2()
+        }
+    })
+});
+
+#[expect(clippy::cast_possible_truncation, reason = "weights need no more digits")]
+const fn f32_of(weight: f64) -> f32 {
+    weight as f32
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of gaps and bins")]
+pub(super) const fn as_f64(count: usize) -> f64 {
+    count as f64
+}

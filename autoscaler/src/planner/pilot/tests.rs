@@ -1,0 +1,158 @@
+use manifests::exchange::Rung;
+use manifests::revision::ColdStartSla;
+use manifests::units::Timestamp;
+
+use super::super::menu::Menu;
+use super::super::{Population, offer_at};
+use super::*;
+
+const SLA: ColdStartSla = ColdStartSla {
+    quantile: 0.99,
+    limit: Duration::from_secs(1),
+};
+
+/// Zero, a reserve at a sixth of the price, full; a start takes two seconds.
+fn menu(slow: f64) -> Menu {
+    let offer = |rung, price, wake, late, slow| Offer {
+        rung,
+        spec: None,
+        price,
+        wake,
+        late,
+        slow,
+        lead: 3.0,
+    };
+    Menu {
+        offers: vec![
+            offer(Rung::Zero, 0.0, 2.0, 0.9, 1.0),
+            offer(Rung::Throttled, 0.16, 0.0, 0.0, slow),
+            offer(Rung::Full, 1.0, 0.0, 0.0, 1.0),
+        ],
+        moves: vec![vec![0.0, 0.32, 2.0], vec![0.0, 0.0, 2.0], vec![0.0, 0.32, 0.0]],
+    }
+}
+
+struct World {
+    pilot: Pilot,
+    menu: Menu,
+    now: Timestamp,
+    population: Population,
+}
+
+impl World {
+    fn new(slow: f64) -> Self {
+        Self {
+            pilot: Pilot::default(),
+            menu: menu(slow),
+            now: Timestamp::EPOCH,
+            population: Population::default(),
+        }
+    }
+
+    fn view<'a>(menu: &'a Menu, population: &'a Population, now: Timestamp, at: usize) -> View<'a> {
+        View {
+            now,
+            since: now,
+            at,
+            sla: &SLA,
+            menu,
+            population,
+        }
+    }
+
+    fn plan(&mut self, at: usize) -> Schedule {
+        self.pilot.plan(&Self::view(&self.menu, &self.population, self.now, at))
+    }
+
+    /// Idle for `gap`, then a request that runs for `service` and meets what was planned.
+    fn call(&mut self, gap: u64, service: u64) {
+        let (gap, service) = (Duration::from_secs(gap), Duration::from_millis(service));
+        let schedule = self.plan(2);
+        let at = offer_at(&schedule.ladder, gap).unwrap();
+        self.now = self.now.plus(gap);
+        let late = at == 0;
+        let arrival = Arrival {
+            gap: Some(gap),
+            at,
+            service: Some(service),
+            late,
+        };
+        self.pilot
+            .arrived(&arrival, &Self::view(&self.menu, &self.population, self.now, at));
+    }
+
+    fn rungs(&self, schedule: &Schedule) -> Vec<Rung> {
+        schedule
+            .ladder
+            .steps
+            .iter()
+            .map(|step| self.menu.offers[step.offer].rung)
+            .collect()
+    }
+}
+
+#[test]
+fn a_timer_is_learned_after_a_few_calls() {
+    let mut world = World::new(1.0);
+    for _ in 0..20 {
+        world.call(3600, 50);
+    }
+    let schedule = world.plan(2);
+    let at = |minutes: u64| {
+        let offer = offer_at(&schedule.ladder, Duration::from_secs(minutes * 60)).unwrap();
+        world.menu.offers[offer].rung
+    };
+    assert_eq!((at(30), at(60)), (Rung::Zero, Rung::Throttled), "{schedule:?}");
+    assert!(schedule.ladder.late < 0.05, "{schedule:?}");
+}
+
+#[test]
+fn a_slow_reserve_serves_short_requests_only() {
+    let (mut short, mut long) = (World::new(2.0), World::new(2.0));
+    for _ in 0..30 {
+        short.call(120, 20);
+        long.call(120, 5_000);
+    }
+    let schedule = short.plan(2);
+    assert!(short.rungs(&schedule).contains(&Rung::Throttled), "{schedule:?}");
+    let schedule = long.plan(2);
+    let met = offer_at(&schedule.ladder, Duration::from_secs(120)).unwrap();
+    assert_eq!(long.menu.offers[met].rung, Rung::Full, "{schedule:?}");
+}
+
+#[test]
+fn being_late_makes_the_plan_careful_and_then_forgives() {
+    let mut budget = Budget::default();
+    let even = Budget::default().price_of_late(1.0);
+    budget.arrived(true, 0.99);
+    assert!(budget.price_of_late(1.0) > 3.8 * even);
+    for _ in 0..1000 {
+        budget.arrived(false, 0.99);
+    }
+    assert_eq!(budget.overspent(), -1.0);
+    for _ in 0..100 {
+        budget.arrived(true, 0.99);
+    }
+    assert_eq!(budget.overspent(), 6.0, "bounded both ways");
+}
+
+#[test]
+fn what_was_saved_goes_on_as_it_was() {
+    let mut world = World::new(2.0);
+    for call in 0..50 {
+        world.call(60 + call * 7, 30 * call);
+    }
+    let saved = serde_json::to_string(&world.pilot.save().unwrap()).unwrap();
+    let mut again = Pilot::restore(&serde_json::from_str(&saved).unwrap()).unwrap();
+    let view = World::view(&world.menu, &world.population, world.now, 2);
+    assert_eq!(again.plan(&view), world.pilot.plan(&view));
+    assert!(Pilot::restore(&serde_json::json!({"gaps": 3})).is_err());
+}
+
+#[test]
+fn nothing_known_is_the_population() {
+    let mut world = World::new(1.0);
+    let schedule = world.plan(2);
+    assert!(schedule.ladder.steps.len() > 1, "{schedule:?}");
+    assert!((0.0..0.5).contains(&schedule.ladder.late), "{schedule:?}");
+}
