@@ -1,8 +1,9 @@
 //! PURE  When a revision that keeps failing may be started again.
 //!
-//! Kubernetes' CrashLoopBackOff (10 s, doubling to 5 min), with a difference: the first [`FREE`] failures are replaced at
-//! once, sandboxes that fail together count as one failure, and one that was killed from outside counts as none, so that
-//! a service under load never waits for its first replacements.
+//! Kubernetes' CrashLoopBackOff (10 s, doubling to 5 min), with differences: the first [`FREE`] failures are replaced at
+//! once, sandboxes that fail together count as one failure, and what is no failure to start is replaced at once always:
+//! one that was killed from outside, and one that ended after it had served ([`Run::served`]). Requests that wait for a
+//! replacement of what worked a moment ago are not made to wait for more than its start.
 
 use std::time::Duration;
 
@@ -31,9 +32,16 @@ impl Backoff {
         self.last = Some(now);
     }
 
-    /// A sandbox ran well for [`WELL`].
-    pub(crate) fn recovered(&mut self) {
-        *self = Self::default();
+    /// A sandbox that had been ready ended, without being asked to, or is to be replaced.
+    pub(crate) fn ended(&mut self, run: Run, now: Timestamp) {
+        if run.ready >= WELL {
+            *self = Self::default();
+        } else if run.end == End::Itself && run.served() {
+            // It says that starts do not fail, as much as a failed one says that they do.
+            self.failures = self.failures.saturating_sub(1);
+        } else if run.end != End::Killed {
+            self.failed(run.ordered, now);
+        }
     }
 
     /// Failures since it last ran well.
@@ -57,8 +65,40 @@ impl Backoff {
     }
 }
 
+/// The life of a sandbox that had been ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Run {
+    /// When its start was ordered.
+    pub(crate) ordered: Timestamp,
+    /// How long its start took.
+    pub(crate) start: Duration,
+    /// How long ago it became ready.
+    pub(crate) ready: Duration,
+    pub(crate) end: End,
+}
+
+impl Run {
+    /// For longer than its start took, and a second: a loop of such sandboxes is ready for at least half of the time.
+    fn served(self) -> bool {
+        self.ready >= self.start.max(SERVED)
+    }
+}
+
+/// Why a sandbox that had been ready is replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// By SIGKILL from outside, not for its memory.
+    Killed,
+    /// Its liveness probe failed; it may be there for a while, beside its replacement.
+    Unhealthy,
+    Itself,
+}
+
 /// A sandbox that was ready for this long ran well, and its end is no sign of a loop.
-pub(crate) const WELL: Duration = Duration::from_secs(60);
+const WELL: Duration = Duration::from_secs(60);
+
+/// One that was ready for less than this has served nobody for certain.
+const SERVED: Duration = Duration::from_secs(1);
 
 /// Failures that are replaced at once.
 pub(crate) const FREE: u32 = 3;
@@ -83,8 +123,42 @@ mod tests {
             assert_eq!(backoff.until(now), None);
         }
         assert_eq!(delays, [0, 0, 0, 10, 20, 40, 80, 160, 300, 300]);
-        backoff.recovered();
-        assert_eq!(backoff.delay(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_the_end_of_a_sandbox_that_was_ready_says() {
+        let millis = Duration::from_millis;
+        for (ready, start, end, failures) in [
+            (0, 5, End::Itself, 6),
+            (999, 5, End::Itself, 6),
+            (1000, 5, End::Itself, 4),
+            (4000, 5000, End::Itself, 6),
+            (5000, 5000, End::Itself, 4),
+            (59_999, 70_000, End::Itself, 6),
+            (60_000, 70_000, End::Itself, 0),
+            (0, 5, End::Killed, 5),
+            (1000, 5, End::Killed, 5),
+            (60_000, 5, End::Killed, 0),
+            (0, 5, End::Unhealthy, 6),
+            (30_000, 5, End::Unhealthy, 6),
+            (60_000, 5, End::Unhealthy, 0),
+        ] {
+            let mut backoff = Backoff {
+                failures: 5,
+                last: Some(Timestamp::from_millis(1_000_000)),
+            };
+            let ordered = Timestamp::from_millis(1_020_000);
+            let run = Run {
+                ordered,
+                start: millis(start),
+                ready: millis(ready),
+                end,
+            };
+            let now = ordered.plus(run.start + run.ready);
+            backoff.ended(run, now);
+            assert_eq!(backoff.failures(), failures, "{run:?}");
+            assert_eq!(backoff.until(now).is_some(), failures > 5, "{run:?}");
+        }
     }
 
     #[test]

@@ -194,6 +194,35 @@ fn a_killed_sandbox_leaves_the_set_at_once_and_is_replaced_at_once() {
 }
 
 #[test]
+fn one_that_had_served_is_replaced_at_once_and_a_loop_of_those_that_had_not_backs_off() {
+    let mut sim = sim();
+    let mut one = revision("default", "one-00001");
+    one.scaling.min_scale = Replicas(1);
+    let id = sim.deploy(one, 5 * MS);
+    sim.until(at(1.0));
+    let mut gone_for = |ready: Duration, rounds: usize| -> Vec<u64> {
+        let mut seconds = Vec::new();
+        for _ in 0..rounds {
+            sim.until(sim.now.plus(ready));
+            let only = sim.endpoints(&id)[0].clone();
+            let before = sim.now;
+            sim.kill(&only, ExitStatus::Code(1));
+            while sim.endpoints(&id).is_empty() {
+                sim.until(sim.now.plus(5 * MS));
+            }
+            seconds.push(sim.now.since(before).as_secs());
+        }
+        seconds
+    };
+    // A request of death every three seconds, for a minute.
+    assert_eq!(gone_for(3000 * MS, 20), [0; 20]);
+    assert_eq!(gone_for(100 * MS, 6), [0, 0, 0, 10, 20, 40]);
+    // Those that serve make up for those that did not, one for one.
+    assert_eq!(gone_for(3000 * MS, 4), [0; 4]);
+    assert_eq!(gone_for(100 * MS, 2), [0, 10]);
+}
+
+#[test]
 fn a_crash_loop_backs_off() {
     let mut sim = sim();
     let exit = || Exit {

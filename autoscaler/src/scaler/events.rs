@@ -1,6 +1,7 @@
 //! What happens to a revision: reports, ends of starts and stops, probes, exits; each ends in a new look.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use manifests::exchange::{LoadKind, RevisionLoad};
 use manifests::ids::{GatewayId, Generation, SandboxId};
@@ -9,7 +10,7 @@ use sandbox::driver::{DriverError, Exit, ExitStatus, StartError, Started};
 
 use super::types::{Context, Level, Sandbox, State};
 use super::{Scaler, execute};
-use crate::backoff::WELL;
+use crate::backoff::{End, Run};
 use crate::conditions::Trouble;
 use crate::decider::TICK;
 use crate::explain::Cause;
@@ -141,13 +142,13 @@ impl Scaler {
             sandbox.state = State::Stopping { retry: None };
             return self.look(cx, Cause::Unhealthy(why.as_ref().into()));
         }
-        let (State::Ready { since, .. } | State::Unready { since, .. }) = sandbox.state else {
+        let (State::Ready { since, start } | State::Unready { since, start }) = sandbox.state else {
             return;
         };
         tracing::warn!(sandbox = %id, %why, "sandbox is not alive any more");
         sandbox.state = State::Stopping { retry: None };
         let ordered = sandbox.ordered;
-        self.ran(ordered, since, false, cx);
+        self.ran(ordered, (since, start), End::Unhealthy, cx);
         self.trouble = Some(Trouble::unhealthy(why));
         self.look(cx, Cause::Unhealthy(why.as_ref().into()));
     }
@@ -164,11 +165,11 @@ impl Scaler {
             metrics::exited(&self.revision.id);
             tracing::warn!(sandbox = %id, how = %exit.status, oom = exit.oom_killed, "sandbox ended by itself");
         }
-        let since = match sandbox.state {
-            State::Ready { since, .. } | State::Unready { since, .. } => since,
+        let was_ready = match sandbox.state {
+            State::Ready { since, start } | State::Unready { since, start } => (since, start),
             // It ended in the instant in which it became ready, and this came first.
-            State::Starting => cx.now,
-            State::Thawing { since } => since,
+            State::Starting => (cx.now, cx.now.since(sandbox.ordered)),
+            State::Thawing { since } => (since, Duration::ZERO),
             State::Freezing { .. } | State::Frozen => {
                 let memory = if exit.oom_killed { ", out of memory" } else { "" };
                 return self.look(cx, Cause::Exited(format!("{}{memory}, frozen", exit.status)));
@@ -181,20 +182,27 @@ impl Scaler {
                 return self.look(cx, Cause::Due);
             }
         };
-        let killed = exit.status == ExitStatus::Signal(9) && !exit.oom_killed;
-        self.ran(sandbox.ordered, since, killed && exit.unhealthy.is_none(), cx);
+        let end = match exit.status {
+            _ if exit.unhealthy.is_some() => End::Unhealthy,
+            ExitStatus::Signal(9) if !exit.oom_killed => End::Killed,
+            _ => End::Itself,
+        };
+        self.ran(sandbox.ordered, was_ready, end, cx);
         self.trouble = Some(Trouble::exited(exit));
         let memory = if exit.oom_killed { ", out of memory" } else { "" };
         self.look(cx, Cause::Exited(format!("{}{memory}", exit.status)));
     }
 
-    /// A sandbox that was ready since `since` ended or fails for good: when the next one may start.
-    fn ran(&mut self, ordered: Timestamp, since: Timestamp, killed: bool, cx: &Context) {
-        if cx.now.since(since) >= WELL {
-            self.backoff.recovered();
-        } else if !killed {
-            self.backoff.failed(ordered, cx.now);
-        }
+    /// A sandbox that is ready since then, after a start of that length, ended or fails for good: when the next may start.
+    fn ran(&mut self, ordered: Timestamp, (since, start): (Timestamp, Duration), end: End, cx: &Context) {
+        let ready = cx.now.since(since);
+        let run = Run {
+            ordered,
+            start,
+            ready,
+            end,
+        };
+        self.backoff.ended(run, cx.now);
     }
 
     /// A stop ended. Its exit event may have come before.
