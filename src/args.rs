@@ -110,9 +110,13 @@ pub(crate) struct ServerFlags {
     pub(crate) admin: Option<String>,
     #[command(flatten)]
     pub(crate) data: DataDir,
-    /// Settings file (TOML): the same as these flags, queue bounds and the catalogue of instance specs
+    /// Settings file (TOML): the same as these flags, queue bounds and more
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// What instances cost: local, eci, ecs-burstable, fargate, or a file with a ConfigMap config-instances
+    /// [default: what the manifests say, else local]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) instances: Option<String>,
     /// Gateway threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,

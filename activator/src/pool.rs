@@ -89,6 +89,12 @@ impl Pool {
         self.state.load().rung
     }
 
+    /// Why nothing serves, in words for clients; `None` when something does, or when nothing is meant to.
+    pub fn trouble(&self) -> Option<Arc<str>> {
+        let state = self.state.load();
+        state.trouble.clone().filter(|_| state.serving.is_empty())
+    }
+
     /// Counts a request as in flight from `now` until what it returns is dropped, waiting included. Call it before
     /// [`Self::try_slot`] and [`Self::wait`], so that the report of a wake-up counts the request. `thread` is the
     /// caller's number, below the `threads` that [`crate::Pools::new`] was given; no two threads may use one number.

@@ -85,7 +85,7 @@ impl Slot {
         match (self.waited.cold, self.rung) {
             (Some(Rung::Frozen), _) | (None, Rung::Frozen) => Temperature::Frozen,
             (Some(_), _) => Temperature::Cold,
-            (None, Rung::Throttled) => Temperature::Throttled,
+            (None, Rung::Throttled | Rung::Reserve) => Temperature::Throttled,
             (None, _) => Temperature::Warm,
         }
     }

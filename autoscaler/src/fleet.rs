@@ -149,15 +149,15 @@ struct Entry {
 
 impl Fleet {
     /// `epoch` is the number of Knarr's start; generations of endpoint sets and statuses carry it. `capacity` is asked
-    /// whenever a start is considered.
-    pub fn new(catalogue: Catalogue, explain: Explain, epoch: u64, capacity: CapacityOf) -> Self {
+    /// whenever a start is considered. The catalogue comes with the snapshots.
+    pub fn new(explain: Explain, epoch: u64, capacity: CapacityOf) -> Self {
         Self {
             revisions: HashMap::new(),
             due: BTreeSet::new(),
             snapshot: Arc::default(),
             cx: Context {
                 now: Timestamp::EPOCH,
-                catalogue,
+                catalogue: Catalogue::default(),
                 gateways: Gateways::default(),
                 admission: Admission::new(capacity),
                 names: Names::new(epoch),
@@ -297,6 +297,9 @@ impl Fleet {
             return;
         }
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(&snapshot));
+        if !Arc::ptr_eq(&old.instances, &snapshot.instances) {
+            self.cx.catalogue = Catalogue::from(Arc::clone(&snapshot.instances));
+        }
         for change in changes(&old, &snapshot) {
             match change {
                 Change::Gone(id) => self.with(id, Scaler::remove),

@@ -16,7 +16,6 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalogue::Catalogue;
 use crate::evict::Evictions;
 use crate::explain::Explain;
 use crate::fleet::{Event, Fleet};
@@ -32,8 +31,6 @@ pub struct Inputs {
     pub driver: Arc<dyn Driver>,
     /// Reads the time.
     pub clock: Clock,
-    /// Specs and prices.
-    pub catalogue: Catalogue,
     /// The log of decisions; keep a clone to read it.
     pub explain: Explain,
     /// What could be evicted; keep a clone to read it.
@@ -56,7 +53,7 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs, stop: CancellationToken) 
     let mut exits = inputs.driver.events();
     let host = Arc::clone(&inputs.driver);
     let capacity = Box::new(move || host.capacity());
-    let mut fleet = Fleet::new(inputs.catalogue, inputs.explain, inputs.epoch, capacity)
+    let mut fleet = Fleet::new(inputs.explain, inputs.epoch, capacity)
         .with_freezer(inputs.driver.freezer().is_some())
         .with_evictions(inputs.evictions);
     let mut hands = Hands::new(Arc::clone(&inputs.driver));

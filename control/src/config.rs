@@ -7,12 +7,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use autoscaler::catalogue::{Catalogue, RawCatalogue, RawFrozen, RawSpec};
+use manifests::bundle::Input;
+use manifests::instances::{Instances, SHIPPED};
 use manifests::resources::Quantity;
 use manifests::units::Bytes;
 use manifests::workload::Egress;
 use sandbox::Runtime;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// The settings as written, by file or by flag; what is absent gets its default in [`Config::from_raw`].
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -32,11 +34,15 @@ pub struct RawConfig {
     /// Bounds of the queues.
     #[serde(default)]
     pub queue: RawQueue,
-    /// Instance specs with prices: see [`autoscaler::catalogue`]. Default: `full` and `throttled`.
+    /// The catalogue of instance specs with their prices: one that comes with Knarr (`local`, `eci`, `ecs-burstable`,
+    /// `fargate`), or a file with a ConfigMap `config-instances`. Default: what the manifests say, else `local`.
+    pub instances: Option<String>,
+    /// Where the catalogue stood before it was a ConfigMap; refused with a word on that.
     #[serde(default, rename = "spec")]
-    pub specs: Vec<RawSpec>,
-    /// What a frozen sandbox costs: see [`autoscaler::catalogue`].
-    pub frozen: Option<RawFrozen>,
+    pub former_specs: Option<IgnoredAny>,
+    /// As `former_specs`.
+    #[serde(default, rename = "frozen")]
+    pub former_frozen: Option<IgnoredAny>,
     /// Memory of all sandboxes together: bytes as Kubernetes writes them (`2Gi`), or a share of the machine's (`50%`). At
     /// least 64 MiB. Default `75%`, of the limit of Knarr's own cgroup where there is one.
     pub memory_budget: Option<String>,
@@ -103,8 +109,8 @@ pub struct Config {
     pub queue_requests: usize,
     /// How long a request may wait for a slot; `None` is the revision's own timeout.
     pub queue_timeout: Option<Duration>,
-    /// Instance specs with prices.
-    pub catalogue: Catalogue,
+    /// The catalogue of instance specs; `None` is what the manifests say.
+    pub instances: Option<Catalogue>,
     /// Memory of all sandboxes together.
     pub memory_budget: Bytes,
     /// Whether memory of frozen sandboxes is moved to swap.
@@ -121,6 +127,15 @@ pub struct Config {
     pub egress: Egress,
     /// Run programs as plain processes, without isolation.
     pub unsafe_no_isolation: bool,
+}
+
+/// A catalogue of instance specs that the settings name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Catalogue {
+    /// Comes with Knarr.
+    Shipped(Input),
+    /// A file with a ConfigMap `config-instances`; looked at as other manifests are, and watched as they are.
+    File(PathBuf),
 }
 
 /// A setting that cannot be used.
@@ -185,8 +200,9 @@ impl RawConfig {
                 requests: self.queue.requests.or(under.queue.requests),
                 timeout: self.queue.timeout.or(under.queue.timeout),
             },
-            specs: if self.specs.is_empty() { under.specs } else { self.specs },
-            frozen: self.frozen.or(under.frozen),
+            instances: self.instances.or(under.instances),
+            former_specs: self.former_specs.or(under.former_specs),
+            former_frozen: self.former_frozen.or(under.former_frozen),
             memory_budget: self.memory_budget.or(under.memory_budget),
             reclaim_frozen: self.reclaim_frozen.or(under.reclaim_frozen),
             runtimes: if self.runtimes.is_empty() {
@@ -214,6 +230,13 @@ impl Config {
     /// # Errors
     /// The first value that cannot be used, with what would be right.
     pub fn from_raw(raw: RawConfig) -> Result<Self, ConfigError> {
+        for (field, former) in [("spec", raw.former_specs), ("frozen", raw.former_frozen)] {
+            if former.is_some() {
+                let message = "is a manifest now, which may change while Knarr runs: write a ConfigMap config-instances \
+                               (docs/planner.md), or name a catalogue: instances = \"local\"";
+                return Err(value(field, message.to_owned()));
+            }
+        }
         let listen = if raw.listen.is_empty() {
             vec!["127.0.0.1:8080".to_owned()]
         } else {
@@ -259,15 +282,7 @@ impl Config {
                 .timeout
                 .map(|text| duration("queue.timeout", &text))
                 .transpose()?,
-            catalogue: Catalogue::try_from(RawCatalogue {
-                specs: if raw.specs.is_empty() {
-                    RawCatalogue::default().specs
-                } else {
-                    raw.specs
-                },
-                frozen: raw.frozen,
-            })
-            .map_err(|error| value("spec", error.to_string()))?,
+            instances: raw.instances.as_deref().map(catalogue).transpose()?,
             memory_budget: memory_budget(raw.memory_budget.as_deref().unwrap_or("75%"))?,
             reclaim_frozen: raw.reclaim_frozen.unwrap_or(true),
             runtimes: runtimes(raw.runtimes)?,
@@ -297,6 +312,25 @@ fn runtimes(raw: Vec<RawRuntime>) -> Result<BTreeMap<String, Runtime>, ConfigErr
         runtimes.insert(name, runtime);
     }
     Ok(runtimes)
+}
+
+fn catalogue(text: &str) -> Result<Catalogue, ConfigError> {
+    if let Some(shipped) = Instances::shipped_text(text) {
+        return Ok(Catalogue::Shipped(Input {
+            name: format!("catalogue {text}"),
+            text: shipped.to_owned(),
+        }));
+    }
+    let path = PathBuf::from(text);
+    let read = std::fs::read_to_string(&path).map_err(|error| {
+        let message = format!("{text}: {error}; write a file, or one of {}", SHIPPED.join(", "));
+        value("instances", message)
+    })?;
+    Instances::from_text(text, &read).map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        value("instances", problems.join("\n"))
+    })?;
+    Ok(Catalogue::File(path))
 }
 
 /// How image registries are reached: also for commands that start no server.
@@ -489,8 +523,13 @@ mod tests {
             ("memory-budget = '-1Gi'", "is out of range"),
             ("memory-budget = '1Mi'", "is too little for any sandbox"),
             (
-                "[frozen]\nmemory-price-per-gib-hour = -1",
-                "must be a number of 0 or more",
+                "[frozen]\nmemory-price-per-gib-hour = 0.4",
+                "frozen: is a manifest now, which may change while Knarr runs: write a ConfigMap config-instances",
+            ),
+            ("[[spec]]\nname = 'full'", "spec: is a manifest now"),
+            (
+                "instances = '/none.yaml'",
+                "instances: /none.yaml: No such file or directory (os error 2); write a file, or one of local, eci",
             ),
             (
                 "insecure-registries = ['http://a:1']",

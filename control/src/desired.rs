@@ -11,9 +11,10 @@ use manifests::convert::{Sources, Surroundings, revision_of};
 use manifests::domains;
 use manifests::exchange::{RevisionStatus, Snapshot};
 use manifests::ids::{Generation, ObjectId, RevisionId};
+use manifests::instances::Instances;
 use manifests::resources::{Configuration, Resource, Revision, Route, Service};
 use manifests::revision::{self, Reachability};
-use manifests::units::Timestamp;
+use manifests::units::{Bytes, Timestamp};
 
 use crate::gc::{self, Candidate};
 use crate::objects::{Key, Kind, Object, Store, id_of};
@@ -28,6 +29,9 @@ pub struct Desired {
     statuses: BTreeMap<RevisionId, RevisionStatus>,
     cluster: ClusterConfig,
     domains: DomainConfig,
+    /// The cluster's catalogue, with prices as they are on this machine.
+    instances: Arc<Instances>,
+    machine: Option<Machine>,
     sources: Sources,
     /// Objects that manifests asked for by name, as against those that reconcilers made.
     asked: BTreeSet<Key>,
@@ -38,6 +42,15 @@ pub struct Desired {
     generation: Generation,
     /// What the last snapshot was made from.
     published: Option<(u64, u64)>,
+}
+
+/// What instances share.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// How many CPUs.
+    pub cpus: u32,
+    /// Memory of all sandboxes together.
+    pub budget: Bytes,
 }
 
 struct Checked {
@@ -57,12 +70,31 @@ impl Desired {
             statuses: BTreeMap::new(),
             cluster: ClusterConfig::default(),
             domains: on_this_machine(),
+            instances: Arc::default(),
+            machine: None,
             sources: Sources::default(),
             asked: BTreeSet::new(),
             checked: BTreeMap::new(),
             pulls: Pulls::default(),
             generation: Generation { epoch, counter: 0 },
             published: None,
+        }
+    }
+
+    /// On this machine: what memory costs in the catalogue `local` follows from it.
+    #[must_use]
+    pub fn on(mut self, machine: Machine) -> Self {
+        self.machine = Some(machine);
+        self.instances = self.priced();
+        self
+    }
+
+    fn priced(&self) -> Arc<Instances> {
+        match self.machine {
+            Some(Machine { cpus, budget }) => {
+                Arc::new(Instances::clone(&self.cluster.instances).on_machine(cpus, budget))
+            }
+            None => Arc::clone(&self.cluster.instances),
         }
     }
 
@@ -103,6 +135,7 @@ impl Desired {
         }
         self.asked = asked;
         if surroundings_changed {
+            self.instances = self.priced();
             // Templates of hosts, limits and variables may all have changed.
             self.checked.clear();
             self.published = None;
@@ -276,6 +309,7 @@ impl Desired {
                 generation: self.generation,
                 revisions,
                 hosts: hosts.collect(),
+                instances: Arc::clone(&self.instances),
             },
             warnings,
         ))

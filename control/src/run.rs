@@ -17,7 +17,8 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::claims::Claims;
-use crate::desired::Desired;
+use crate::config::Catalogue;
+use crate::desired::{Desired, Machine};
 use crate::objects::Kind;
 use crate::pulls::pins::{self, Saved};
 use crate::pulls::worker::{What, Word, Worker};
@@ -37,8 +38,8 @@ pub(crate) struct Control {
     sources: Sources,
     bundle: Bundle,
     paths: Vec<PathBuf>,
-    /// Standard input can be read only once.
-    stdin: Option<Input>,
+    /// Texts that do not change: standard input, which can be read only once, and a catalogue that comes with Knarr.
+    fixed: Vec<Input>,
     /// Of the texts that were read last; `None` when they could not be read.
     read: Option<u64>,
     services: watch::Sender<u64>,
@@ -46,12 +47,26 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Reads and applies the manifests of `paths`; wrong ones are an error here.
+    /// Reads and applies the manifests of `paths` and the catalogue; wrong ones are an error here.
     ///
     /// # Errors
     /// A path that cannot be read, or every problem of the manifests.
-    pub(crate) fn load(paths: Vec<PathBuf>, epoch: u64, clock: &Clock) -> Result<Self, ServeError> {
-        let inputs = source::read(&paths, Missing::Refused)?;
+    pub(crate) fn load(
+        mut paths: Vec<PathBuf>,
+        instances: Option<Catalogue>,
+        machine: Machine,
+        epoch: u64,
+        clock: &Clock,
+    ) -> Result<Self, ServeError> {
+        let mut fixed = Vec::new();
+        match instances {
+            Some(Catalogue::Shipped(input)) => fixed.push(input),
+            Some(Catalogue::File(path)) if !paths.contains(&path) => paths.push(path),
+            Some(Catalogue::File(_)) | None => {}
+        }
+        let mut inputs = source::read(&paths, Missing::Refused)?;
+        fixed.extend(inputs.iter().find(|input| input.name == "-").cloned());
+        inputs.extend(fixed.iter().filter(|input| input.name != "-").cloned());
         let checked = bundle::bundle(&inputs, None);
         if !checked.problems.is_empty() {
             let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
@@ -59,7 +74,7 @@ impl Control {
         }
         let mut sources = Sources::default();
         sources.judge(inputs.clone(), |_| BTreeSet::new());
-        let mut desired = Desired::new(epoch, || uuid::Uuid::new_v4().to_string());
+        let mut desired = Desired::new(epoch, || uuid::Uuid::new_v4().to_string()).on(machine);
         desired.apply(&checked.bundle, clock());
         let about_files: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
         Ok(Self {
@@ -71,7 +86,7 @@ impl Control {
             bundle: checked.bundle,
             paths,
             read: Some(fingerprint(&inputs)),
-            stdin: inputs.into_iter().find(|input| input.name == "-"),
+            fixed,
             services: watch::Sender::new(0),
             clock: Clock::clone(clock),
         })
@@ -120,7 +135,7 @@ impl Control {
                 return;
             }
         };
-        inputs.extend(self.stdin.clone());
+        inputs.extend(self.fixed.iter().cloned());
         // Other files change where manifests are: Knarr's own log may stand among them.
         let read = Some(fingerprint(&inputs));
         if std::mem::replace(&mut self.read, read) == read {

@@ -35,6 +35,7 @@ use crate::claims::Claims;
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
+use crate::desired::Machine;
 use crate::inside::Services;
 use crate::metrics;
 use crate::pulls::pins;
@@ -102,7 +103,11 @@ impl Server {
         // What can be wrong is looked at before anything runs: settings, manifests, directory, ports, host.
         let clock: Clock = clock::system();
         let epoch = clock().as_nanos();
-        let mut control = Control::load(paths, epoch, &clock)?;
+        let machine = Machine {
+            cpus: std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
+            budget: config.memory_budget,
+        };
+        let mut control = Control::load(paths, config.instances, machine, epoch, &clock)?;
         let directory = DataDir::open(&config.data_dir)?;
         let pins = directory.path().join("pins.json");
         let first = control.first(pins::read(&pins).map_err(io(&format!("cannot read {}", pins.display())))?);
@@ -205,7 +210,6 @@ impl Server {
             reports,
             driver: Arc::clone(&driver) as Arc<dyn Driver>,
             clock: Clock::clone(&clock),
-            catalogue: config.catalogue,
             explain: explain.clone(),
             evictions: evictions.clone(),
             epoch,

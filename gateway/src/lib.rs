@@ -18,6 +18,7 @@ mod config;
 mod conn;
 mod drain;
 mod headers;
+mod ignored;
 mod inlet;
 mod lease;
 mod link;

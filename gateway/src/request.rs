@@ -18,6 +18,7 @@ use rand::rngs::SmallRng;
 
 use crate::body::{AppBody, Content, RequestBody, ResponseBody};
 use crate::headers::{self, Onward, Peer, SERVER_TIMING, SERVING_TAG, Seen};
+use crate::ignored;
 use crate::lease::Failed;
 use crate::metrics::{Record, Retried};
 use crate::probe;
@@ -91,6 +92,11 @@ async fn forward(
     };
     if seen.probe {
         return Ok(probe::answer(&head.headers, || !target.pool.sandboxes().is_empty()));
+    }
+    if let Some(rules) = &target.revision.idle_ignore
+        && let Some(answer) = ignored::answer(rules, &head, || target.pool.trouble())
+    {
+        return Ok(answer);
     }
     let revision = &target.revision;
     let protocol = revision.workload.protocol;

@@ -173,8 +173,6 @@ const LONGEST_HOST: usize = 255;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use manifests::exchange::RouteTarget;
     use manifests::ids::ObjectId;
     use manifests::units::Percent;
@@ -203,11 +201,11 @@ mod tests {
     fn snapshot(counter: u64, hosts: &[(&str, &Arc<HostRoute>)]) -> Snapshot {
         Snapshot {
             generation: Generation { epoch: 1, counter },
-            revisions: BTreeMap::new(),
             hosts: hosts
                 .iter()
                 .map(|&(host, route)| (host.into(), Arc::clone(route)))
                 .collect(),
+            ..Snapshot::default()
         }
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{GatewayId, Generation, ObjectId, RevisionId, SandboxId};
+use crate::instances::Instances;
 use crate::revision::Revision;
 use crate::units::{Concurrency, Percent, PricePerHour, Replicas, Rps, Timestamp};
 
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub revisions: BTreeMap<RevisionId, Arc<Revision>>,
     /// Lower-case host name without port, to what it serves. Several hosts share one entry.
     pub hosts: BTreeMap<Arc<str>, Arc<HostRoute>>,
+    /// What instances there are, and what they cost.
+    pub instances: Arc<Instances>,
 }
 
 /// What one host (or several alike) serves.
@@ -168,6 +171,8 @@ pub enum Rung {
     Frozen,
     /// A full sandbox under a small CPU limit, upgraded in place.
     Throttled,
+    /// A cheaper instance runs and serves; a full one takes over where it is not enough.
+    Reserve,
     /// Full instances run.
     Full,
 }
@@ -179,6 +184,7 @@ impl Rung {
             Self::Zero => "zero",
             Self::Frozen => "frozen",
             Self::Throttled => "throttled",
+            Self::Reserve => "reserve",
             Self::Full => "full",
         }
     }

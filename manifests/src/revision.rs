@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::exchange::Rung;
+use crate::idle_ignore::IdleIgnore;
 use crate::ids::{ObjectId, RevisionId};
+use crate::keep_warm::KeepWarm;
 use crate::units::{Concurrency, ContainerConcurrency, Replicas, Rps, Timestamp};
 use crate::workload::Workload;
 
@@ -28,6 +31,10 @@ pub struct Revision {
     pub scaling: Scaling,
     /// What it does when idle.
     pub idle: IdlePolicy,
+    /// What the planner may choose from, and what must hold.
+    pub planning: Planning,
+    /// `knarr.dev/idle-ignore`: requests that the gateway answers itself, as if they had never come.
+    pub idle_ignore: Option<IdleIgnore>,
     /// `knarr.dev/server-timing: "enabled"`: `Server-Timing` on every response, not only when asked for.
     pub server_timing: bool,
     /// Whether connections to its sandboxes are used again. `knarr.dev/upstream-keepalive: "disabled"` turns it off, for
@@ -55,6 +62,8 @@ impl Revision {
             },
             scaling: Scaling::default(),
             idle: IdlePolicy::Knative,
+            planning: Planning::default(),
+            idle_ignore: None,
             server_timing: false,
             upstream_keepalive: true,
             reachability: Reachability::Reachable,
@@ -184,20 +193,65 @@ pub enum Aggregation {
     WeightedExponential,
 }
 
-/// What a revision does when nobody asks for it.
-#[derive(Clone, PartialEq, Debug, Default)]
+/// `knarr.dev/idle`: what a revision does when nobody asks for it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum IdlePolicy {
     /// As Knative: window, grace, zero (or min-scale).
     #[default]
     Knative,
-    /// `knarr.dev/idle: frozen`: one sandbox stays, frozen, where Knative would keep none.
+    /// One sandbox stays, frozen, where Knative would keep none.
     Frozen {
         /// `knarr.dev/freeze-delay`: how long no request may have been in flight before; at most an hour. `None` is the
         /// instant at which Knative would go to zero.
         delay: Option<Duration>,
     },
-    /// `knarr.dev/idle: auto`: the cheapest rung that keeps the SLA.
-    Auto(ColdStartSla),
+    /// Nothing stays; at Knative's instants.
+    Zero,
+    /// One sandbox stays, under a small CPU limit that the first request raises.
+    Throttled,
+    /// One cheaper instance stays and serves what comes, alone as long as it is enough.
+    Reserve,
+    /// One full instance stays.
+    Keep,
+    /// The ladder that costs least within [`Planning::sla`].
+    Auto,
+}
+
+/// What the planner may choose from for a revision, and what must hold; annotations over `config-planner`, resolved.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Planning {
+    /// `knarr.dev/cold-start-sla`: the limit on the latency that a start, or a slower spec, adds.
+    pub sla: ColdStartSla,
+    /// `knarr.dev/instance-specs` (or `k8s.aliyun.com/eci-use-specs`): names in the catalogue, in the user's order of
+    /// preference. Empty is the whole catalogue.
+    pub specs: Arc<[Arc<str>]>,
+    /// `knative.aliyun.com/reserve-instance` and its relatives.
+    pub reserve: Option<Reserve>,
+    /// `knarr.dev/min-scale-as`: the rung that min-scale's replicas stand on while nobody asks; never [`Rung::Zero`].
+    pub min_scale_as: Rung,
+    /// `knarr.dev/keep-warm`: while it is open at least one replica stays, as if min-scale were 1.
+    pub keep_warm: Option<KeepWarm>,
+}
+
+impl Default for Planning {
+    fn default() -> Self {
+        Self {
+            sla: ColdStartSla::default(),
+            specs: Arc::default(),
+            reserve: None,
+            min_scale_as: Rung::Full,
+            keep_warm: None,
+        }
+    }
+}
+
+/// Which instances are kept in reserve, where the manifest says so in Alibaba's words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reserve {
+    /// Names in the catalogue, in the user's order of preference. Empty is the cheapest that serves.
+    pub specs: Arc<[Arc<str>]>,
+    /// How many; at least 1.
+    pub replicas: Replicas,
 }
 
 /// `knarr.dev/cold-start-sla: "p99<500ms"`: the added latency of a request that meets an idle revision.

@@ -15,6 +15,7 @@ use manifests::ids::{ObjectId, RevisionId};
 use manifests::names;
 use manifests::problem::Problem;
 use manifests::resources::{ObjectMeta, Resource, RevisionTemplate, TrafficTarget};
+use manifests::revision::Planning;
 use manifests::units::Timestamp;
 
 fn root() -> PathBuf {
@@ -111,6 +112,18 @@ fn revision(text: &mut String, meta: &ObjectMeta, template: &RevisionTemplate, i
         made.server_timing, made.upstream_keepalive
     );
     writeln!(text, "    idle: {:?}, {flags}", made.idle).unwrap();
+    if made.planning != Planning::default() || made.idle_ignore.is_some() {
+        let planning = &made.planning;
+        write!(text, "    planning: {}, specs {:?}", planning.sla, planning.specs).unwrap();
+        write!(text, ", min-scale as {}", planning.min_scale_as.as_str()).unwrap();
+        writeln!(text, ", reserve {:?}", planning.reserve).unwrap();
+        let warm = planning.keep_warm.iter().map(|warm| format!("    keep warm: {warm}\n"));
+        let ignored = made
+            .idle_ignore
+            .iter()
+            .map(|ignored| format!("    idle-ignore: {ignored}\n"));
+        text.extend(warm.chain(ignored));
+    }
 }
 
 /// Compares with, or writes, the expected text.

@@ -21,7 +21,7 @@ const MS: Duration = Duration::from_millis(1);
 const GIB: Bytes = Bytes(1 << 30);
 
 fn sim() -> Sim {
-    Sim::new(1, 2, GIB, Catalogue::default())
+    Sim::new(1, 2, GIB)
 }
 
 /// Seconds from the beginning.
@@ -39,10 +39,11 @@ fn run_to_zero(sim: &mut Sim, id: &RevisionId, limit: f64) -> f64 {
 
 fn auto(name: &str) -> Revision {
     let mut revision = revision("default", name);
-    revision.idle = IdlePolicy::Auto(ColdStartSla {
+    revision.idle = IdlePolicy::Auto;
+    revision.planning.sla = ColdStartSla {
         quantile: 0.99,
         limit: 500 * MS,
-    });
+    };
     revision
 }
 
@@ -158,7 +159,7 @@ fn short_requests_do_not_start_a_sandbox_each() {
 
 #[test]
 fn what_does_not_fit_is_unschedulable() {
-    let mut sim = Sim::new(1, 2, Bytes(100 << 20), Catalogue::default());
+    let mut sim = Sim::new(1, 2, Bytes(100 << 20));
     let mut big = revision("default", "big-00001");
     Arc::get_mut(&mut big.workload).unwrap().serving.resources.memory_limit = Some(Bytes(200 << 20));
     let id = sim.deploy(big, 5 * MS);
@@ -267,7 +268,7 @@ fn a_crash_loop_backs_off() {
 
 #[test]
 fn a_start_that_hangs_frees_its_slot_for_others() {
-    let mut sim = Sim::new(1, 1, GIB, Catalogue::default());
+    let mut sim = Sim::new(1, 1, GIB);
     for n in 0..2 {
         sim.deploy(revision("default", &format!("hangs-{n}")), Duration::from_secs(1000));
     }
@@ -280,7 +281,7 @@ fn a_start_that_hangs_frees_its_slot_for_others() {
 
 #[test]
 fn a_drain_waits_for_every_gateway_and_every_request() {
-    let mut sim = Sim::new(2, 2, GIB, Catalogue::default());
+    let mut sim = Sim::new(2, 2, GIB);
     let mut two = revision("default", "two-00001");
     two.scaling.min_scale = Replicas(2);
     two.container_concurrency = ContainerConcurrency(1);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::exchange::Rung;
+use manifests::instances::InstanceSpec;
 use manifests::revision::ColdStartSla;
 use manifests::units::{Bytes, Millicores, PricePerHour};
 use manifests::workload::Workload;
@@ -192,11 +193,11 @@ fn ladder(input: PlanInput<'_>) -> Vec<Candidate> {
             judge(starts, input.sla)
         },
     };
-    let on = |rung, spec: &crate::catalogue::Spec, estimate: Option<Estimate>| Candidate {
+    let on = |rung, spec: &InstanceSpec, estimate: Option<Estimate>| Candidate {
         rung,
         spec: Some(spec.name.clone()),
-        cpu: spec.limits(input.workload).cpu,
-        price: spec.price(input.workload),
+        cpu: spec.cpu_of(input.workload),
+        price: spec.price_per_hour(input.workload),
         bound: estimate.map(|estimate| estimate.bound),
         samples: estimate.map_or(0, |estimate| estimate.samples),
         verdict: judge(estimate, input.sla),
@@ -209,9 +210,9 @@ fn ladder(input: PlanInput<'_>) -> Vec<Candidate> {
     let mut ladder = vec![
         zero,
         frozen,
-        on(Rung::Full, input.catalogue.full(), Some(nothing_added)),
+        on(Rung::Full, input.catalogue.full(input.workload), Some(nothing_added)),
     ];
-    ladder.extend(input.catalogue.throttled().iter().map(|spec| {
+    ladder.extend(input.catalogue.throttled(input.workload).into_iter().map(|spec| {
         let mut throttled = on(Rung::Throttled, spec, upgrades);
         if input.throttle_fails {
             throttled.verdict = Verdict::Unavailable;

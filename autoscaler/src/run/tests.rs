@@ -46,7 +46,6 @@ impl Bench {
             reports: report,
             driver: Arc::new(driver.clone()),
             clock: Arc::new(move || Timestamp::from_millis(1_000_000_000).plus(born.elapsed())),
-            catalogue: Catalogue::default(),
             evictions: evictions.clone(),
             explain: explain.clone(),
             epoch: 7,
@@ -265,10 +264,11 @@ async fn a_slow_starter_with_an_sla_is_throttled_and_upgraded_in_place() {
     bench.driver.set_freezer(false);
     bench.starts_take(Duration::from_secs(2));
     let mut slow = revision("default", "slow-00001");
-    slow.idle = IdlePolicy::Auto(ColdStartSla {
+    slow.idle = IdlePolicy::Auto;
+    slow.planning.sla = ColdStartSla {
         quantile: 0.99,
         limit: Duration::from_millis(500),
-    });
+    };
     bench.deploy(std::slice::from_ref(&slow));
     bench.idle(80).await;
     let set = bench.set();

@@ -267,13 +267,17 @@ impl Scaler {
         {
             return (None, None);
         }
-        let sla = match &self.revision.idle {
-            IdlePolicy::Knative => return (None, None),
+        match &self.revision.idle {
+            IdlePolicy::Knative | IdlePolicy::Zero => return (None, None),
             IdlePolicy::Frozen { .. } => return (self.can_freeze(cx).then_some(Rung::Frozen), None),
-            IdlePolicy::Auto(sla) => sla,
-        };
+            IdlePolicy::Throttled | IdlePolicy::Reserve if !self.throttle_fails => {
+                return (Some(Rung::Throttled), None);
+            }
+            IdlePolicy::Throttled | IdlePolicy::Reserve | IdlePolicy::Keep => return (Some(Rung::Full), None),
+            IdlePolicy::Auto => {}
+        }
         let plan = plan(PlanInput {
-            sla,
+            sla: &self.revision.planning.sla,
             catalogue: &cx.catalogue,
             workload: &self.revision.workload,
             starts: &self.starts,

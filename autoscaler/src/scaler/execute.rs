@@ -11,7 +11,7 @@ use super::Scaler;
 use super::decide::{DOWNGRADE_AFTER, Decided};
 use super::types::{Context, Level, Output, Sandbox, State, Then};
 use crate::admission::Refused;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{self, Catalogue};
 use crate::conditions::Trouble;
 
 impl Scaler {
@@ -232,11 +232,11 @@ impl Scaler {
 
 /// The limits of an instance of `revision` at a level; without a throttled spec there is only full.
 fn limits(catalogue: &Catalogue, level: Level, revision: &manifests::revision::Revision) -> Limits {
-    let spec = match level {
-        Level::Full => catalogue.full(),
-        Level::Throttled => catalogue.throttled().first().unwrap_or(catalogue.full()),
-    };
-    spec.limits(&revision.workload)
+    let workload = &revision.workload;
+    match level {
+        Level::Full => catalogue::limits(catalogue.full(workload), workload),
+        Level::Throttled => catalogue.throttled_limits(workload),
+    }
 }
 
 /// The label of a failed start in metrics.

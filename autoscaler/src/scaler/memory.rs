@@ -86,7 +86,7 @@ impl Scaler {
         }
         let wake = match idle {
             Rung::Frozen => self.thaws.median().unwrap_or(ASSUMED_THAW),
-            Rung::Throttled => self.upgrades.median().unwrap_or(ASSUMED_UPGRADE),
+            Rung::Throttled | Rung::Reserve => self.upgrades.median().unwrap_or(ASSUMED_UPGRADE),
             Rung::Full | Rung::Zero => Duration::ZERO,
         };
         Some(Standing {

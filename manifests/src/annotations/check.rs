@@ -1,7 +1,10 @@
 //! What the table alone can judge: unknown keys, wrong places, and the values of `knarr.dev/*`.
 
-use super::{ALL, Annotation, COLD_START_SLA, EGRESS, EGRESS_ALLOW, FREEZE_DELAY, IDLE, Place, find, knarr_settings};
+use super::planning::Reader;
+use super::*;
+use crate::config::ClusterConfig;
 use crate::domains::StringMap;
+use crate::exchange::Rung;
 
 /// Something to say about one annotation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,7 +29,7 @@ const KNOWN_PREFIXES: [&str; 5] = [
 ];
 
 /// Looks at all annotations that stand at `place`, which is [`Place::Template`] or [`Place::Object`].
-pub fn check(annotations: &StringMap, place: Place) -> Vec<Finding> {
+pub fn check(annotations: &StringMap, place: Place, cluster: &ClusterConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
     for key in annotations.keys() {
         let ours = key.starts_with("knarr.dev/");
@@ -41,7 +44,7 @@ pub fn check(annotations: &StringMap, place: Place) -> Vec<Finding> {
         }
     }
     if place == Place::Template {
-        check_values(annotations, &mut findings);
+        check_values(annotations, cluster, &mut findings);
     }
     findings
 }
@@ -97,14 +100,20 @@ fn misplaced(key: &str, known: &Annotation, ours: bool) -> Option<Finding> {
     })
 }
 
-fn check_values(annotations: &StringMap, findings: &mut Vec<Finding>) {
-    if let Err(errors) = knarr_settings(annotations) {
-        findings.extend(errors.into_iter().map(|(key, message)| Finding {
+fn check_values(annotations: &StringMap, cluster: &ClusterConfig, findings: &mut Vec<Finding>) {
+    match knarr_settings(annotations, cluster) {
+        Ok(settings) => findings.extend(settings.left_out.into_iter().map(|(key, message)| Finding {
+            key: key.to_owned(),
+            refused: false,
+            message,
+            hint: "it is left out".to_owned(),
+        })),
+        Err(errors) => findings.extend(errors.into_iter().map(|(key, message)| Finding {
             key: key.to_owned(),
             refused: true,
             message,
             hint: find(key).map_or_else(String::new, |known| format!("write {}", known.range)),
-        }));
+        })),
     }
     if EGRESS_ALLOW.value(annotations).is_some() && EGRESS.value(annotations) != Some("allow-list") {
         findings.push(Finding {
@@ -114,19 +123,64 @@ fn check_values(annotations: &StringMap, findings: &mut Vec<Finding>) {
             hint: "write knarr.dev/egress: \"allow-list\", or remove it".to_owned(),
         });
     }
-    // (what has no effect, unless `idle` is this)
-    for (annotation, needs) in [(&COLD_START_SLA, "auto"), (&FREEZE_DELAY, "frozen")] {
-        let idle = IDLE.value(annotations);
-        if annotation.value(annotations).is_some() && idle != Some(needs) {
-            findings.push(Finding {
-                key: annotation.key.to_owned(),
-                refused: false,
-                message: format!("has no effect without knarr.dev/idle: {needs}"),
-                hint: match idle {
-                    None => format!("add knarr.dev/idle: \"{needs}\""),
-                    Some(_) => format!("remove it, or write knarr.dev/idle: \"{needs}\""),
-                },
-            });
-        }
+    without_effect(annotations, cluster, findings);
+}
+
+/// What is right and does nothing.
+fn without_effect(annotations: &StringMap, cluster: &ClusterConfig, findings: &mut Vec<Finding>) {
+    let said = Reader::new(annotations, cluster).read();
+    let idle = IDLE.value(annotations);
+    let written = |annotation: &Annotation| annotation.value(annotations).is_some();
+    let mut warn = |annotation: &Annotation, needs: &str, hint: String| {
+        findings.push(Finding {
+            key: annotation.key.to_owned(),
+            refused: false,
+            message: format!("has no effect without {needs}"),
+            hint,
+        });
+    };
+    if written(&FREEZE_DELAY) && said.word != "frozen" {
+        let hint = match idle {
+            None => "add knarr.dev/idle: \"frozen\"",
+            Some(_) => "remove it, or write knarr.dev/idle: \"frozen\"",
+        };
+        warn(&FREEZE_DELAY, "knarr.dev/idle: frozen", hint.to_owned());
+    }
+    let plans = matches!(said.word, "auto" | "reserve" | "throttled")
+        || !said.planning.specs.is_empty()
+        || said.planning.min_scale_as != Rung::Full;
+    if written(&COLD_START_SLA) && !plans {
+        let hint = "remove it, or write knarr.dev/idle: \"auto\"".to_owned();
+        warn(&COLD_START_SLA, "knarr.dev/idle: auto", hint);
+    }
+    let least = MIN_SCALE.value(annotations);
+    let keeps_none = least.map_or(cluster.settings.autoscaler.min_scale == 0, |least| {
+        least.trim_start_matches('0').is_empty()
+    });
+    if written(&MIN_SCALE_AS) && keeps_none && said.planning.keep_warm.is_none() {
+        let needs = format!("{} or {}", MIN_SCALE.key, KEEP_WARM.key);
+        warn(
+            &MIN_SCALE_AS,
+            &needs,
+            format!("add {}: \"1\", or remove it", MIN_SCALE.key),
+        );
+    }
+    let relatives = [
+        &RESERVE_TYPE,
+        &RESERVE_SPECS,
+        &RESERVE_REPLICAS,
+        &RESERVE_CPU_LIMIT,
+        &RESERVE_CPU_REQUEST,
+    ];
+    let relatives = relatives
+        .into_iter()
+        .chain([&RESERVE_MEMORY_LIMIT, &RESERVE_MEMORY_REQUEST]);
+    for annotation in relatives.filter(|annotation| written(annotation) && said.planning.reserve.is_none()) {
+        let needs = format!("{}: enable", RESERVE_INSTANCE.key);
+        warn(
+            annotation,
+            &needs,
+            format!("add {}: \"enable\", or remove it", RESERVE_INSTANCE.key),
+        );
     }
 }

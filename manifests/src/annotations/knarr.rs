@@ -5,27 +5,40 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::egress::parse_egress_rules;
-use super::{Annotation, COLD_START_SLA, EGRESS, EGRESS_ALLOW, FREEZE_DELAY, IDLE, SERVER_TIMING, UPSTREAM_KEEPALIVE};
+use super::planning::Reader;
+use super::{Annotation, EGRESS, EGRESS_ALLOW, SERVER_TIMING, UPSTREAM_KEEPALIVE};
+use crate::config::ClusterConfig;
 use crate::domains::StringMap;
 use crate::golang;
-use crate::revision::{ColdStartSla, IdlePolicy};
+use crate::idle_ignore::IdleIgnore;
+use crate::revision::{ColdStartSla, IdlePolicy, Planning};
 use crate::workload::Egress;
 
-/// What the `knarr.dev/*` annotations of a template say; without any, exactly what Knative does.
+/// What the `knarr.dev/*` annotations of a template say, and Alibaba's that mean the same, over the cluster's defaults;
+/// without any, exactly what Knative does.
 #[derive(Clone, PartialEq, Debug)]
 pub struct KnarrSettings {
-    /// `knarr.dev/idle` with `knarr.dev/cold-start-sla` and `knarr.dev/freeze-delay`.
+    /// `knarr.dev/idle` with `knarr.dev/freeze-delay`.
     pub idle: IdlePolicy,
+    /// What the planner may choose from, and what must hold.
+    pub planning: Planning,
+    /// `knarr.dev/idle-ignore`.
+    pub idle_ignore: Option<IdleIgnore>,
     /// `knarr.dev/server-timing`.
     pub server_timing: bool,
     /// `knarr.dev/upstream-keepalive`.
     pub upstream_keepalive: bool,
     /// `knarr.dev/egress` with `knarr.dev/egress-allow`; `None` is the server's setting.
     pub egress: Option<Egress>,
+    /// What was left out, by annotation: specs of Alibaba's that the catalogue does not have.
+    pub left_out: Vec<(&'static str, String)>,
 }
 
 /// Reads all `knarr.dev/*` annotations; each error is the annotation's key with what is wrong.
-pub fn knarr_settings(annotations: &StringMap) -> Result<KnarrSettings, Vec<(&'static str, String)>> {
+pub fn knarr_settings(
+    annotations: &StringMap,
+    cluster: &ClusterConfig,
+) -> Result<KnarrSettings, Vec<(&'static str, String)>> {
     let mut errors = Vec::new();
     let mut word = |annotation: &'static Annotation, words: &[&'static str], default: &'static str| {
         let value = annotation.value(annotations).unwrap_or(default);
@@ -34,26 +47,14 @@ pub fn knarr_settings(annotations: &StringMap) -> Result<KnarrSettings, Vec<(&'s
             default
         })
     };
-    let idle = word(&IDLE, &["knative", "frozen", "auto"], "knative");
     let server_timing = word(&SERVER_TIMING, &["enabled", "disabled"], "disabled") == "enabled";
     let upstream_keepalive = word(&UPSTREAM_KEEPALIVE, &["enabled", "disabled"], "enabled") == "enabled";
 
     let egress = EGRESS.value(annotations);
     let egress = egress.map(|_| word(&EGRESS, &["none", "full", "allow-list"], "none"));
-
-    let sla = COLD_START_SLA
-        .value(annotations)
-        .map(str::parse::<ColdStartSla>)
-        .transpose();
-    let sla = sla.unwrap_or_else(|error| {
-        errors.push((COLD_START_SLA.key, error.to_string()));
-        None
-    });
-    let delay = FREEZE_DELAY.value(annotations).map(parse_delay).transpose();
-    let delay = delay.unwrap_or_else(|error| {
-        errors.push((FREEZE_DELAY.key, error));
-        None
-    });
+    let mut reader = Reader::new(annotations, cluster);
+    let said = reader.read();
+    errors.append(&mut reader.errors);
     let rules = EGRESS_ALLOW.value(annotations).map(parse_egress_rules).transpose();
     let rules = rules.unwrap_or_else(|error| {
         errors.push((EGRESS_ALLOW.key, error));
@@ -71,16 +72,14 @@ pub fn knarr_settings(annotations: &StringMap) -> Result<KnarrSettings, Vec<(&'s
     if !errors.is_empty() {
         return Err(errors);
     }
-    let idle = match idle {
-        "auto" => IdlePolicy::Auto(sla.unwrap_or_default()),
-        "frozen" => IdlePolicy::Frozen { delay },
-        _ => IdlePolicy::Knative,
-    };
     Ok(KnarrSettings {
-        idle,
+        idle: said.idle,
+        planning: said.planning,
+        idle_ignore: said.idle_ignore,
         server_timing,
         upstream_keepalive,
         egress,
+        left_out: reader.warnings,
     })
 }
 
@@ -102,7 +101,7 @@ impl Default for ColdStartSla {
     }
 }
 
-fn parse_delay(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_delay(text: &str) -> Result<Duration, String> {
     match golang::parse_duration(text) {
         Ok(delay) if delay <= MOST => Ok(delay),
         Ok(_) => Err(format!("invalid value: {text}: longer than 1h")),

@@ -20,7 +20,8 @@ macro_rules! table {
     };
 }
 
-// Knative: pkg/apis/autoscaling, pkg/apis/serving and networking/pkg/apis/networking, each in register.go. The last five are ours.
+// Knative: pkg/apis/autoscaling, pkg/apis/serving and networking/pkg/apis/networking, each in register.go. Those under knarr.dev are
+// ours; those of Alibaba's are read as its own Knative reads them, as far as they mean something here.
 table! {
     CLASS: "autoscaling.knative.dev/class", Template,
         default "kpa.autoscaling.knative.dev", range "kpa.autoscaling.knative.dev, hpa.autoscaling.knative.dev, or a name outside knative.dev",
@@ -162,9 +163,36 @@ table! {
         | "queue.sidecar.serving.knative.dev/resourcePercentage", Template,
         default "absent", range "0.1 to 100",
         "Resources of queue-proxy, which Knarr does not have: no effect.";
+    ECI_USE_SPECS: "k8s.aliyun.com/eci-use-specs", Template,
+        default "absent", range "names of specs, or sizes as CPU-MEMORY, separated by commas: 2-4Gi, ecs.c6.large",
+        "Alibaba's instance specs, in order of preference: as knarr.dev/instance-specs, which wins; what the catalogue does not have is left out.";
+    RESERVE_INSTANCE: "knative.aliyun.com/reserve-instance", Template,
+        default "disable", range "enable, disable",
+        "Alibaba's reserved instance: as knarr.dev/idle: reserve, which wins.";
+    RESERVE_CPU_LIMIT: "knative.aliyun.com/reserve-instance-cpu-resource-limit", Template,
+        default "absent", range "an amount of CPU such as 500m or 1",
+        "The least CPU of a reserved instance, where its specs are not listed.";
+    RESERVE_CPU_REQUEST: "knative.aliyun.com/reserve-instance-cpu-resource-request", Template,
+        default "absent", range "an amount of CPU such as 500m or 1",
+        "As reserve-instance-cpu-resource-limit, which wins.";
+    RESERVE_SPECS: "knative.aliyun.com/reserve-instance-eci-use-specs", Template,
+        default "the cheapest that serves", range "names of specs, or sizes as CPU-MEMORY, separated by commas: 1-2Gi, ecs.t6-c1m1.large",
+        "The specs of a reserved instance, in order of preference.";
+    RESERVE_MEMORY_LIMIT: "knative.aliyun.com/reserve-instance-memory-resource-limit", Template,
+        default "absent", range "an amount of memory such as 512Mi or 1Gi",
+        "The least memory of a reserved instance, where its specs are not listed.";
+    RESERVE_MEMORY_REQUEST: "knative.aliyun.com/reserve-instance-memory-resource-request", Template,
+        default "absent", range "an amount of memory such as 512Mi or 1Gi",
+        "As reserve-instance-memory-resource-limit, which wins.";
+    RESERVE_REPLICAS: "knative.aliyun.com/reserve-instance-replicas", Template,
+        default "1", range "1 to 1000",
+        "How many reserved instances.";
+    RESERVE_TYPE: "knative.aliyun.com/reserve-instance-type", Template,
+        default "eci", range "eci, ecs, acs",
+        "Where Alibaba takes the reserved instance from; the catalogue's pools say that here.";
     COLD_START_SLA: "knarr.dev/cold-start-sla", Template,
-        default "p99<1s, where knarr.dev/idle is auto", range "pNN<DURATION or pNN.N<DURATION with us, ms or s, up to 1h: p99<500ms",
-        "The added latency of a request that meets an idle revision.";
+        default "p99<1s", range "pNN<DURATION or pNN.N<DURATION with us, ms or s, up to 1h: p99<500ms",
+        "The limit on the latency that a start, or a slower spec, adds to a request. Alone it means knarr.dev/idle: auto.";
     EGRESS: "knarr.dev/egress", Template,
         default "the server's setting", range "none, full, allow-list",
         "Where the app may connect to: nowhere, everywhere but this host, or only where knarr.dev/egress-allow says.";
@@ -175,8 +203,20 @@ table! {
         default "when Knative would go to zero", range "0s to 1h",
         "How long nothing was asked for before an idle revision is frozen, where knarr.dev/idle is frozen.";
     IDLE: "knarr.dev/idle", Template,
-        default "knative", range "knative, frozen, auto",
-        "What an idle revision does: Knative's window, grace and zero; a frozen sandbox instead of zero; or the cheapest rung that keeps the SLA.";
+        default "knative", range "knative, auto, zero, frozen, throttled, reserve, keep",
+        "What an idle revision does: Knative's window, grace and zero (or min-scale); what costs least within the SLA; nothing stays; one sandbox stays, frozen, or under a small CPU limit, or as a cheaper instance, or as it is.";
+    IDLE_IGNORE: "knarr.dev/idle-ignore", Template,
+        default "absent", range "paths and `user-agent: TEXT`, with * for any text and -> STATUS behind, separated by commas: /healthz, /ping -> 204, user-agent: UptimeRobot",
+        "GET and HEAD requests that the gateway answers itself: they wake nothing, keep nothing awake and count nowhere.";
+    INSTANCE_SPECS: "knarr.dev/instance-specs", Template,
+        default "the whole catalogue", range "names of specs in the catalogue, or sizes as CPU-MEMORY, separated by commas: small-1c1g, std-1c2g, 2-4Gi",
+        "Which instance specs the planner may choose from, in order of preference.";
+    KEEP_WARM: "knarr.dev/keep-warm", Template,
+        default "absent", range "up to 32 windows of days, hours and a time zone, separated by commas or semicolons: Mon-Fri 07:00-23:00 Europe/Oslo",
+        "Hours in which at least one replica stays, as if min-scale were 1.";
+    MIN_SCALE_AS: "knarr.dev/min-scale-as", Template,
+        default "full", range "full, throttled, reserve, frozen",
+        "What min-scale's replicas (and those of keep-warm) are while nobody asks.";
     SERVER_TIMING: "knarr.dev/server-timing", Template,
         default "disabled", range "enabled, disabled",
         "Server-Timing on every response, not only when a request asks for it.";

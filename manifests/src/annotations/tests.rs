@@ -4,7 +4,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::revision::{ColdStartSla, IdlePolicy};
+use crate::config::ClusterConfig;
+use crate::revision::{ColdStartSla, IdlePolicy, Planning};
 
 fn annotations(pairs: &[(&str, &str)]) -> StringMap {
     pairs
@@ -90,27 +91,29 @@ fn slas() {
     }
 }
 
+/// Without anything of the cluster's.
+fn settings(annotations: &StringMap) -> Result<KnarrSettings, Vec<(&'static str, String)>> {
+    knarr_settings(annotations, &ClusterConfig::default())
+}
+
 #[test]
 fn knarr_settings_default_to_knative() {
-    let plain = knarr_settings(&annotations(&[("autoscaling.knative.dev/window", "6s")])).unwrap();
+    let plain = settings(&annotations(&[("autoscaling.knative.dev/window", "6s")])).unwrap();
     assert_eq!(
         plain,
         KnarrSettings {
             idle: IdlePolicy::Knative,
+            planning: Planning::default(),
+            idle_ignore: None,
             server_timing: false,
             upstream_keepalive: true,
-            egress: None
+            egress: None,
+            left_out: vec![],
         }
     );
 
-    let auto = knarr_settings(&annotations(&[("knarr.dev/idle", "auto")])).unwrap();
-    assert_eq!(
-        auto.idle,
-        IdlePolicy::Auto(ColdStartSla {
-            quantile: 0.99,
-            limit: Duration::from_secs(1)
-        })
-    );
+    let auto = settings(&annotations(&[("knarr.dev/idle", "auto")])).unwrap();
+    assert_eq!((auto.idle, auto.planning), (IdlePolicy::Auto, Planning::default()));
 
     let all = annotations(&[
         ("knarr.dev/idle", "auto"),
@@ -118,14 +121,12 @@ fn knarr_settings_default_to_knative() {
         ("knarr.dev/server-timing", "enabled"),
         ("knarr.dev/upstream-keepalive", "disabled"),
     ]);
-    let all = knarr_settings(&all).unwrap();
-    assert_eq!(
-        all.idle,
-        IdlePolicy::Auto(ColdStartSla {
-            quantile: 0.95,
-            limit: Duration::from_millis(20)
-        })
-    );
+    let all = settings(&all).unwrap();
+    let sla = ColdStartSla {
+        quantile: 0.95,
+        limit: Duration::from_millis(20),
+    };
+    assert_eq!((all.idle, all.planning.sla), (IdlePolicy::Auto, sla));
     assert!(all.server_timing && !all.upstream_keepalive);
 }
 
@@ -134,7 +135,7 @@ fn frozen_with_and_without_a_delay() {
     let frozen = |delay: Option<&str>| {
         let delay = delay.map(|delay| ("knarr.dev/freeze-delay", delay));
         let pairs: Vec<_> = [("knarr.dev/idle", "frozen")].into_iter().chain(delay).collect();
-        knarr_settings(&annotations(&pairs)).map(|settings| settings.idle)
+        settings(&annotations(&pairs)).map(|settings| settings.idle)
     };
     assert_eq!(frozen(None), Ok(IdlePolicy::Frozen { delay: None }));
     let good = [
@@ -160,7 +161,7 @@ fn frozen_with_and_without_a_delay() {
     ] {
         let idle = idle.map(|idle| ("knarr.dev/idle", idle));
         let pairs: Vec<_> = [("knarr.dev/freeze-delay", "5s")].into_iter().chain(idle).collect();
-        let findings = check(&annotations(&pairs), Place::Template);
+        let findings = check(&annotations(&pairs), Place::Template, &ClusterConfig::default());
         assert_eq!(findings.len(), 1);
         assert_eq!((findings[0].refused, &*findings[0].hint), (false, hint));
     }
@@ -192,7 +193,7 @@ fn says_what_is_unknown_misplaced_or_wrong() {
             .collect()
     };
     assert_eq!(
-        lines(check(&template, Place::Template)),
+        lines(check(&template, Place::Template, &ClusterConfig::default())),
         [
             "W autoscaling.knative.dev/min-scal: unknown annotation, has no effect; did you mean autoscaling.knative.dev/min-scale?",
             "E knarr.dev/idel: unknown annotation; did you mean knarr.dev/idle?",
@@ -202,12 +203,11 @@ fn says_what_is_unknown_misplaced_or_wrong() {
             "E knarr.dev/server-timing: invalid value: true; write enabled, disabled",
             "E knarr.dev/cold-start-sla: invalid value: p99<500: the limit is not a whole number with us, ms or s; write \
              pNN<DURATION or pNN.N<DURATION with us, ms or s, up to 1h: p99<500ms",
-            "W knarr.dev/cold-start-sla: has no effect without knarr.dev/idle: auto; add knarr.dev/idle: \"auto\"",
         ]
     );
     let object = annotations(&[("knarr.dev/idle", "auto"), ("autoscaling.knative.dev/window", "6s")]);
     assert_eq!(
-        lines(check(&object, Place::Object)),
+        lines(check(&object, Place::Object, &ClusterConfig::default())),
         ["E knarr.dev/idle: annotation in the wrong place; it belongs under spec.template.metadata.annotations"]
     );
 }
@@ -231,7 +231,7 @@ proptest! {
 #[test]
 fn where_an_app_may_connect_to() {
     use crate::workload::Egress;
-    let read = |pairs: &[(&str, &str)]| knarr_settings(&annotations(pairs)).map(|settings| settings.egress);
+    let read = |pairs: &[(&str, &str)]| settings(&annotations(pairs)).map(|settings| settings.egress);
     let list = "api.example.com:443, 10.0.0.0/8";
     assert_eq!(read(&[]), Ok(None));
     assert_eq!(read(&[("knarr.dev/egress", "none")]), Ok(Some(Egress::None)));
@@ -264,6 +264,10 @@ fn where_an_app_may_connect_to() {
     ] {
         assert_eq!(read(&pairs), Err(vec![(key, said.to_owned())]));
     }
-    let alone = check(&annotations(&[("knarr.dev/egress-allow", list)]), Place::Template);
+    let alone = check(
+        &annotations(&[("knarr.dev/egress-allow", list)]),
+        Place::Template,
+        &ClusterConfig::default(),
+    );
     assert!(alone[0].refused && alone[0].message.contains("without knarr.dev/egress: allow-list"));
 }

@@ -1,6 +1,7 @@
 //! ConfigMaps, Secrets and claims, which come before everything else: Knative's settings, and what templates refer to.
 
 use super::Checked;
+use crate::annotations;
 use crate::config::{ClusterConfig, SYSTEM_NAMESPACE};
 use crate::knative::syntax::{dns1123_label, dns1123_subdomain};
 use crate::problem::Problem;
@@ -40,6 +41,22 @@ pub(super) fn gather(documents: &[Document], checked: &mut Checked) {
             }
             _ => {}
         }
+    }
+    default_specs(documents, checked);
+}
+
+/// The catalogue may stand behind `config-planner`, or in another file.
+fn default_specs(documents: &[Document], checked: &mut Checked) {
+    let is_planner = |document: &&Document| match &document.resource {
+        Resource::ConfigMap(map) => map.metadata.name == "config-planner" && map.metadata.namespace == SYSTEM_NAMESPACE,
+        _ => false,
+    };
+    let Some(document) = documents.iter().find(is_planner) else {
+        return;
+    };
+    for message in annotations::unknown_default_specs(&checked.bundle.cluster) {
+        let problem = document.problem("data.instance-specs", message);
+        checked.problems.push(problem.hint("write names of the catalogue"));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Bundle, Checked, Object, ObjectKey, merge};
 use crate::annotations::{self, Place};
+use crate::config::ClusterConfig;
 use crate::convert::{self, Fault, Identity};
 use crate::domains::{DomainError, Hosts, RouteMeta};
 use crate::ids::{ObjectId, RevisionId};
@@ -58,7 +59,7 @@ pub(super) fn judge(document: &Document, previous: Option<&Bundle>, checked: &mu
         .warnings
         .extend(warnings.into_iter().filter(|warning| !insecure(warning)));
 
-    findings.annotations(&resource);
+    findings.annotations(&resource, &checked.bundle.cluster);
     for unsupported in support::unsupported(&resource) {
         findings.unsupported(&unsupported);
     }
@@ -143,7 +144,7 @@ impl Findings<'_> {
         }
     }
 
-    fn annotations(&mut self, resource: &Resource) {
+    fn annotations(&mut self, resource: &Resource, cluster: &ClusterConfig) {
         let metadata = resource.metadata();
         let own = if matches!(resource, Resource::Revision(_)) {
             Place::Template
@@ -157,7 +158,7 @@ impl Findings<'_> {
         ];
         for (path, place, annotations) in places {
             for finding in annotations
-                .map(|annotations| annotations::check(annotations, place))
+                .map(|annotations| annotations::check(annotations, place, cluster))
                 .unwrap_or_default()
             {
                 let path = format!("{path}.annotations.{}", finding.key);

@@ -1,12 +1,14 @@
 //! All ConfigMaps of Knative together, and which of their settings are not built yet.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::keys::EXAMPLE;
 use super::{
     AutoscalerConfig, ConfigError, Defaults, DeploymentConfig, DomainConfig, Features, GcConfig, HttpProtocol, KPA,
-    NetworkConfig, SandboxConfig,
+    NetworkConfig, PlannerConfig, SandboxConfig, instances,
 };
+use crate::instances::Instances;
 use crate::knative::Settings;
 
 /// What the cluster says; without any ConfigMap, Knative's defaults.
@@ -24,10 +26,14 @@ pub struct ClusterConfig {
     pub deployment: DeploymentConfig,
     /// `config-sandbox`: Knarr's own.
     pub sandbox: SandboxConfig,
+    /// `config-planner`: Knarr's own.
+    pub planner: PlannerConfig,
+    /// `config-instances`: Knarr's own.
+    pub instances: Arc<Instances>,
 }
 
 /// ConfigMaps that Knarr reads: Knative's, and its own.
-const READ: [&str; 8] = [
+const READ: [&str; 10] = [
     "config-autoscaler",
     "config-defaults",
     "config-features",
@@ -36,6 +42,8 @@ const READ: [&str; 8] = [
     "config-gc",
     "config-deployment",
     "config-sandbox",
+    "config-planner",
+    "config-instances",
 ];
 
 /// ConfigMaps of Knative whose settings mean nothing here: Knarr does not elect, log or observe by them.
@@ -107,6 +115,8 @@ impl ClusterConfig {
             "config-gc" => self.gc = GcConfig::from_data(data)?,
             "config-deployment" => self.deployment = DeploymentConfig::from_data(data)?,
             "config-sandbox" => self.sandbox = SandboxConfig::from_data(data)?,
+            "config-planner" => self.planner = PlannerConfig::from_data(data)?,
+            "config-instances" => self.instances = Arc::new(instances(data)?),
             other => {
                 let settings = data.keys().map(String::as_str).filter(|key| *key != EXAMPLE);
                 let hint = format!("{other} has no effect here");

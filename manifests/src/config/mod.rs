@@ -8,8 +8,10 @@ mod deployment;
 mod domain;
 mod features;
 mod gc;
+mod instances;
 mod keys;
 mod network;
+mod planner;
 mod sandbox;
 
 pub use autoscaler::{AutoscalerConfig, HPA, KPA, TARGET_MIN, WINDOW_MAX, WINDOW_MIN};
@@ -19,8 +21,10 @@ pub use deployment::DeploymentConfig;
 pub use domain::DomainConfig;
 pub use features::{Features, Flag, SecurePodDefaults};
 pub use gc::GcConfig;
+pub use instances::instances;
 pub use keys::ConfigError;
 pub use network::{HttpProtocol, MeshCompatibility, NetworkConfig};
+pub use planner::{DEFAULTABLE, PlannerConfig};
 pub use sandbox::{SandboxConfig, egress};
 
 /// The namespace of Knative's ConfigMaps.

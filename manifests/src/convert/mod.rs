@@ -84,7 +84,7 @@ pub fn revision_from(
 ) -> Result<Revision, Vec<Fault>> {
     let mut faults = Faults::default();
     let annotations = &template.annotations;
-    let settings = knarr_settings(annotations);
+    let settings = knarr_settings(annotations, around.cluster);
     let egress = settings.as_ref().ok().and_then(|settings| settings.egress.clone());
     let egress = egress.or_else(|| around.cluster.sandbox.egress.clone());
     let pod = Pod::new(&identity, template, spec, around.sources);
@@ -117,6 +117,8 @@ pub fn revision_from(
             timeouts,
             scaling,
             idle: settings.idle,
+            planning: settings.planning,
+            idle_ignore: settings.idle_ignore,
             server_timing: settings.server_timing,
             upstream_keepalive: settings.upstream_keepalive,
             reachability: Reachability::Unknown,

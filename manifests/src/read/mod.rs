@@ -58,22 +58,37 @@ pub fn read(file: &str, text: &str) -> (Vec<Document>, Vec<Problem>) {
 /// # Errors
 /// Everything that is wrong with it, as `PATH: message; hint`.
 pub(crate) fn read_value(text: &str, shape: Shape) -> Result<Value, Vec<String>> {
+    let (value, problems) = read_problems(text, shape);
+    let line = |problem: &Problem| format!("{}: {}; {}", problem.path, problem.message, problem.hint);
+    let trim = |line: String| line.trim_start_matches(": ").trim_end_matches("; ").to_owned();
+    if problems.is_empty() {
+        Ok(value)
+    } else {
+        Err(problems.iter().map(line).map(trim).collect())
+    }
+}
+
+/// [`read_value`] that gives what is right together with what is wrong; lines are those of the text.
+pub(crate) fn read_problems(text: &str, shape: Shape) -> (Value, Vec<Problem>) {
     let file: Arc<str> = Arc::from("");
     let mut value = Value::Null;
+    let mut problems = Vec::new();
     for parsed in tree::parse(text, 1) {
-        let root = parsed.map_err(|error| vec![error.message])?;
-        if root.is_null() {
-            continue;
-        }
-        let mut checker = check::Checker::new(&file, 0, shape);
-        value = checker.object(&root);
-        if !checker.problems.is_empty() {
-            let line = |problem: &Problem| format!("{}: {}; {}", problem.path, problem.message, problem.hint);
-            let trim = |line: String| line.trim_start_matches(": ").trim_end_matches("; ").to_owned();
-            return Err(checker.problems.iter().map(line).map(trim).collect());
+        match parsed {
+            Ok(root) if root.is_null() => {}
+            Ok(root) => {
+                let mut checker = check::Checker::new(&file, 0, shape);
+                value = checker.object(&root);
+                problems.append(&mut checker.problems);
+            }
+            Err(error) => problems.push(
+                Problem::new(&file, 0, error.message)
+                    .at(error.place.line, error.place.column)
+                    .hint(error.hint),
+            ),
         }
     }
-    Ok(value)
+    (value, problems)
 }
 
 /// The text between document markers, with the line each chunk starts at (from 1), so that a syntax error costs one

@@ -238,7 +238,7 @@ fn a_removed_revision_is_gone_before_the_next_one_starts() {
 fn random_revisions_share_claims_and_every_request_is_served() {
     for seed in 0..64 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut sim = Sim::new(2, 2, GIB, Catalogue::default());
+        let mut sim = Sim::new(2, 2, GIB);
         sim.stop_takes = rng.random_range(1..400) * MS;
         let claims = [&["a"][..], &["b"], &["a", "b"], &["b", "c"]];
         let (mut ids, mut sent) = (Vec::new(), 0);

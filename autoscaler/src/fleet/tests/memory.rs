@@ -7,7 +7,7 @@ const MIB: u64 = 1 << 20;
 
 /// A budget of `mib`, of which every sandbox takes 60 MiB and is promised 64.
 fn world(mib: u64) -> Sim {
-    let mut sim = Sim::new(1, 4, Bytes(mib * MIB), Catalogue::default());
+    let mut sim = Sim::new(1, 4, Bytes(mib * MIB));
     sim.memory = Bytes(60 * MIB);
     sim.fleet.cx.freezes = true;
     sim

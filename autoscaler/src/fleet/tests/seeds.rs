@@ -36,7 +36,7 @@ fn live(seed: u64) -> Life {
     let cores = rng.random_range(1..=4);
     let short = rng.random_bool(0.5);
     let budget = if short { Bytes(6 * (64 << 20)) } else { GIB };
-    let mut sim = Sim::new(rng.random_range(1..=3), cores, budget, Catalogue::default());
+    let mut sim = Sim::new(rng.random_range(1..=3), cores, budget);
     sim.memory = Bytes(if short { 60 << 20 } else { 1 << 20 });
     sim.fleet.cx.freezes = rng.random_bool(0.8);
     sim.cannot_freeze = rng.random_bool(0.1);

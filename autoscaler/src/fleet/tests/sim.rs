@@ -104,7 +104,7 @@ pub(super) fn at(seconds: f64) -> Timestamp {
 }
 
 impl Sim {
-    pub(super) fn new(gateways: u32, cores: u32, free: Bytes, catalogue: Catalogue) -> Self {
+    pub(super) fn new(gateways: u32, cores: u32, free: Bytes) -> Self {
         let explain = Explain::default();
         let room = Arc::new(Mutex::new(Capacity {
             cores,
@@ -115,7 +115,7 @@ impl Sim {
         let asked = Arc::clone(&room);
         let capacity = Box::new(move || *asked.lock().unwrap());
         let mut sim = Self {
-            fleet: Fleet::new(catalogue, explain.clone(), 1, capacity),
+            fleet: Fleet::new(explain.clone(), 1, capacity),
             now: at(0.0),
             explain,
             snapshot: Snapshot {
