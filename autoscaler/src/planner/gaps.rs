@@ -20,6 +20,12 @@ pub const HALF_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 const PER_OCTAVE: f64 = 8.0;
 
+const DAY: f64 = 24.0 * 3600.0;
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The bin that a gap falls into.
 pub fn bin(gap: Duration) -> usize {
     let eighths = (gap.as_secs_f64().max(1.0).log2() * PER_OCTAVE).floor();
@@ -40,6 +46,8 @@ pub struct Gaps {
     bins: Vec<f32>,
     /// How many there were, ever.
     seen: u64,
+    /// When the first of them began.
+    began: Timestamp,
     /// When the newest came.
     newest: Timestamp,
 }
@@ -50,6 +58,7 @@ impl Gaps {
         if self.bins.len() != BINS {
             self.bins = vec![0.0; BINS];
             self.newest = now;
+            self.began = Timestamp::from_nanos(now.as_nanos().saturating_sub(nanos(gap)));
         }
         let halvings = 1.0 / HALF_LIFE_GAPS + now.since(self.newest).as_secs_f64() / HALF_LIFE.as_secs_f64();
         let kept = f32_of((-halvings).exp2());
@@ -62,6 +71,15 @@ impl Gaps {
     /// How many there were, ever.
     pub const fn seen(&self) -> u64 {
         self.seen
+    }
+
+    /// How many end in a day, by all that was seen until `now`; a revision that was just made counts as if it had been called
+    /// once in half an hour.
+    pub fn per_day(&self, now: Timestamp) -> f64 {
+        let began = if self.seen == 0 { now } else { self.began };
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let seen = self.seen as f64;
+        (seen + 1.0) * DAY / (now.since(began).as_secs_f64() + DAY / 48.0)
     }
 
     /// What they weigh now.

@@ -61,7 +61,9 @@ impl IdlePlanner for Pilot {
         let hazard = Hazard::of(&self.gaps, view.population);
         let offers = &view.menu.offers;
         let late: Vec<f64> = offers.iter().map(|offer| self.late(offer, view.sla.limit)).collect();
-        let worth = self.budget.price_of_late(view.menu.full_price());
+        let worth = self
+            .budget
+            .price_of_late(view.menu.full_price(), self.gaps.per_day(view.now));
         let age = view.now.since(view.since);
         Schedule {
             ladder: ladder(view.menu, &late, &hazard, worth, view.at, age),

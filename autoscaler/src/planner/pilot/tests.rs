@@ -120,12 +120,22 @@ fn a_slow_reserve_serves_short_requests_only() {
     assert_eq!(long.menu.offers[met].rung, Rung::Full, "{schedule:?}");
 }
 
+const OFTEN: f64 = 1e4;
+
+#[test]
+fn a_late_request_weighs_more_where_there_are_few() {
+    let price = |per_day| Budget::default().price_of_late(1.0, per_day);
+    assert_eq!(price(150.0), price(1e9));
+    assert_eq!(price(15.0), 10.0 * price(150.0));
+    assert_eq!((price(0.0), price(f64::NAN)), (price(1.0), price(1.0)), "bounded");
+}
+
 #[test]
 fn being_late_makes_the_plan_careful_and_then_forgives() {
     let mut budget = Budget::default();
-    let even = Budget::default().price_of_late(1.0);
+    let even = Budget::default().price_of_late(1.0, OFTEN);
     budget.arrived(true, 0.99);
-    assert!(budget.price_of_late(1.0) > 3.8 * even);
+    assert!(budget.price_of_late(1.0, OFTEN) > 3.8 * even);
     for _ in 0..1000 {
         budget.arrived(false, 0.99);
     }
