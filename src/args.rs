@@ -69,6 +69,10 @@ Examples:
     Inspect(Inspect),
     /// Say why a revision runs as it does: inputs, clamps, choice, alternatives and their price
     Explain(Explain),
+    /// Show what every revision costs, now and today, beside Knative's defaults and an instance that never goes
+    #[command(after_help = "\
+Without being asked it says what min-scale costs, and what a cheaper rung would save. Prices are those of the catalogue.")]
+    Cost(Cost),
     /// Say what this host can do, by trying; what is missing, what that costs and how to mend it
     #[command(after_help = "Exit code 1 when sandboxes cannot be isolated here at all, 0 otherwise.")]
     Doctor(Doctor),
@@ -80,6 +84,14 @@ Examples:
   knarr images rm 127.0.0.1:5000/app:v1
   knarr images prune --all                     remove what no revision uses")]
     Images(Images),
+    /// Decide again what the flight recorder has written, bit for bit
+    #[command(after_help = "\
+Examples:
+  knarr replay                                 what this machine's Knarr recorded, also while it runs
+  knarr replay flight/                         a directory that was copied from elsewhere
+
+Exit code 0 when every decision came out as it was recorded, 1 when one did not.")]
+    Replay(Replay),
     /// Load on anything that speaks HTTP, and what is made of its results
     Load(Box<crate::load::Load>),
     /// Show on this machine what Knarr does: cold start, burst, split, crashes, the cold-start promise
@@ -123,6 +135,9 @@ pub(crate) struct ServerFlags {
     /// Memory of all sandboxes together: bytes as in 2Gi, or a share of the machine's [default: 75%]
     #[arg(long, value_name = "BYTES|N%")]
     pub(crate) memory_budget: Option<String>,
+    /// What the flight recorder, which `knarr replay` reads, may take on disk: bytes as in 200Mi, or off [default: 64Mi]
+    #[arg(long, value_name = "BYTES|off")]
+    pub(crate) flight_recorder: Option<String>,
     /// Registry (HOST[:PORT]) to speak to without TLS, on loopback too; may be repeated
     #[arg(long, value_name = "REGISTRY")]
     pub(crate) insecure_registry: Vec<String>,
@@ -349,6 +364,30 @@ pub(crate) struct Explain {
     /// How far to look back, as in 10m
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     pub(crate) since: Duration,
+    /// How to show it
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cost {
+    /// Only this namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// How to show it
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// A recording: one file, a directory of them, or a data directory [default: the data directory]
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) path: Option<PathBuf>,
     /// How to show it
     #[arg(short, long, default_value = "table")]
     pub(crate) output: Output,

@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod check;
+mod cost;
 mod demo;
 mod doctor;
 mod exec;
@@ -10,6 +11,7 @@ mod images_command;
 mod inspect;
 mod load;
 mod out;
+mod replay;
 mod run;
 mod serve;
 mod table;
@@ -43,8 +45,10 @@ fn main() -> ExitCode {
         Command::Top(args) => on_this_thread(top::top(args)),
         Command::Inspect(args) => on_this_thread(inspect::inspect(args)),
         Command::Explain(args) => on_this_thread(ask::explain(args)),
+        Command::Cost(args) => on_this_thread(cost::cost(args)),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Images(args) => images_command::images(args),
+        Command::Replay(args) => replay::run(args),
         Command::Load(args) => load::load(*args),
         Command::Demo(args) => demo::demo(args),
         Command::Workload { args } => return workload::main(args.into_iter().map(Into::into)),

@@ -45,6 +45,7 @@ pub(crate) fn config(flags: ServerFlags) -> anyhow::Result<Config> {
         former_frozen: None,
         memory_budget: flags.memory_budget,
         image_quota: None,
+        flight_recorder: flags.flight_recorder,
         reclaim_frozen: None,
         runtimes: Vec::new(),
         seccomp_profiles: None,

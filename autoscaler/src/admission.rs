@@ -4,12 +4,15 @@
 //! many replicas it wants, starts at most one, and goes to the end: what a queue asked for when it was long is not started
 //! when it is short, and no revision starves another.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use manifests::ids::{RevisionId, SandboxId};
 use manifests::units::{Bytes, Timestamp};
 use sandbox::driver::Capacity;
+use serde::{Deserialize, Serialize};
+
+use crate::flight::Answers;
 
 /// Asks the host what it can take; only called when a start is considered.
 pub type CapacityOf = Box<dyn Fn() -> Capacity + Send>;
@@ -19,14 +22,23 @@ pub(crate) struct Admission {
     capacity: CapacityOf,
     /// It does not change while Knarr runs.
     budget: Option<Bytes>,
-    in_flight: HashMap<SandboxId, InFlight>,
+    in_flight: BTreeMap<SandboxId, InFlight>,
     line: VecDeque<RevisionId>,
     turn: Turn,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct InFlight {
     since: Timestamp,
     memory: Bytes,
+}
+
+/// All of it but the way to ask the host, between two steps: it is nobody's turn.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Saved {
+    budget: Option<Bytes>,
+    in_flight: BTreeMap<SandboxId, InFlight>,
+    line: VecDeque<RevisionId>,
 }
 
 /// Whose turn it is.
@@ -79,8 +91,34 @@ impl Admission {
         Self {
             capacity,
             budget,
-            in_flight: HashMap::new(),
+            in_flight: BTreeMap::new(),
             line: VecDeque::new(),
+            turn: Turn::Open,
+        }
+    }
+
+    /// What the host answers from now on is kept by `answers` too.
+    pub(crate) fn listen(&mut self, answers: &Answers) {
+        let capacity = std::mem::replace(&mut self.capacity, Box::new(Capacity::default));
+        self.capacity = answers.listen(capacity);
+    }
+
+    /// For a recording.
+    pub(crate) fn save(&self) -> Saved {
+        Saved {
+            budget: self.budget,
+            in_flight: self.in_flight.clone(),
+            line: self.line.clone(),
+        }
+    }
+
+    /// From a recording.
+    pub(crate) fn restore(saved: Saved, capacity: CapacityOf) -> Self {
+        Self {
+            capacity,
+            budget: saved.budget,
+            in_flight: saved.in_flight,
+            line: saved.line,
             turn: Turn::Open,
         }
     }

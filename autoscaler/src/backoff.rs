@@ -8,9 +8,10 @@
 use std::time::Duration;
 
 use manifests::units::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// The failures of one revision since it last ran well.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Backoff {
     failures: u32,
     last: Option<Timestamp>,

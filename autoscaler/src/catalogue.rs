@@ -8,9 +8,10 @@ use manifests::instances::{InstanceSpec, Instances, per_hour};
 use manifests::units::{Bytes, PricePerHour};
 use manifests::workload::Workload;
 use sandbox::driver::Limits;
+use serde::{Deserialize, Serialize};
 
 /// What can be had. Cheap to clone.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Catalogue(Arc<Instances>);
 
 impl From<Arc<Instances>> for Catalogue {

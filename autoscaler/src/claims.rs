@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use manifests::ids::{ObjectId, RevisionId};
 use manifests::units::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// How a revision with exclusive claims stands.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Standing {
     /// What it claims.
     pub(crate) claims: Arc<[ObjectId]>,
@@ -44,7 +45,7 @@ pub(crate) struct Standing {
 }
 
 /// The sandbox of a revision.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Has {
     /// None.
     Nothing,
@@ -57,7 +58,7 @@ pub(crate) enum Has {
 }
 
 /// What a sandbox is wanted for, the least urgent first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) enum Wants {
     /// None is wanted, or not yet.
     Nothing,
@@ -74,10 +75,10 @@ pub(crate) enum Wants {
 }
 
 /// All revisions with exclusive claims.
-#[derive(Debug, Default)]
-pub(crate) struct Claims(BTreeMap<RevisionId, Entry>);
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Claims(#[serde(with = "crate::flight::pairs")] BTreeMap<RevisionId, Entry>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry {
     standing: Standing,
     owner: bool,
@@ -87,7 +88,7 @@ struct Entry {
     since: Timestamp,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 enum Told {
     /// Somebody is in the way.
     Wait,

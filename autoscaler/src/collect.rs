@@ -3,25 +3,26 @@
 //! Knative: several statistics in one second add up; a statistic counts in the second it arrives. A report that is older
 //! than the last one of its gateway is dropped; a gateway that has been silent for [`SILENCE`] counts as gone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use manifests::exchange::{Draining, LoadKind, LoadReport, RevisionLoad};
 use manifests::ids::{GatewayId, Generation, SandboxId};
 use manifests::revision::{Metric, Scaling};
 use manifests::units::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::decider::Observed;
 use crate::window::Window;
 
 /// The windows of one revision: both metrics, each over the stable and the panic window.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Collector {
     concurrency: Pair,
     rps: Pair,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Pair {
     stable: Window,
     panic: Window,
@@ -94,10 +95,10 @@ impl Pair {
 }
 
 /// Every gateway that reports.
-#[derive(Clone, Debug, Default)]
-pub struct Gateways(HashMap<GatewayId, Gateway>);
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Gateways(BTreeMap<GatewayId, Gateway>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Gateway {
     last: Generation,
     seen: Timestamp,
@@ -133,10 +134,10 @@ impl Gateways {
 }
 
 /// What each gateway last said about one revision.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Loads(Vec<Load>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Load {
     gateway: GatewayId,
     /// The report that said so about requests, and the one that said so about sandboxes.

@@ -5,6 +5,7 @@
 use manifests::exchange::{Condition, ConditionStatus};
 use manifests::units::{Replicas, Timestamp};
 use sandbox::driver::{Exit, StartError};
+use serde::{Deserialize, Serialize};
 
 use crate::gate::Phase;
 
@@ -40,7 +41,7 @@ pub fn active(input: ActiveInput) -> (Phase, &'static str, &'static str) {
 }
 
 /// Why nothing runs, as conditions and as text for whoever waits.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Trouble {
     /// Which condition becomes False.
     pub about: About,
@@ -51,7 +52,7 @@ pub struct Trouble {
 }
 
 /// Which condition a trouble shows in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum About {
     /// `ResourcesAvailable`.
     Resources,
@@ -124,7 +125,7 @@ impl Trouble {
 }
 
 /// `ResourcesAvailable` and `ContainerHealthy`, kept over time.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Health {
     /// `ResourcesAvailable`.
     pub resources: Condition,

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use manifests::revision::{Metric, Reachability, Revision};
 use manifests::units::{Replicas, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// The part of a revision the decider looks at.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct DeciderSpec {
     /// Wanted average per replica, more than 0; in the metric's own unit.
     pub target: f64,
@@ -64,7 +65,7 @@ pub struct Observed {
 }
 
 /// What one tick decided, and what it was limited by.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Decision {
     /// Replicas wanted.
     pub desired: Replicas,
@@ -83,7 +84,7 @@ pub struct Decision {
 }
 
 /// The state between ticks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Decider {
     spec: DeciderSpec,
     /// The last tick over the panic threshold; `None` is not panicking.
@@ -184,7 +185,7 @@ impl Decider {
 }
 
 /// The largest value recorded within a sliding window of two-second buckets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct MaxWindow {
     buckets: u64,
     /// (bucket, value), values falling: an entry that a later one reaches can never be the largest again.

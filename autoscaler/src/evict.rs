@@ -18,10 +18,10 @@ use std::time::Duration;
 use manifests::exchange::Rung;
 use manifests::ids::{RevisionId, SandboxId};
 use manifests::units::{Bytes, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A sandbox that stands idle by policy.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Standing {
     /// Of which revision.
     pub revision: RevisionId,
@@ -40,7 +40,7 @@ pub struct Standing {
 }
 
 /// How often something is woken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Rhythm {
     /// The last request.
     last: Option<Timestamp>,
@@ -129,6 +129,15 @@ impl Evictions {
         let standing = all.values().cloned().collect();
         drop(all);
         order(standing, now)
+    }
+
+    /// By name.
+    pub(crate) fn all(&self) -> Vec<Standing> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut standing: Vec<Standing> = all.values().cloned().collect();
+        drop(all);
+        standing.sort_unstable_by(|a, b| a.revision.cmp(&b.revision));
+        standing
     }
 
     pub(crate) fn set(&self, standing: Standing) {

@@ -12,22 +12,26 @@
 //! rung, costs nothing until a report names it.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::exchange::{LoadReport, Snapshot};
 use manifests::ids::{Generation, RevisionId, SandboxId};
+use manifests::instances::Instances;
 use manifests::revision::Revision;
 use manifests::units::{Bytes, Timestamp};
 use sandbox::driver::{Capacity, DriverError, Exit, ExitStatus, Reclaimed, StartError, Started};
+use serde::{Deserialize, Serialize};
 
 use crate::admission::{Admission, CapacityOf};
 use crate::catalogue::Catalogue;
 use crate::claims::Claims;
 use crate::collect::Gateways;
+use crate::cost::Costs;
 use crate::evict::{self, Enough, Evictions};
 use crate::explain::Explain;
+use crate::flight::Recording;
 use crate::names::Names;
 use crate::scaler::{Context, Output, Scaler};
 
@@ -36,6 +40,15 @@ use crate::scaler::{Context, Output, Scaler};
 pub enum Event {
     /// Desired state; one that is older than the one in place is refused.
     Snapshot(Arc<Snapshot>),
+    /// The same, as what it changes: so it stands in recordings.
+    Changes {
+        /// Of the snapshot.
+        generation: Generation,
+        /// What can be had, when that changed.
+        instances: Option<Arc<Instances>>,
+        /// In order of names.
+        changes: Vec<Change>,
+    },
     /// What a gateway sees.
     Report(LoadReport),
     /// A start ended.
@@ -134,17 +147,37 @@ pub struct Fleet {
     due: BTreeSet<(Timestamp, RevisionId)>,
     /// The one in place; the next is compared with it.
     snapshot: Arc<Snapshot>,
+    /// Its generation.
+    generation: Generation,
     cx: Context,
     /// Evicted and not gone yet, with the memory that comes free by it.
-    freeing: HashMap<SandboxId, Bytes>,
+    freeing: BTreeMap<SandboxId, Bytes>,
     /// Memory in use is looked at again then.
     relieve_at: Timestamp,
+    /// The flight recorder, when it is on.
+    recording: Option<Recording>,
 }
 
 struct Entry {
     scaler: Box<Scaler>,
     /// Where it stands in `due`.
     due: Option<Timestamp>,
+    /// The segment of the recording that it stands in; 0 is none.
+    segment: u32,
+}
+
+/// What a new snapshot changes about one revision.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It is there now.
+    New(#[serde(with = "crate::flight::manifest")] Arc<Revision>),
+    /// Another one of the same name took its place.
+    Replaced(#[serde(with = "crate::flight::manifest")] Arc<Revision>),
+    /// Its routes or annotations changed.
+    Updated(#[serde(with = "crate::flight::manifest")] Arc<Revision>),
+    /// It is there no more.
+    Gone(RevisionId),
 }
 
 impl Fleet {
@@ -168,9 +201,13 @@ impl Fleet {
                 evictions: Evictions::default(),
                 claims: Claims::default(),
                 hungry: Default::default(),
+                costs: Costs::default(),
+                tally: None,
             },
-            freeing: HashMap::new(),
+            generation: Generation::default(),
+            freeing: BTreeMap::new(),
             relieve_at: Timestamp::EPOCH,
+            recording: None,
         }
     }
 
@@ -188,11 +225,30 @@ impl Fleet {
         self
     }
 
+    /// Where it keeps the accounts.
+    #[must_use]
+    pub fn with_costs(mut self, costs: Costs) -> Self {
+        self.cx.costs = costs;
+        self
+    }
+
     /// Takes one event.
     pub fn handle(&mut self, event: Event, now: Timestamp) {
-        self.cx.now = now;
+        let event = self.difference(event);
+        let begun = self.begin_step(Some(&event), now);
+        self.happen(event);
+        self.turns();
+        self.end_step(begun);
+    }
+
+    fn happen(&mut self, event: Event) {
         match event {
-            Event::Snapshot(snapshot) => self.snapshot(snapshot),
+            Event::Snapshot(_) => {}
+            Event::Changes {
+                generation,
+                instances,
+                changes,
+            } => self.change(generation, instances, changes),
             Event::Report(report) => self.report(&report),
             Event::Started { revision, id, result } => {
                 if self.revisions.contains_key(&revision) {
@@ -239,12 +295,11 @@ impl Fleet {
             }
             Event::Running { running, unready } => self.running(&running, &unready),
         }
-        self.turns();
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        self.cx.now = now;
+        let begun = self.begin_step(None, now);
         let due = self
             .due
             .iter()
@@ -255,6 +310,7 @@ impl Fleet {
         }
         self.relieve();
         self.turns();
+        self.end_step(begun);
     }
 
     /// When [`Self::handle_timeout`] has something to do.
@@ -292,22 +348,40 @@ impl Fleet {
         self.due.len()
     }
 
-    fn snapshot(&mut self, snapshot: Arc<Snapshot>) {
-        if snapshot.generation < self.snapshot.generation {
-            return;
+    /// A snapshot as what it changes; one that is older than the one in place changes nothing.
+    fn difference(&mut self, event: Event) -> Event {
+        let Event::Snapshot(snapshot) = event else { return event };
+        let generation = snapshot.generation;
+        if generation < self.generation {
+            return Event::Changes {
+                generation,
+                instances: None,
+                changes: Vec::new(),
+            };
         }
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(&snapshot));
-        if !Arc::ptr_eq(&old.instances, &snapshot.instances) {
-            self.cx.catalogue = Catalogue::from(Arc::clone(&snapshot.instances));
+        let instances = &snapshot.instances;
+        let instances = (!Arc::ptr_eq(&old.instances, instances)).then(|| Arc::clone(instances));
+        let changes = changes(&old, &snapshot);
+        Event::Changes {
+            generation,
+            instances,
+            changes,
         }
-        for change in changes(&old, &snapshot) {
+    }
+
+    fn change(&mut self, generation: Generation, instances: Option<Arc<Instances>>, changes: Vec<Change>) {
+        self.generation = self.generation.max(generation);
+        if let Some(instances) = instances {
+            self.cx.catalogue = Catalogue::from(instances);
+        }
+        for change in changes {
             match change {
-                Change::Gone(id) => self.with(id, Scaler::remove),
-                Change::New(revision) if self.revisions.contains_key(&revision.id) => self.replace(revision),
-                Change::New(revision) => self.create(revision),
-                Change::Other(before, revision) if before.created != revision.created => self.replace(revision),
-                Change::Other(_, revision) => {
-                    self.with(&revision.id, |scaler, cx| scaler.update(Arc::clone(revision), cx));
+                Change::Gone(id) => self.with(&id, Scaler::remove),
+                Change::New(revision) if !self.revisions.contains_key(&revision.id) => self.create(&revision),
+                Change::New(revision) | Change::Replaced(revision) => self.replace(&revision),
+                Change::Updated(revision) => {
+                    self.with(&revision.id, |scaler, cx| scaler.update(Arc::clone(&revision), cx));
                 }
             }
         }
@@ -315,7 +389,13 @@ impl Fleet {
 
     fn create(&mut self, revision: &Arc<Revision>) {
         let scaler = Box::new(Scaler::new(Arc::clone(revision), &mut self.cx));
-        self.revisions.insert(revision.id.clone(), Entry { scaler, due: None });
+        let segment = self.recording.as_ref().map_or(0, Recording::segment);
+        let entry = Entry {
+            scaler,
+            due: None,
+            segment,
+        };
+        self.revisions.insert(revision.id.clone(), entry);
         self.with(&revision.id, |_, _| ());
     }
 
@@ -353,7 +433,8 @@ impl Fleet {
             last_output: String::new(),
             peak_memory: None,
         };
-        let ids: Vec<RevisionId> = self.revisions.keys().cloned().collect();
+        let mut ids: Vec<RevisionId> = self.revisions.keys().cloned().collect();
+        ids.sort_unstable();
         for revision in ids {
             let missing = self
                 .revisions
@@ -459,13 +540,21 @@ impl Fleet {
         let Some(entry) = self.revisions.get_mut(id) else {
             return;
         };
+        if let Some(recording) = &mut self.recording
+            && entry.segment != recording.segment()
+        {
+            entry.segment = recording.segment();
+            recording.state(entry.due, &entry.scaler);
+        }
         what(&mut entry.scaler, &mut self.cx);
+        entry.scaler.account(&self.cx);
         if entry.scaler.is_gone() {
             unschedule(&mut self.due, entry.due, id);
             self.revisions.remove(id);
             self.cx.explain.forget(id);
             self.cx.evictions.forget(id);
             self.cx.claims.forget(id);
+            self.cx.costs.forget(id, self.cx.now);
             self.cx.hungry.retain(|(hungry, _)| hungry != id);
             return;
         }
@@ -482,15 +571,8 @@ impl Fleet {
     }
 }
 
-/// What a new snapshot changes about one revision.
-enum Change<'a> {
-    New(&'a Arc<Revision>),
-    Other(&'a Arc<Revision>, &'a Arc<Revision>),
-    Gone(&'a RevisionId),
-}
-
 /// Walks both in order of names; what they share costs one comparison of pointers.
-fn changes<'a>(old: &'a Snapshot, new: &'a Snapshot) -> Vec<Change<'a>> {
+fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     let (mut old, mut new) = (old.revisions.iter().peekable(), new.revisions.iter().peekable());
     let mut changes = Vec::new();
     loop {
@@ -508,9 +590,12 @@ fn changes<'a>(old: &'a Snapshot, new: &'a Snapshot) -> Vec<Change<'a>> {
         let before = if order.is_le() { old.next() } else { None };
         let after = if order.is_ge() { new.next() } else { None };
         match (before, after) {
-            (Some((_, before)), Some((_, after))) => changes.push(Change::Other(before, after)),
-            (Some((id, _)), None) => changes.push(Change::Gone(id)),
-            (None, Some((_, revision))) => changes.push(Change::New(revision)),
+            (Some((_, before)), Some((_, after))) if before.created != after.created => {
+                changes.push(Change::Replaced(Arc::clone(after)));
+            }
+            (Some(_), Some((_, after))) => changes.push(Change::Updated(Arc::clone(after))),
+            (Some((id, _)), None) => changes.push(Change::Gone(id.clone())),
+            (None, Some((_, revision))) => changes.push(Change::New(Arc::clone(revision))),
             (None, None) => {}
         }
     }
@@ -532,6 +617,9 @@ const RELIEF: Duration = Duration::from_secs(1);
 /// Above this share of the budget idle sandboxes are evicted, down to the other one.
 const HIGH_PERCENT: u64 = 95;
 const LOW_PERCENT: u64 = 90;
+
+mod record;
+pub(crate) use record::Shared;
 
 #[cfg(test)]
 mod tests;

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use manifests::revision::{Reachability, Revision};
 use manifests::units::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// The PodAutoscaler's `Active` condition, as far as the gate cares.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Phase {
     /// Unknown: replicas are on their way.
     Activating,

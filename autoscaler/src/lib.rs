@@ -22,7 +22,9 @@
 //! | `evict` | which idle sandbox goes first when memory is short |
 //! | `claims` | whose turn it is with a claim that one sandbox may have at a time |
 //! | `scaler`, `fleet` | one revision; all of them |
+//! | `cost` | what each revision costs today, beside Knative and always on |
 //! | `explain`, `metrics` | why |
+//! | `flight` | what happened, to be decided again |
 
 mod admission;
 mod backoff;
@@ -31,10 +33,12 @@ pub mod catalogue;
 mod claims;
 pub mod collect;
 pub mod conditions;
+pub mod cost;
 pub mod decider;
 pub mod evict;
 pub mod explain;
 pub mod fleet;
+pub mod flight;
 pub mod gate;
 mod go_pow;
 mod metrics;

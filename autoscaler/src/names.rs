@@ -5,9 +5,10 @@
 
 use manifests::ids::{RevisionId, SandboxId};
 use manifests::names::child_name;
+use serde::{Deserialize, Serialize};
 
 /// Gives out names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Names {
     next: u64,
 }

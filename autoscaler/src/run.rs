@@ -16,9 +16,11 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::cost::Costs;
 use crate::evict::Evictions;
 use crate::explain::Explain;
 use crate::fleet::{Event, Fleet};
+use crate::flight::writer::Recorder;
 use crate::scaler::Output;
 
 /// What the scaling loop is made from and listens to.
@@ -31,12 +33,16 @@ pub struct Inputs {
     pub driver: Arc<dyn Driver>,
     /// Reads the time.
     pub clock: Clock,
+    /// The accounts; keep a clone to read them.
+    pub costs: Costs,
     /// The log of decisions; keep a clone to read it.
     pub explain: Explain,
     /// What could be evicted; keep a clone to read it.
     pub evictions: Evictions,
     /// The number of Knarr's start (or the leader's term): generations of endpoint sets and statuses carry it.
     pub epoch: u64,
+    /// Writes everything that happens; `None` is off.
+    pub recorder: Option<Recorder>,
 }
 
 /// Where the scaling loop speaks to. A receiver that is gone is ignored.
@@ -55,7 +61,11 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs, stop: CancellationToken) 
     let capacity = Box::new(move || host.capacity());
     let mut fleet = Fleet::new(inputs.explain, inputs.epoch, capacity)
         .with_freezer(inputs.driver.freezer().is_some())
-        .with_evictions(inputs.evictions);
+        .with_evictions(inputs.evictions)
+        .with_costs(inputs.costs);
+    if inputs.recorder.is_some() {
+        fleet = fleet.recorded();
+    }
     let mut hands = Hands::new(Arc::clone(&inputs.driver));
     let first = inputs.snapshots.borrow_and_update().clone();
     fleet.handle(Event::Snapshot(first), (inputs.clock)());
@@ -65,6 +75,12 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs, stop: CancellationToken) 
                 Output::Endpoints(set) => drop(outputs.endpoints.send(set)),
                 Output::Status(status) => drop(outputs.statuses.send(status)),
                 order => hands.execute(order),
+            }
+        }
+        if let Some(recorder) = &mut inputs.recorder {
+            recorder.write(fleet.take_recorded());
+            if recorder.wants_segment() {
+                fleet.begin_segment();
             }
         }
         let wait = fleet.next_timeout().map(|at| at.since((inputs.clock)()));

@@ -31,6 +31,7 @@
 //!     see [`crate::claims`].
 
 mod claims;
+mod cost;
 mod decide;
 mod events;
 mod execute;
@@ -46,6 +47,7 @@ use manifests::exchange::{Condition, EndpointSet, Rung};
 use manifests::ids::{Generation, ObjectId, RevisionId, SandboxId};
 use manifests::revision::Revision;
 use manifests::units::{Bytes, Replicas, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
 use crate::collect::{Collector, Loads};
@@ -61,7 +63,9 @@ pub use types::Output;
 use types::{Hot, Sandbox, State};
 
 /// One revision.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Scaler {
+    #[serde(with = "crate::flight::manifest")]
     revision: Arc<Revision>,
     removed: bool,
     /// Claims that it shares with nobody at a time.
@@ -117,6 +121,7 @@ pub(crate) struct Scaler {
     memory_at: Option<Timestamp>,
     downgrade_at: Option<Timestamp>,
     freeze_at: Option<Timestamp>,
+    #[serde(with = "crate::flight::endpoints")]
     published: EndpointSet,
     status: Option<manifests::exchange::RevisionStatus>,
 }
@@ -183,6 +188,11 @@ impl Scaler {
         new.heat(cx, first);
         new.look(cx, Cause::Created);
         new
+    }
+
+    /// Which revision it is.
+    pub(crate) fn id(&self) -> &RevisionId {
+        &self.revision.id
     }
 
     /// Takes over what a revision of the same name left behind, which was removed and is made anew.

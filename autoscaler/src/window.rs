@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use manifests::revision::Aggregation;
 use manifests::units::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::go_pow::{integer_power, smoothing_coefficient};
 
@@ -15,7 +16,7 @@ use crate::go_pow::{integer_power, smoothing_coefficient};
 ///
 /// W1. `buckets.len()` is the window in buckets, rounded up, and at least 1.
 /// W2. `last` is `None` until the first record that was not dropped; then `first <= last`, except right after a resize.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Window {
     buckets: Vec<f64>,
     granularity: i64,

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use activator::Pools;
+use autoscaler::cost::Costs;
 use autoscaler::evict::Evictions;
 use autoscaler::explain::Explain;
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::api::Answers;
+use crate::cost::{CostReport, RevisionCost};
 use crate::desired::Desired;
 use crate::exec::Refused;
 use crate::logs::{LogQuery, Logs};
@@ -48,6 +50,8 @@ pub(crate) struct Live {
     pub(crate) explain: Explain,
     /// What stands idle, and in which order it would go.
     pub(crate) evictions: Evictions,
+    /// What every revision costs.
+    pub(crate) costs: Costs,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) clock: Clock,
     pub(crate) started: Timestamp,
@@ -89,6 +93,7 @@ impl Answers for Live {
 
     fn metrics(&self) -> String {
         metrics::memory(&self.driver.capacity());
+        metrics::costs(&self.costs.at((self.clock)()));
         self.local.gauge_pool();
         self.metrics.render()
     }
@@ -113,6 +118,10 @@ impl Answers for Live {
 
     fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    fn cost(&self) -> CostReport {
+        self.costs_now()
     }
 
     fn top(&self) -> BoxFuture<'_, Top> {
@@ -277,6 +286,7 @@ impl Live {
             latency: totals.latency,
             cold_starts: totals.cold_starts,
             egress: totals.egress,
+            cost: self.costs.of(&id, (self.clock)()).map(RevisionCost::today),
         }
     }
 

@@ -8,6 +8,7 @@
 //! | `GET /v1/explain?revision=NAME&since_ms=N&format=text` | no | yes |
 //! | `GET /v1/logs?target=NAME&tail=N&follow=true&since_ms=N&timestamps=true` (text, streamed) | no | yes |
 //! | `GET /v1/top` (JSON, `docs/status.md`) | no | yes |
+//! | `GET /v1/cost` (JSON, `docs/status.md`) | no | yes |
 //! | `GET /v1/inspect?target=NAME` (JSON) | no | yes |
 //! | `POST /v1/exec?target=NAME&command=A&command=B...` (upgrades to [`crate::frames`]) | no | yes |
 //!
@@ -40,6 +41,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cost::CostReport;
 use crate::exec;
 use crate::frames::PROTOCOL;
 use crate::logs::LogQuery;
@@ -66,6 +68,8 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// When `target` names nothing, in words for the user.
     fn logs(&self, target: &str, query: LogQuery) -> Result<BoxStream<'static, Bytes>, String>;
+    /// What every revision costs.
+    fn cost(&self) -> CostReport;
     /// What every ready sandbox uses now.
     fn top(&self) -> BoxFuture<'_, Top>;
     /// All that is known of what `target` names; no value of a Secret.
@@ -231,6 +235,7 @@ async fn answer(request: &Request<Incoming>, asker: Asker, answers: &dyn Answers
             json(&status)
         }
         ("/v1/top", Asker::Owner) => json(&answers.top().await),
+        ("/v1/cost", Asker::Owner) => json(&answers.cost()),
         ("/v1/inspect", Asker::Owner) => match answers.inspect(parameter(query, "target").unwrap_or_default()).await {
             Ok(found) => json(&found),
             Err(why) => text(StatusCode::NOT_FOUND, why),
@@ -266,9 +271,9 @@ async fn answer(request: &Request<Incoming>, asker: Asker, answers: &dyn Answers
                 Err(why) => text(StatusCode::NOT_FOUND, why),
             }
         }
-        ("/v1/explain" | "/v1/logs" | "/v1/exec" | "/v1/top" | "/v1/inspect", Asker::Anybody) => text(
+        ("/v1/explain" | "/v1/logs" | "/v1/exec" | "/v1/top" | "/v1/cost" | "/v1/inspect", Asker::Anybody) => text(
             StatusCode::FORBIDDEN,
-            "only on the control socket: use `knarr explain`, `logs`, `exec`, `top` or `inspect`\n".to_owned(),
+            "only on the control socket: use `knarr explain`, `logs`, `exec`, `top`, `cost` or `inspect`\n".to_owned(),
         ),
         _ => text(
             StatusCode::NOT_FOUND,
@@ -344,6 +349,9 @@ mod tests {
                 "hello" => Ok(futures_util::stream::iter(["a\n", "b\n"].map(Bytes::from)).boxed()),
                 other => Err(format!("no service, revision or sandbox \"{other}\"")),
             }
+        }
+        fn cost(&self) -> CostReport {
+            CostReport::default()
         }
         fn top(&self) -> BoxFuture<'_, Top> {
             Box::pin(async { Top::default() })

@@ -46,6 +46,9 @@ pub struct RawConfig {
     /// Memory of all sandboxes together: bytes as Kubernetes writes them (`2Gi`), or a share of the machine's (`50%`). At
     /// least 64 MiB. Default `75%`, of the limit of Knarr's own cgroup where there is one.
     pub memory_budget: Option<String>,
+    /// What the flight recorder may take on disk: bytes as Kubernetes writes them (`64Mi`), at least 1 MiB, or `off`.
+    /// Default `64Mi`.
+    pub flight_recorder: Option<String>,
     /// Whether memory of frozen sandboxes is moved to swap, where there is any. Default true.
     pub reclaim_frozen: Option<bool>,
     /// OCI runtimes that manifests may name in `runtimeClassName`.
@@ -113,6 +116,8 @@ pub struct Config {
     pub instances: Option<Catalogue>,
     /// Memory of all sandboxes together.
     pub memory_budget: Bytes,
+    /// What the flight recorder may take on disk; `None` turns it off.
+    pub flight_recorder: Option<Bytes>,
     /// Whether memory of frozen sandboxes is moved to swap.
     pub reclaim_frozen: bool,
     /// OCI runtimes by the names that manifests may use.
@@ -204,6 +209,7 @@ impl RawConfig {
             former_specs: self.former_specs.or(under.former_specs),
             former_frozen: self.former_frozen.or(under.former_frozen),
             memory_budget: self.memory_budget.or(under.memory_budget),
+            flight_recorder: self.flight_recorder.or(under.flight_recorder),
             reclaim_frozen: self.reclaim_frozen.or(under.reclaim_frozen),
             runtimes: if self.runtimes.is_empty() {
                 under.runtimes
@@ -284,6 +290,7 @@ impl Config {
                 .transpose()?,
             instances: raw.instances.as_deref().map(catalogue).transpose()?,
             memory_budget: memory_budget(raw.memory_budget.as_deref().unwrap_or("75%"))?,
+            flight_recorder: flight_recorder(raw.flight_recorder.as_deref().unwrap_or("64Mi"))?,
             reclaim_frozen: raw.reclaim_frozen.unwrap_or(true),
             runtimes: runtimes(raw.runtimes)?,
             seccomp_profiles: raw.seccomp_profiles,
@@ -417,6 +424,23 @@ fn image_quota(text: &str) -> Result<Bytes, ConfigError> {
     Ok(quota)
 }
 
+/// Bytes as Kubernetes writes them, or nothing.
+fn flight_recorder(text: &str) -> Result<Option<Bytes>, ConfigError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let wrong = |what: &str| {
+        let message = format!("\"{text}\" {what}; write bytes as in 64Mi or 200M, at least 1Mi, or off");
+        value("flight-recorder", message)
+    };
+    let quantity: Quantity = text.parse().map_err(|_| wrong("is not an amount of bytes"))?;
+    let limit = Bytes(u64::try_from(quantity.value()).map_err(|_| wrong("is out of range"))?);
+    if limit < LEAST_RECORDING {
+        return Err(wrong("is too little to record anything"));
+    }
+    Ok(Some(limit))
+}
+
 /// `50%` of the machine's memory, or bytes as Kubernetes writes them.
 fn memory_budget(text: &str) -> Result<Bytes, ConfigError> {
     let wrong = |what: &str| {
@@ -441,6 +465,9 @@ fn memory_budget(text: &str) -> Result<Bytes, ConfigError> {
 
 /// Below this hardly a single image can be had.
 const LEAST_QUOTA: Bytes = Bytes(1 << 20);
+
+/// Below this a recording would not reach back a minute under load.
+const LEAST_RECORDING: Bytes = Bytes(1 << 20);
 
 /// Below this not even the prepared shells leave room for an app.
 const LEAST_BUDGET: Bytes = Bytes(64 << 20);
@@ -487,6 +514,10 @@ mod tests {
             checked("image-quota = '20Gi'").unwrap().image_quota,
             Some(Bytes(20 << 30))
         );
+        let recorder = |toml| checked(toml).unwrap().flight_recorder.map(|limit| limit.0 >> 20);
+        assert_eq!(recorder(""), Some(64));
+        assert_eq!(recorder("flight-recorder = '1Gi'"), Some(1024));
+        assert_eq!(recorder("flight-recorder = 'off'"), None);
         assert_eq!(checked("egress = 'full'").unwrap().egress, Egress::Full);
         let listed = checked("egress = 'api.example.com:443, 10.0.0.0/8'").unwrap().egress;
         assert!(matches!(listed, Egress::AllowList(rules) if rules.len() == 2));
@@ -508,6 +539,11 @@ mod tests {
             ("image-quota = 'all'", "image-quota: \"all\" is not an amount of bytes"),
             ("image-quota = '-1Gi'", "image-quota: \"-1Gi\" is out of range"),
             ("[queue]\nrequests = 0", "queue.requests: 0 is out of range"),
+            (
+                "flight-recorder = 'on'",
+                "flight-recorder: \"on\" is not an amount of bytes; write bytes as in 64Mi or 200M, at least 1Mi, or off",
+            ),
+            ("flight-recorder = '1Ki'", "is too little to record anything"),
             (
                 "drain-timeout = '30'",
                 "drain-timeout: \"30\" is not a duration; write a whole number with ms, s, m or h",

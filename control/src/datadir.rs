@@ -59,6 +59,16 @@ impl DataDir {
         &self.path
     }
 
+    /// Where the day's costs are kept.
+    pub fn costs(&self) -> PathBuf {
+        self.path.join("costs.json")
+    }
+
+    /// Where the flight recorder writes.
+    pub fn flight(&self) -> PathBuf {
+        flight_in(&self.path)
+    }
+
     /// Where the control socket is.
     pub fn socket(&self) -> PathBuf {
         socket_in(&self.path)
@@ -68,6 +78,11 @@ impl DataDir {
 /// Where the control socket of a data directory is, whether or not anybody listens on it.
 pub fn socket_in(data_dir: &Path) -> PathBuf {
     data_dir.join("knarr.sock")
+}
+
+/// Where the flight recorder of a data directory writes.
+pub fn flight_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("flight")
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use ::metrics::Label;
+use autoscaler::cost::Ledger;
 use manifests::units::Bytes;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sandbox::driver::Capacity;
@@ -42,6 +44,27 @@ pub(crate) fn memory(capacity: &Capacity) {
     let bytes = |bytes: Bytes| bytes.0 as f64;
     ::metrics::gauge!("knarr_memory_budget_bytes").set(bytes(capacity.budget));
     ::metrics::gauge!("knarr_memory_used_bytes").set(bytes(capacity.used));
+}
+
+/// `knarr_cost_today` and its siblings, as they are when somebody asks.
+pub(crate) fn costs(ledger: &Ledger) {
+    for (revision, account) in &ledger.accounts {
+        let labels = [
+            Label::new("namespace", revision.namespace().to_owned()),
+            Label::new("revision", revision.name().to_owned()),
+        ];
+        let set = |name: &'static str, money: f64| ::metrics::gauge!(name, labels.iter()).set(money);
+        set("knarr_cost_per_hour", account.rates.price * 3600.0);
+        set("knarr_cost_today", account.today.actual);
+        set("knarr_cost_today_idle", account.today.idle);
+        set("knarr_cost_today_knative_default", account.today.knative);
+        set("knarr_cost_today_always_on", account.today.always_on);
+        set("knarr_cost_today_min_scale", account.today.min_scale);
+    }
+    let total = ledger.total();
+    ::metrics::gauge!("knarr_cost_total_today").set(total.actual);
+    ::metrics::gauge!("knarr_cost_total_today_knative_default").set(total.knative);
+    ::metrics::gauge!("knarr_cost_total_today_always_on").set(total.always_on);
 }
 
 /// Sums up what was recorded, once a second: the exporter keeps every single value of a histogram until somebody asks, and

@@ -13,13 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use activator::Pools;
+use autoscaler::cost::Costs;
 use autoscaler::evict::Evictions;
 use autoscaler::explain::Explain;
+use autoscaler::flight::writer::{self, Recorder};
 use gateway::Gateway;
 use images::{Store, StoreConfig};
 use manifests::exchange::EndpointSet;
 use manifests::ids::GatewayId;
-use manifests::units::Clock;
+use manifests::units::{Bytes, Clock};
 use sandbox::driver::Driver;
 use sandbox::egress::{Cluster, EgressConfig};
 use sandbox::{LocalConfig, LocalDriver, SetupError};
@@ -34,6 +36,7 @@ use crate::api::{self, Answers};
 use crate::claims::Claims;
 use crate::clock;
 use crate::config::Config;
+use crate::cost;
 use crate::datadir::{DataDir, DataDirError};
 use crate::desired::Machine;
 use crate::inside::Services;
@@ -205,6 +208,13 @@ impl Server {
 
         // Scaling.
         let (explain, evictions) = (Explain::default(), Evictions::default());
+        let costs = Costs::resume(cost::read(&directory.costs()));
+        tasks.spawn(cost::keep(
+            directory.costs(),
+            costs.clone(),
+            Clock::clone(&clock),
+            stop.clone(),
+        ));
         let inputs = autoscaler::run::Inputs {
             snapshots,
             reports,
@@ -212,7 +222,9 @@ impl Server {
             clock: Clock::clone(&clock),
             explain: explain.clone(),
             evictions: evictions.clone(),
+            costs: costs.clone(),
             epoch,
+            recorder: recorder(&directory, config.flight_recorder, epoch),
         };
         let outputs = autoscaler::run::Outputs {
             endpoints: endpoints_to,
@@ -233,6 +245,7 @@ impl Server {
             local: Arc::clone(&driver),
             explain,
             evictions,
+            costs,
             metrics,
             clock,
             started: clock::system()(),
@@ -319,6 +332,21 @@ impl Server {
         self.tasks.wait().await;
         drop(std::fs::remove_file(self.directory.socket()));
     }
+}
+
+/// The flight recorder, when it is on. Knarr serves without it where it cannot write.
+fn recorder(directory: &DataDir, limit: Option<Bytes>, take: u64) -> Option<Recorder> {
+    let settings = writer::Settings {
+        directory: directory.flight(),
+        limit: limit?.0,
+        take,
+    };
+    let started = Recorder::start(settings);
+    let failed = |error: &std::io::Error| {
+        let directory = directory.flight();
+        tracing::warn!(directory = %directory.display(), %error, "the flight recorder cannot write and stays off");
+    };
+    started.inspect_err(failed).ok()
 }
 
 /// Changes of services, from [`Server::services_changed`].

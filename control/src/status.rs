@@ -1,5 +1,6 @@
 //! The status document: what `GET /v1/status` answers and `knarr get` prints. `docs/status.md` describes every field.
 
+pub use autoscaler::cost::Spent;
 use serde::{Deserialize, Serialize};
 
 /// Everything a running Knarr says of itself.
@@ -129,6 +130,9 @@ pub struct RevisionStatus {
     /// What its sandboxes did outside since Knarr started.
     #[serde(default)]
     pub egress: Egress,
+    /// What it cost today, beside what it is compared with; absent before it ran.
+    #[serde(default)]
+    pub cost: Option<Spent>,
 }
 
 /// Outbound connections by what became of them, and what was carried over those that were connected.

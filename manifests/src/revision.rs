@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::exchange::Rung;
 use crate::idle_ignore::IdleIgnore;
 use crate::ids::{ObjectId, RevisionId};
@@ -83,7 +85,7 @@ pub struct Timeouts {
 }
 
 /// Whether traffic can reach a revision.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Reachability {
     /// Not known yet; treated as reachable.
     #[default]
@@ -95,7 +97,7 @@ pub enum Reachability {
 }
 
 /// The autoscaling annotations of a revision over `config-autoscaler` (Knative: autoscaling annotations), resolved.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Scaling {
     /// What is measured, with target (per replica, utilization applied, at least 0.01) and total.
     pub metric: Metric,
@@ -165,7 +167,7 @@ impl Default for Scaling {
 }
 
 /// What the decider measures, per replica.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Metric {
     /// Requests in flight.
     Concurrency {
@@ -184,7 +186,7 @@ pub enum Metric {
 }
 
 /// `metric-aggregation-algorithm`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Aggregation {
     /// Every second weighs the same.
     #[default]
@@ -194,7 +196,7 @@ pub enum Aggregation {
 }
 
 /// `knarr.dev/idle`: what a revision does when nobody asks for it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum IdlePolicy {
     /// As Knative: window, grace, zero (or min-scale).
     #[default]
@@ -255,7 +257,7 @@ pub struct Reserve {
 }
 
 /// `knarr.dev/cold-start-sla: "p99<500ms"`: the added latency of a request that meets an idle revision.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ColdStartSla {
     /// The quantile that must hold, 0 < q < 1; 0.99 for `p99`.
     pub quantile: f64,

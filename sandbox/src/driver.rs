@@ -213,7 +213,7 @@ pub struct Reclaimed {
 }
 
 /// How an app ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Exit {
     /// Exit code or signal.
     pub status: ExitStatus,

@@ -23,6 +23,7 @@ mod pool;
 mod probes;
 mod protocols;
 mod python;
+mod replay;
 mod rollout;
 mod routing;
 

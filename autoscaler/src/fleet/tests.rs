@@ -514,7 +514,7 @@ fn a_snapshot_changes_only_what_differs() {
         .iter()
         .map(|change| match change {
             Change::New(revision) => format!("new {}", revision.id.name()),
-            Change::Other(_, revision) => format!("other {}", revision.id.name()),
+            Change::Updated(revision) | Change::Replaced(revision) => format!("other {}", revision.id.name()),
             Change::Gone(id) => format!("gone {}", id.name()),
         })
         .collect();

@@ -49,6 +49,8 @@ impl Bench {
             evictions: evictions.clone(),
             explain: explain.clone(),
             epoch: 7,
+            costs: Costs::default(),
+            recorder: None,
         };
         let outputs = Outputs {
             endpoints: endpoints_in,

@@ -137,7 +137,7 @@ impl Scaler {
     }
 
     /// Of everything that runs, draining ones included.
-    fn price(&self, cx: &Context) -> PricePerHour {
+    pub(super) fn price(&self, cx: &Context) -> PricePerHour {
         let of = |sandbox: &Sandbox| match (sandbox.state, sandbox.limits) {
             (State::Freezing { .. } | State::Frozen, _) => {
                 let memory = sandbox.memory.unwrap_or_else(|| self.holds());
@@ -201,7 +201,7 @@ impl Scaler {
         );
     }
 
-    fn explain(&self, from: Replicas, decided: Decided, cause: Cause, cx: &Context) {
+    fn explain(&self, from: Replicas, decided: Decided, cause: Cause, cx: &mut Context) {
         let (metric, target) = self.target();
         let (concurrency, rps) = self.averages(cx);
         let observed = if metric == "rps" { rps } else { concurrency };
@@ -232,6 +232,9 @@ impl Scaler {
             plan: decided.plan,
             cause,
         };
+        if let Some(tally) = &mut cx.tally {
+            tally.decision(&self.revision.id, &record);
+        }
         cx.explain.add(&self.revision.id, record);
     }
 }

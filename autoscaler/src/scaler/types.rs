@@ -8,14 +8,17 @@ use manifests::exchange::{EndpointSet, RevisionStatus};
 use manifests::ids::{Generation, RevisionId, SandboxId};
 use manifests::units::{Bytes, Timestamp};
 use sandbox::driver::{Limits, SandboxSpec};
+use serde::{Deserialize, Serialize};
 
 use crate::admission::Admission;
 use crate::catalogue::Catalogue;
 use crate::claims::Claims;
 use crate::collect::{Collector, Gateways};
+use crate::cost::Costs;
 use crate::decider::Decider;
 use crate::evict::Evictions;
 use crate::explain::Explain;
+use crate::flight::digest::Tally;
 use crate::names::Names;
 
 /// What the shell shall do. The order matters: limits before endpoints, endpoints before stops.
@@ -63,6 +66,30 @@ pub enum Output {
     Status(RevisionStatus),
 }
 
+impl Output {
+    /// In words, for people.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Start(spec) => format!("start {}", spec.id),
+            Self::Cancel(id) => format!("cancel the start of {id}"),
+            Self::Stop { id, .. } => format!("stop {id}"),
+            Self::SetLimits { id, limits, .. } => match limits.cpu {
+                Some(cpu) => format!("limit {id} to {cpu}"),
+                None => format!("lift the limit of {id}"),
+            },
+            Self::Freeze { id, .. } => format!("freeze {id}"),
+            Self::Thaw { id, .. } => format!("thaw {id}"),
+            Self::Endpoints(set) => format!(
+                "{} endpoints of {}, {}",
+                set.endpoints.len(),
+                set.revision,
+                set.rung.as_str()
+            ),
+            Self::Status(status) => format!("status of {}: {} ready", status.revision, status.actual),
+        }
+    }
+}
+
 /// What all revisions share, and where they put what they want done.
 pub(crate) struct Context {
     pub(crate) now: Timestamp,
@@ -82,6 +109,10 @@ pub(crate) struct Context {
     pub(crate) claims: Claims,
     /// Revisions whose next start does not fit, the first that found so in front, with what each lacks.
     pub(crate) hungry: VecDeque<(RevisionId, Bytes)>,
+    /// What every revision costs; nothing here reads it.
+    pub(crate) costs: Costs,
+    /// What the step at hand decides, while that is recorded or compared.
+    pub(crate) tally: Option<Tally>,
 }
 
 impl Context {
@@ -92,12 +123,14 @@ impl Context {
 }
 
 /// What only a revision with recent load has; the rest of 100,000 idle ones is small.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Hot {
     pub(super) collector: Collector,
     pub(super) decider: Decider,
     pub(super) next_tick: Timestamp,
 }
 
+#[derive(Serialize, Deserialize)]
 pub(super) struct Sandbox {
     pub(super) id: SandboxId,
     pub(super) ordered: Timestamp,
@@ -111,7 +144,7 @@ pub(super) struct Sandbox {
     pub(super) memory: Option<Bytes>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
     Starting,
     Ready {
@@ -144,14 +177,14 @@ pub(super) enum State {
 }
 
 /// What a drain ends in.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Then {
     Stop,
     /// Only when no connection is open either.
     Freeze,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Level {
     Full,
     Throttled,

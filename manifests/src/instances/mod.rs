@@ -21,11 +21,13 @@ pub use self::price::per_hour;
 pub use self::raw::{RawBurst, RawSpec, RawStart};
 pub use self::shipped::SHIPPED;
 
+use serde::{Deserialize, Serialize};
+
 use crate::resources::mirror;
 use crate::units::{Bytes, Millicores};
 
 /// Every instance spec that can be had.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Instances {
     /// Of the shipped catalogue it is or builds on; `own` otherwise.
     pub name: Arc<str>,
@@ -44,7 +46,7 @@ pub struct Instances {
 }
 
 /// What an instance may be.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct InstanceSpec {
     /// Its name in manifests and plans.
     pub name: Arc<str>,
@@ -79,7 +81,7 @@ pub struct InstanceSpec {
 }
 
 /// The price of memory that a frozen sandbox keeps.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct FrozenPrice {
     /// Per second and GiB.
     pub memory_price: f64,
@@ -88,7 +90,7 @@ pub struct FrozenPrice {
 }
 
 /// The logarithm of a start's duration is taken for normal.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct StartPrior {
     /// Half of the starts are faster; more than 0.
     pub median: Duration,
@@ -97,7 +99,7 @@ pub struct StartPrior {
 }
 
 /// CPU credits: one is a CPU for a minute.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Burst {
     /// The share of its CPU that it has for ever; more than 0, at most 1.
     pub baseline: f64,
@@ -108,7 +110,7 @@ pub struct Burst {
 }
 
 /// What a pod on this spec gets in a cluster.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Scheduling {
     /// `nodeSelector`.
     pub node_selector: BTreeMap<String, String>,

@@ -45,6 +45,9 @@ fn live(seed: u64) -> Life {
     sim.thaw_takes = rng.random_range(0..200) * MS;
     sim.ack_takes = rng.random_range(0..50) * MS;
     sim.stop_takes = rng.random_range(0..500) * MS;
+    if seed.is_multiple_of(8) {
+        sim = sim.record();
+    }
     let mut alive: Vec<RevisionId> = Vec::new();
     let mut most = BTreeMap::new();
     let (mut thaws, mut evicted) = (0, 0);
@@ -153,6 +156,9 @@ fn live(seed: u64) -> Life {
         "seed {seed}: {} sandboxes are left",
         sim.host.len()
     );
+    if let Some(segments) = sim.recorded.take() {
+        crate::flight::decides_again(&segments, &format!("seed {seed}"));
+    }
     assert!(
         sim.fleet.is_empty(),
         "seed {seed}: {} revisions are left",

@@ -50,6 +50,8 @@ pub(super) struct Sim {
     room: Arc<Mutex<Capacity>>,
     pub(super) reporting: bool,
     pub(super) served: u64,
+    /// Segments of the recording, when it is on.
+    pub(super) recorded: Option<Vec<Vec<u8>>>,
 }
 
 pub(super) struct Hosted {
@@ -147,6 +149,7 @@ impl Sim {
             room,
             reporting: true,
             served: 0,
+            recorded: None,
         };
         for gateway in 0..sim.gateways.len() {
             let first = sim
@@ -155,6 +158,27 @@ impl Sim {
             sim.later(first, Next::Report(gateway));
         }
         sim
+    }
+
+    /// Turns the flight recorder on.
+    pub(super) fn record(mut self) -> Self {
+        self.fleet = self.fleet.recorded();
+        self.recorded = Some(Vec::new());
+        self
+    }
+
+    /// Takes what was recorded; segments are short.
+    fn keep_recorded(&mut self) {
+        let Some(segments) = &mut self.recorded else { return };
+        let lines = self.fleet.take_recorded();
+        if lines.begins {
+            segments.push(Vec::new());
+        }
+        let segment = segments.last_mut().unwrap();
+        segment.extend(lines.text);
+        if segment.len() > 100_000 {
+            self.fleet.begin_segment();
+        }
     }
 
     /// Every start takes this long.
@@ -534,6 +558,7 @@ impl Sim {
     }
 
     fn outputs(&mut self) {
+        self.keep_recorded();
         while let Some(output) = self.fleet.poll_output() {
             match output {
                 Output::Start(spec) => {

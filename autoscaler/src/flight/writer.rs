@@ -1,0 +1,266 @@
+//! The thread that writes the recording: it takes lines, compresses them, and keeps the ring within its size.
+//!
+//! The scaling loop never waits for it. When the disk does not keep up, lines are left out, and the recording goes on with a
+//! new segment, which can be read alone.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::Lines;
+use super::file::{Blocks, MAGIC};
+use super::ring;
+
+/// The scaling loop's end. Dropping it writes what is left and ends the thread.
+#[derive(Debug)]
+pub struct Recorder {
+    lines: Option<Sender<Lines>>,
+    state: Arc<State>,
+    /// Lines were left out: nothing is taken until a new segment begins.
+    lost: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Bytes on their way to the thread.
+    queued: AtomicUsize,
+    /// The segment at hand is long enough, or could not be written.
+    full: AtomicBool,
+}
+
+/// Where it is written, and how much.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The directory of segments.
+    pub directory: PathBuf,
+    /// What all segments together may take, bytes.
+    pub limit: u64,
+    /// The number of this start of Knarr.
+    pub take: u64,
+}
+
+impl Recorder {
+    /// Makes the directory if needed, and begins.
+    ///
+    /// # Errors
+    /// When the directory or a thread cannot be made.
+    pub fn start(settings: Settings) -> io::Result<Self> {
+        make_directory(&settings.directory)?;
+        let (lines, queue) = channel();
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        let thread = std::thread::Builder::new()
+            .name("knarr-recorder".into())
+            .spawn(move || Writer::new(settings, shared).run(&queue))?;
+        Ok(Self {
+            lines: Some(lines),
+            state,
+            lost: false,
+            thread: Some(thread),
+        })
+    }
+
+    /// Whether the next lines shall begin a segment.
+    pub fn wants_segment(&self) -> bool {
+        let drained = || self.state.queued.load(Ordering::Relaxed) < QUEUE_LOW;
+        self.state.full.load(Ordering::Relaxed) || self.lost && drained()
+    }
+
+    /// Takes lines; never waits.
+    pub fn write(&mut self, lines: Lines) {
+        if lines.text.is_empty() {
+            return;
+        }
+        if lines.begins {
+            self.lost = false;
+            self.state.full.store(false, Ordering::Relaxed);
+        }
+        if self.lost || self.state.queued.load(Ordering::Relaxed) > QUEUE_HIGH {
+            if !self.lost {
+                tracing::warn!("the disk does not keep up with the flight recorder: events are left out");
+            }
+            self.lost = true;
+            return;
+        }
+        self.state.queued.fetch_add(lines.text.len(), Ordering::Relaxed);
+        if let Some(to) = &self.lines {
+            // A thread that has ended has said why.
+            let _ = to.send(lines);
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.lines = None;
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's own.
+struct Writer {
+    settings: Settings,
+    state: Arc<State>,
+    segment: Option<Open>,
+    number: u32,
+    /// Lines that are not written yet, and since when.
+    pending: Vec<u8>,
+    since: Option<Instant>,
+    /// After an error: when another segment is asked for.
+    retry: Option<Instant>,
+    warned: bool,
+}
+
+struct Open {
+    file: File,
+    blocks: Blocks,
+    size: u64,
+}
+
+impl Writer {
+    fn new(settings: Settings, state: Arc<State>) -> Self {
+        Self {
+            settings,
+            state,
+            segment: None,
+            number: 0,
+            pending: Vec::new(),
+            since: None,
+            retry: None,
+            warned: false,
+        }
+    }
+
+    fn run(mut self, queue: &Receiver<Lines>) {
+        loop {
+            match queue.recv_timeout(self.patience()) {
+                Ok(lines) => self.take(lines),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+            }
+            if self.pending.len() >= BLOCK || self.patience().is_zero() {
+                self.flush();
+                self.ask_again();
+            }
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long lines wait is the shell's own business"
+    )]
+    fn patience(&self) -> Duration {
+        let now = Instant::now();
+        let written = self.since.map(|since| since + FLUSH);
+        let next = written.into_iter().chain(self.retry).min();
+        next.map_or(Duration::from_secs(3600), |next| next.saturating_duration_since(now))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "how long to wait is the shell's own business")]
+    fn ask_again(&mut self) {
+        if self.retry.is_some_and(|at| at <= Instant::now()) {
+            self.retry = None;
+            self.state.full.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long lines wait is the shell's own business"
+    )]
+    fn take(&mut self, lines: Lines) {
+        if lines.begins {
+            self.flush();
+            self.segment = self.open().map_err(|error| self.failed(&error)).ok();
+        }
+        self.state.queued.fetch_sub(lines.text.len(), Ordering::Relaxed);
+        if self.segment.is_some() {
+            self.since.get_or_insert_with(Instant::now);
+            self.pending.extend_from_slice(&lines.text);
+        }
+    }
+
+    fn open(&mut self) -> io::Result<Open> {
+        let Settings { directory, limit, take } = &self.settings;
+        // The one before is closed, and on its way to the disk.
+        self.segment = None;
+        ring::make_room(directory, *limit, segment_size(*limit))?;
+        let mut file = ring::create(directory, *take, self.number)?;
+        self.number += 1;
+        file.write_all(MAGIC)?;
+        Ok(Open {
+            file,
+            blocks: Blocks::default(),
+            size: MAGIC.len() as u64,
+        })
+    }
+
+    fn flush(&mut self) {
+        self.since = None;
+        let pending = std::mem::take(&mut self.pending);
+        let Some(open) = self.segment.as_mut().filter(|_| !pending.is_empty()) else {
+            return;
+        };
+        let written = open.blocks.block(&pending).and_then(|block| {
+            open.file.write_all(&block)?;
+            open.size += block.len() as u64;
+            Ok(())
+        });
+        match written {
+            Ok(()) => {
+                self.warned = false;
+                if open.size >= segment_size(self.settings.limit) {
+                    self.state.full.store(true, Ordering::Relaxed);
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+        // What it grew to is kept, unless that was unusual.
+        self.pending = pending;
+        self.pending.clear();
+        self.pending.shrink_to(2 * BLOCK);
+    }
+
+    /// Nothing is written until another segment begins, which is asked for after a while.
+    #[expect(clippy::disallowed_methods, reason = "how long to wait is the shell's own business")]
+    fn failed(&mut self, error: &io::Error) {
+        self.segment = None;
+        if !std::mem::replace(&mut self.warned, true) {
+            let directory = self.settings.directory.display();
+            tracing::warn!(%directory, %error, "the flight recorder cannot write; it tries again");
+        }
+        self.retry = Some(Instant::now() + RETRY);
+    }
+}
+
+fn make_directory(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// One of at least eight, so that little is lost when the oldest goes.
+fn segment_size(limit: u64) -> u64 {
+    (limit / 8).clamp(64 << 10, 8 << 20)
+}
+
+/// How long lines wait to be written together.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// So many bytes do not wait.
+const BLOCK: usize = 1 << 20;
+
+/// More bytes than this on their way, and lines are left out, until there are as few as that.
+const QUEUE_HIGH: usize = 32 << 20;
+const QUEUE_LOW: usize = 1 << 20;
+
+/// After an error.
+const RETRY: Duration = Duration::from_secs(5);
