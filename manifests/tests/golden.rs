@@ -175,6 +175,15 @@ fn each_example_is_right_alone() {
     }
 }
 
+/// They set the cluster's defaults, so they stand apart.
+#[test]
+fn the_planners_examples_are_right() {
+    let checked = bundle(&inputs("examples/planner"), None);
+    assert_eq!(checked.problems, Vec::<Problem>::new());
+    assert_eq!(checked.warnings, Vec::<Problem>::new());
+    check(&root().join("tests/golden/planner.expected"), &render(&checked));
+}
+
 #[test]
 fn the_broken_example_says_everything_at_once() {
     let checked = bundle(&inputs("examples/broken"), None);

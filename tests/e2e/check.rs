@@ -121,6 +121,11 @@ fn check_says_what_is_right_and_what_is_not_there() {
         right.out.is_empty() && right.err.contains("files are right"),
         "{right:?}"
     );
+    let planner = knarr(&["check", "manifests/examples/planner"]).well();
+    assert!(planner.out.is_empty(), "{planner:?}");
+    for name in ["local", "eci", "ecs-burstable", "fargate"] {
+        knarr(&["check", &format!("manifests/catalogues/{name}.yaml")]).well();
+    }
     for wrong in ["manifests/examples/none.yaml", "none"] {
         let missing = knarr(&["check", wrong]);
         assert_eq!(missing.code, Some(1));
@@ -207,7 +212,11 @@ fn what_keeps_a_server_from_starting_is_said_and_leaves_nothing() {
         ("drain-timeout = '30'", "drain-timeout: \"30\" is not a duration"),
         ("admin = '192.0.2.1:80'", "is not a loopback address"),
         ("not toml", "knarr.toml"),
-        ("[[spec]]\nname = 'x'", "spec"),
+        ("[[spec]]\nname = 'x'", "spec: is a manifest now"),
+        (
+            "instances = 'farget'",
+            "write a file, or one of local, eci, ecs-burstable, fargate",
+        ),
     ] {
         std::fs::write(&config, text).unwrap();
         let said = Output::of(place.knarr(&["serve", manifests, "--config", config.to_str().unwrap()]));
@@ -222,6 +231,11 @@ fn what_keeps_a_server_from_starting_is_said_and_leaves_nothing() {
         (&["--listen", "8080"], "write IP:PORT"),
         (&["--admin", "0.0.0.0:0"], "is not a loopback address"),
         (&["--threads", "0"], "threads: 0 is out of range"),
+        (
+            &["--instances", "farget"],
+            "instances: farget: No such file or directory",
+        ),
+        (&["--instances", manifests], "instances: "),
     ] {
         let said = Output::of(place.knarr(&[&["serve", manifests], words].concat()));
         assert!(said.code == Some(1) && said.err.contains(wanted), "{words:?} {said:?}");

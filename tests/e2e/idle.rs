@@ -3,7 +3,7 @@
 use control::status::RevisionStatus;
 
 use crate::support::manifest::{SHORT_WINDOWS, service};
-use crate::support::{Client, Knarr, host, processes};
+use crate::support::{Client, Knarr, host, processes, until};
 
 #[test]
 fn idle_goes_to_zero_and_back() {
@@ -69,6 +69,79 @@ fn idle_auto_keeps_the_promise_at_least_cost() {
     let reply = knarr.client().ask(&host("fast"), "/", &[("X-Knarr-Timing", "1")]);
     assert!(reply.header("server-timing").unwrap().contains("cold"), "{reply:?}");
     knarr.until_revision("slow-00001", "is frozen again", frozen);
+}
+
+/// An uptime monitor asks for ever: the service goes to zero under it, stays there, and nothing of it is counted.
+#[test]
+fn a_monitor_neither_wakes_nor_keeps_awake_nor_counts() {
+    let watched = service("watched").proven().with(
+        "knarr.dev/idle-ignore",
+        "/healthz, /ping -> 204, user-agent: UptimeRobot",
+    );
+    let broken = service("broken")
+        .program("host:/bin/false", &[])
+        .with("knarr.dev/idle-ignore", "/healthz");
+    let knarr = Knarr::serve(&[
+        SHORT_WINDOWS,
+        ("watched.yaml", &watched.yaml()),
+        ("broken.yaml", &broken.yaml()),
+    ]);
+    let counted = || {
+        let metrics = Client::connect(knarr.admin).get("localhost", "/metrics").text();
+        let name = "knarr_requests_total{namespace=\"default\",revision=\"watched-00001\"";
+        let of_it = metrics.lines().filter(|line| line.starts_with(name));
+        let counts = of_it.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        counts.sum::<u64>()
+    };
+    assert_eq!(knarr.get("watched", "/status/200").status, 200);
+    until(
+        "its one request is counted",
+        || counted() == 1,
+        || format!("{}", counted()),
+    );
+    let monitor = |path: &str, agent: &str| {
+        let reply = knarr.client().ask(&host("watched"), path, &[("User-Agent", agent)]);
+        assert!(
+            reply.body.is_empty() && reply.header("x-knarr-idle-ignore") == Some("answered"),
+            "{reply:?}"
+        );
+        reply.status
+    };
+    knarr.until_revision("watched-00001", "has gone to zero under its monitor", |it| {
+        assert_eq!(
+            (monitor("/healthz", "curl/8"), monitor("/ping?x", "curl/8")),
+            (200, 204)
+        );
+        assert_eq!(monitor("/any", "Mozilla/5.0+(compatible; UptimeRobot/2.0)"), 200);
+        it.actual_replicas == 0 && it.starting_replicas == 0
+    });
+    assert_eq!(monitor("/healthz", "curl/8"), 200);
+    let asleep = knarr.revision("watched-00001");
+    assert_eq!(
+        (
+            asleep.actual_replicas,
+            asleep.starting_replicas,
+            asleep.cold_starts.count
+        ),
+        (0, 0, 0)
+    );
+    assert_eq!(counted(), 1);
+
+    // Every other path is the app's.
+    let other = knarr.client().ask(&host("watched"), "/healthz.txt", &[]);
+    assert!(other.header("x-knarr-idle-ignore").is_none(), "{other:?}");
+    knarr.until_revision("watched-00001", "was woken by a real request", |it| {
+        it.cold_starts.count == 1 && it.actual_replicas == 1
+    });
+
+    // A monitor is there to see what is broken: while its start fails, it is told why.
+    let mut asked = knarr.client();
+    asked.send(&host("broken"), "/", &[]);
+    until(
+        "the monitor hears that it is broken",
+        || knarr.get("broken", "/healthz").status == 503,
+        || knarr.get("broken", "/healthz").text(),
+    );
 }
 
 /// Clients that read nothing of a large answer, and clients that never send all of their request.

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod budget;
+mod catalogue;
 mod check;
 mod claims;
 mod commands;

@@ -123,7 +123,11 @@ fn check_values(annotations: &StringMap, cluster: &ClusterConfig, findings: &mut
             hint: "write knarr.dev/egress: \"allow-list\", or remove it".to_owned(),
         });
     }
-    without_effect(annotations, cluster, findings);
+    let mut without = Vec::new();
+    without_effect(annotations, cluster, &mut without);
+    let refused = |key: &str| findings.iter().any(|known| known.refused && known.key == key);
+    without.retain(|finding| !refused(&finding.key));
+    findings.append(&mut without);
 }
 
 /// What is right and does nothing.

@@ -39,6 +39,8 @@ const RUNGS: [(&str, Rung); 4] = [
     ("reserve", Rung::Reserve),
     ("frozen", Rung::Frozen),
 ];
+/// What `knarr.dev/instance-specs` is by default.
+const ALL_SPECS: &str = "all";
 /// Most specs in a list.
 const MOST_SPECS: usize = 64;
 const MOST_REPLICAS: i64 = 1000;
@@ -71,12 +73,12 @@ impl<'a> Reader<'a> {
             specs: self.specs(),
             reserve,
             min_scale_as: self.min_scale_as(),
-            keep_warm: self.parsed::<KeepWarm>(&KEEP_WARM),
+            keep_warm: self.unless_none::<KeepWarm>(&KEEP_WARM),
         };
         Said {
             idle,
             planning,
-            idle_ignore: self.parsed::<IdleIgnore>(&IDLE_IGNORE),
+            idle_ignore: self.unless_none::<IdleIgnore>(&IDLE_IGNORE),
             word,
         }
     }
@@ -109,6 +111,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// `none` is how a manifest says that the cluster's default is not for it.
+    fn unless_none<T: FromStr>(&mut self, annotation: &'static Annotation) -> Option<T>
+    where
+        T::Err: ToString,
+    {
+        if self.value(annotation) == Some("none") {
+            return None;
+        }
+        self.parsed(annotation)
+    }
+
     /// An annotation wins over Alibaba's, that over the cluster's default; a limit alone asks for a plan that keeps it.
     fn idle_word(&mut self, reserves: bool) -> &'a str {
         let own = IDLE.value(self.template);
@@ -136,6 +149,9 @@ impl<'a> Reader<'a> {
 
     fn specs(&mut self) -> Arc<[Arc<str>]> {
         if let Some(text) = INSTANCE_SPECS.value(self.template) {
+            if text == ALL_SPECS {
+                return Arc::default();
+            }
             let (specs, unknown) = self.listed(&INSTANCE_SPECS, text);
             self.errors
                 .extend(unknown.into_iter().map(|error| (INSTANCE_SPECS.key, error)));
@@ -148,6 +164,7 @@ impl<'a> Reader<'a> {
         }
         // Told of once, where the default stands.
         self.default(&INSTANCE_SPECS)
+            .filter(|text| *text != ALL_SPECS)
             .map(|text| self.listed(&INSTANCE_SPECS, text).0)
             .unwrap_or_default()
     }
@@ -250,7 +267,7 @@ impl<'a> Reader<'a> {
 /// Which of the specs that `config-planner` names by default are in no catalogue, in words.
 pub fn unknown_default_specs(cluster: &ClusterConfig) -> Vec<String> {
     let text = INSTANCE_SPECS.value(&cluster.planner.defaults).unwrap_or_default();
-    let unknown = words(text).filter(|word| cluster.instances.named(word).is_empty());
+    let unknown = words(text).filter(|word| *word != ALL_SPECS && cluster.instances.named(word).is_empty());
     unknown.map(|word| not_there(&cluster.instances, word)).collect()
 }
 
@@ -283,3 +300,6 @@ fn not_there(instances: &Instances, word: &str) -> String {
         hint_at(word, instances.names())
     )
 }
+
+#[cfg(test)]
+mod tests;

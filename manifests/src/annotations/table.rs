@@ -206,13 +206,13 @@ table! {
         default "knative", range "knative, auto, zero, frozen, throttled, reserve, keep",
         "What an idle revision does: Knative's window, grace and zero (or min-scale); what costs least within the SLA; nothing stays; one sandbox stays, frozen, or under a small CPU limit, or as a cheaper instance, or as it is.";
     IDLE_IGNORE: "knarr.dev/idle-ignore", Template,
-        default "absent", range "paths and `user-agent: TEXT`, with * for any text and -> STATUS behind, separated by commas: /healthz, /ping -> 204, user-agent: UptimeRobot",
+        default "none", range "none, or paths and `user-agent: TEXT`, with * for any text and -> STATUS behind, separated by commas: /healthz, /ping -> 204, user-agent: UptimeRobot",
         "GET and HEAD requests that the gateway answers itself: they wake nothing, keep nothing awake and count nowhere.";
     INSTANCE_SPECS: "knarr.dev/instance-specs", Template,
-        default "the whole catalogue", range "names of specs in the catalogue, or sizes as CPU-MEMORY, separated by commas: small-1c1g, std-1c2g, 2-4Gi",
+        default "all", range "all, or names of specs in the catalogue and sizes as CPU-MEMORY, separated by commas: small-1c1g, std-1c2g, 2-4Gi",
         "Which instance specs the planner may choose from, in order of preference.";
     KEEP_WARM: "knarr.dev/keep-warm", Template,
-        default "absent", range "up to 32 windows of days, hours and a time zone, separated by commas or semicolons: Mon-Fri 07:00-23:00 Europe/Oslo",
+        default "none", range "none, or up to 32 windows of days, hours and a time zone, separated by commas or semicolons: Mon-Fri 07:00-23:00 Europe/Oslo",
         "Hours in which at least one replica stays, as if min-scale were 1.";
     MIN_SCALE_AS: "knarr.dev/min-scale-as", Template,
         default "full", range "full, throttled, reserve, frozen",

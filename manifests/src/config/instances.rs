@@ -40,6 +40,7 @@ pub fn instances(data: &BTreeMap<String, String>) -> Result<Instances, Vec<Confi
     if text.is_some() && own.is_empty() && problems.is_empty() {
         keys.error("specs", "is empty", "write at least one spec, or remove the key");
     }
+    let is_right = problems.is_empty();
     for problem in problems {
         let key = format!(
             "specs{}{}",
@@ -82,7 +83,9 @@ pub fn instances(data: &BTreeMap<String, String>) -> Result<Instances, Vec<Confi
     }
     let first = specs.first().map(|spec| Arc::clone(&spec.name)).unwrap_or_default();
     let default = default.unwrap_or(if inherited.is_empty() { first } else { inherited });
-    check_together(&specs, &mut keys);
+    if is_right {
+        check_together(&specs, &mut keys);
+    }
     keys.finish(Instances {
         name,
         currency: said,

@@ -8,6 +8,7 @@ use super::price::SECONDS;
 use super::{Burst, FrozenPrice, InstanceSpec, RawBurst, RawSpec, RawStart, Scheduling, StartPrior, lookup};
 use crate::golang;
 use crate::problem::Problem;
+use crate::read::is_within;
 use crate::resources::{Mirror, Quantity};
 use crate::units::{Bytes, Millicores};
 
@@ -27,7 +28,7 @@ pub(crate) fn specs(text: &str, problems: &mut Vec<Problem>) -> Vec<InstanceSpec
         return Vec::new();
     }
     let mut names = BTreeSet::new();
-    let mut found = Vec::new();
+    let mut found: Vec<Problem> = Vec::new();
     let mut specs = Vec::new();
     for (nth, raw) in raw.into_iter().enumerate() {
         let mut read = Reader {
@@ -38,12 +39,11 @@ pub(crate) fn specs(text: &str, problems: &mut Vec<Problem>) -> Vec<InstanceSpec
         specs.push(read.spec(raw));
     }
     // What was left out because it was wrong is not missing.
-    let known = |path: &str| {
-        damaged
+    found.retain(|problem| {
+        !damaged
             .iter()
-            .any(|damaged| path.starts_with(damaged.as_str()) || damaged.starts_with(path))
-    };
-    found.retain(|problem: &Problem| !known(&problem.path));
+            .any(|damaged| is_within(&problem.path, damaged) || is_within(damaged, &problem.path))
+    });
     problems.extend(found);
     specs
 }

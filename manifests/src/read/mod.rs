@@ -23,6 +23,7 @@ use serde_json::Value;
 use crate::problem::Problem;
 use crate::resources::Shape;
 
+pub(crate) use document::is_within;
 pub use document::{Document, Origin, Place};
 
 /// Reads all documents of one file. `file` is what problems call it.
