@@ -32,6 +32,7 @@ use crate::cost::Costs;
 use crate::evict::{self, Enough, Evictions};
 use crate::explain::Explain;
 use crate::flight::Recording;
+use crate::learned::{Learned, program};
 use crate::names::Names;
 use crate::scaler::{Context, Output, Scaler};
 
@@ -154,6 +155,10 @@ pub struct Fleet {
     freeing: BTreeMap<SandboxId, Bytes>,
     /// Memory in use is looked at again then.
     relieve_at: Timestamp,
+    /// What was learned before this start of Knarr, of revisions that are not back yet.
+    before: HashMap<RevisionId, Learned>,
+    /// Touched since they were asked what they have learned.
+    touched: Vec<RevisionId>,
     /// The flight recorder, when it is on.
     recording: Option<Recording>,
 }
@@ -164,6 +169,8 @@ struct Entry {
     due: Option<Timestamp>,
     /// The segment of the recording that it stands in; 0 is none.
     segment: u32,
+    /// It stands in `touched`.
+    touched: bool,
 }
 
 /// What a new snapshot changes about one revision.
@@ -171,7 +178,12 @@ struct Entry {
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
     /// It is there now.
-    New(#[serde(with = "crate::flight::manifest")] Arc<Revision>),
+    New(
+        #[serde(with = "crate::flight::manifest")] Arc<Revision>,
+        /// What it has taught before a restart of Knarr.
+        #[serde(default)]
+        Option<Box<Learned>>,
+    ),
     /// Another one of the same name took its place.
     Replaced(#[serde(with = "crate::flight::manifest")] Arc<Revision>),
     /// Its routes or annotations changed.
@@ -207,6 +219,8 @@ impl Fleet {
             generation: Generation::default(),
             freeing: BTreeMap::new(),
             relieve_at: Timestamp::EPOCH,
+            before: HashMap::new(),
+            touched: Vec::new(),
             recording: None,
         }
     }
@@ -230,6 +244,26 @@ impl Fleet {
     pub fn with_costs(mut self, costs: Costs) -> Self {
         self.cx.costs = costs;
         self
+    }
+
+    /// What revisions have taught before this start of Knarr.
+    #[must_use]
+    pub fn with_learned(mut self, before: HashMap<RevisionId, Learned>) -> Self {
+        self.before = before;
+        self
+    }
+
+    /// What revisions have taught that something happened to since they were asked last, at most so many of them.
+    pub fn take_learned(&mut self, most: usize) -> Vec<(RevisionId, Learned)> {
+        let begin = self.touched.len().saturating_sub(most);
+        let mut learned = Vec::new();
+        for id in self.touched.drain(begin..) {
+            if let Some(entry) = self.revisions.get_mut(&id) {
+                entry.touched = false;
+                learned.push((id, entry.scaler.learned()));
+            }
+        }
+        learned
     }
 
     /// Takes one event.
@@ -362,7 +396,13 @@ impl Fleet {
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(&snapshot));
         let instances = &snapshot.instances;
         let instances = (!Arc::ptr_eq(&old.instances, instances)).then(|| Arc::clone(instances));
-        let changes = changes(&old, &snapshot);
+        let mut changes = changes(&old, &snapshot);
+        for change in &mut changes {
+            if let Change::New(revision, learned) = change {
+                let known = self.before.remove(&revision.id);
+                *learned = known.filter(|known| known.program == program(revision)).map(Box::new);
+            }
+        }
         Event::Changes {
             generation,
             instances,
@@ -378,8 +418,10 @@ impl Fleet {
         for change in changes {
             match change {
                 Change::Gone(id) => self.with(&id, Scaler::remove),
-                Change::New(revision) if !self.revisions.contains_key(&revision.id) => self.create(&revision),
-                Change::New(revision) | Change::Replaced(revision) => self.replace(&revision),
+                Change::New(revision, learned) if !self.revisions.contains_key(&revision.id) => {
+                    self.create(&revision, learned);
+                }
+                Change::New(revision, _) | Change::Replaced(revision) => self.replace(&revision),
                 Change::Updated(revision) => {
                     self.with(&revision.id, |scaler, cx| scaler.update(Arc::clone(&revision), cx));
                 }
@@ -387,13 +429,14 @@ impl Fleet {
         }
     }
 
-    fn create(&mut self, revision: &Arc<Revision>) {
-        let scaler = Box::new(Scaler::new(Arc::clone(revision), &mut self.cx));
+    fn create(&mut self, revision: &Arc<Revision>, learned: Option<Box<Learned>>) {
+        let scaler = Box::new(Scaler::new(Arc::clone(revision), learned, &mut self.cx));
         let segment = self.recording.as_ref().map_or(0, Recording::segment);
         let entry = Entry {
             scaler,
             due: None,
             segment,
+            touched: false,
         };
         self.revisions.insert(revision.id.clone(), entry);
         self.with(&revision.id, |_, _| ());
@@ -407,7 +450,7 @@ impl Fleet {
         if let Some(entry) = &old {
             unschedule(&mut self.due, entry.due, id);
         }
-        self.create(revision);
+        self.create(revision, None);
         if let Some(old) = old {
             self.with(id, |scaler, _| scaler.inherit(*old.scaler));
         }
@@ -547,6 +590,9 @@ impl Fleet {
             recording.state(entry.due, &entry.scaler);
         }
         what(&mut entry.scaler, &mut self.cx);
+        if !std::mem::replace(&mut entry.touched, true) {
+            self.touched.push(id.clone());
+        }
         entry.scaler.account(&self.cx);
         if entry.scaler.is_gone() {
             unschedule(&mut self.due, entry.due, id);
@@ -595,7 +641,7 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
             }
             (Some(_), Some((_, after))) => changes.push(Change::Updated(Arc::clone(after))),
             (Some((id, _)), None) => changes.push(Change::Gone(id.clone())),
-            (None, Some((_, revision))) => changes.push(Change::New(Arc::clone(revision))),
+            (None, Some((_, revision))) => changes.push(Change::New(Arc::clone(revision), None)),
             (None, None) => {}
         }
     }

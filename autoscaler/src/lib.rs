@@ -24,6 +24,7 @@
 //! | `scaler`, `fleet` | one revision; all of them |
 //! | `cost` | what each revision costs today, beside Knative and always on |
 //! | `explain`, `metrics` | why |
+//! | `learned` | what revisions have taught, over a restart |
 //! | `flight` | what happened, to be decided again |
 
 mod admission;
@@ -41,6 +42,7 @@ pub mod fleet;
 pub mod flight;
 pub mod gate;
 mod go_pow;
+pub mod learned;
 mod metrics;
 mod names;
 pub mod planner;

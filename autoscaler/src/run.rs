@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use manifests::exchange::{EndpointSet, LoadReport, RevisionStatus, Snapshot};
 use manifests::ids::{RevisionId, SandboxId};
@@ -21,6 +22,7 @@ use crate::evict::Evictions;
 use crate::explain::Explain;
 use crate::fleet::{Event, Fleet};
 use crate::flight::writer::Recorder;
+use crate::learned::Learned;
 use crate::scaler::Output;
 
 /// What the scaling loop is made from and listens to.
@@ -35,6 +37,8 @@ pub struct Inputs {
     pub clock: Clock,
     /// The accounts; keep a clone to read them.
     pub costs: Costs,
+    /// What was learned before this start of Knarr.
+    pub learned: HashMap<RevisionId, Learned>,
     /// The log of decisions; keep a clone to read it.
     pub explain: Explain,
     /// What could be evicted; keep a clone to read it.
@@ -51,6 +55,8 @@ pub struct Outputs {
     pub endpoints: UnboundedSender<EndpointSet>,
     /// For control, in order.
     pub statuses: UnboundedSender<RevisionStatus>,
+    /// What is learned, to be kept.
+    pub learned: UnboundedSender<Vec<(RevisionId, Learned)>>,
 }
 
 /// Runs the scaling loop until `stop` is cancelled. Sandboxes are left as they are: whoever cancels shuts the driver down
@@ -62,13 +68,15 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs, stop: CancellationToken) 
     let mut fleet = Fleet::new(inputs.explain, inputs.epoch, capacity)
         .with_freezer(inputs.driver.freezer().is_some())
         .with_evictions(inputs.evictions)
-        .with_costs(inputs.costs);
+        .with_costs(inputs.costs)
+        .with_learned(inputs.learned);
     if inputs.recorder.is_some() {
         fleet = fleet.recorded();
     }
     let mut hands = Hands::new(Arc::clone(&inputs.driver));
     let first = inputs.snapshots.borrow_and_update().clone();
-    fleet.handle(Event::Snapshot(first), (inputs.clock)());
+    let mut learned = (inputs.clock)();
+    fleet.handle(Event::Snapshot(first), learned);
     loop {
         while let Some(output) = fleet.poll_output() {
             match output {
@@ -86,7 +94,7 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs, stop: CancellationToken) 
         let wait = fleet.next_timeout().map(|at| at.since((inputs.clock)()));
         let event = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return drop(outputs.learned.send(fleet.take_learned(usize::MAX))),
             // Exits before results, so that a stop that ended is not counted as an exit that nobody asked for.
             exit = exits.recv() => match exit {
                 Ok(driver::Event::Exited { id, revision, exit }) => Some(Event::Exited { revision, id, exit }),
@@ -114,6 +122,11 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs, stop: CancellationToken) 
             () = sleep(wait) => None,
         };
         let now = (inputs.clock)();
+        if now.since(learned) >= LEARNED_EVERY {
+            learned = now;
+            let some = fleet.take_learned(LEARNED_AT_ONCE);
+            drop((!some.is_empty()).then(|| outputs.learned.send(some)));
+        }
         if let Some(event) = event {
             hands.note(&event);
             fleet.handle(event, now);
@@ -233,6 +246,10 @@ async fn sleep(wait: Option<std::time::Duration>) {
         None => std::future::pending().await,
     }
 }
+
+/// How often what was learned is given away, and of how many revisions: it must not take long.
+const LEARNED_EVERY: Duration = Duration::from_secs(5);
+const LEARNED_AT_ONCE: usize = 1000;
 
 #[cfg(test)]
 mod tests;

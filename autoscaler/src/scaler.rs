@@ -36,6 +36,7 @@ mod decide;
 mod events;
 mod execute;
 mod freeze;
+mod learn;
 mod memory;
 mod report;
 mod types;
@@ -56,6 +57,7 @@ use crate::decider::{Decider, DeciderSpec, Decision, TICK};
 use crate::evict::Rhythm;
 use crate::explain::Cause;
 use crate::gate::Phase;
+use crate::learned::Learned;
 use crate::start_latency::Latencies;
 
 pub(crate) use types::Context;
@@ -127,8 +129,8 @@ pub(crate) struct Scaler {
 }
 
 impl Scaler {
-    /// A new revision: its initial scale starts at once.
-    pub(crate) fn new(revision: Arc<Revision>, cx: &mut Context) -> Self {
+    /// A new revision: its initial scale starts at once. `learned` is what it has taught before a restart of Knarr.
+    pub(crate) fn new(revision: Arc<Revision>, learned: Option<Box<Learned>>, cx: &mut Context) -> Self {
         let now = cx.now;
         let scaling = &revision.scaling;
         let published = EndpointSet {
@@ -183,11 +185,19 @@ impl Scaler {
             status: None,
             revision,
         };
+        if let Some(learned) = learned {
+            new.learn(*learned);
+        }
         // Ticks of revisions that were made together are spread over the two seconds.
         let first = now.plus(TICK + spread(&new.revision.id));
         new.heat(cx, first);
         new.look(cx, Cause::Created);
         new
+    }
+
+    /// What it scales.
+    pub(crate) const fn revision(&self) -> &Arc<Revision> {
+        &self.revision
     }
 
     /// Which revision it is.

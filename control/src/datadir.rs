@@ -64,6 +64,11 @@ impl DataDir {
         self.path.join("costs.json")
     }
 
+    /// Where what was learned of revisions is kept.
+    pub fn learned(&self) -> PathBuf {
+        self.path.join("learned.jsonl")
+    }
+
     /// Where the flight recorder writes.
     pub fn flight(&self) -> PathBuf {
         flight_in(&self.path)

@@ -40,6 +40,7 @@ use crate::cost;
 use crate::datadir::{DataDir, DataDirError};
 use crate::desired::Machine;
 use crate::inside::Services;
+use crate::learned;
 use crate::metrics;
 use crate::pulls::pins;
 use crate::pulls::worker::Worker;
@@ -208,6 +209,13 @@ impl Server {
 
         // Scaling.
         let (explain, evictions) = (Explain::default(), Evictions::default());
+        let (learned_to, news) = unbounded_channel();
+        tasks.spawn(learned::keep(
+            directory.learned(),
+            news,
+            Clock::clone(&clock),
+            stop.clone(),
+        ));
         let costs = Costs::resume(cost::read(&directory.costs()));
         tasks.spawn(cost::keep(
             directory.costs(),
@@ -223,12 +231,14 @@ impl Server {
             explain: explain.clone(),
             evictions: evictions.clone(),
             costs: costs.clone(),
+            learned: learned::read(&directory.learned(), clock()),
             epoch,
             recorder: recorder(&directory, config.flight_recorder, epoch),
         };
         let outputs = autoscaler::run::Outputs {
             endpoints: endpoints_to,
             statuses: statuses_to,
+            learned: learned_to,
         };
         tasks.spawn(autoscaler::run::run(inputs, outputs, stop.clone()));
 

@@ -8,6 +8,7 @@ mod check;
 mod claims;
 mod commands;
 mod concurrency;
+mod cost;
 mod doctor;
 mod exec;
 mod frozen;

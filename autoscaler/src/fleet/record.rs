@@ -139,6 +139,7 @@ impl Fleet {
             scaler: Box::new(scaler),
             due,
             segment: 0,
+            touched: false,
         };
         self.revisions.insert(id, entry);
     }

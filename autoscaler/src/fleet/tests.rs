@@ -99,6 +99,27 @@ fn idle_with_defaults_reaches_zero_at_knatives_instants() {
 }
 
 #[test]
+fn what_was_learned_is_believed_of_the_same_program_alone() {
+    let mut sim = sim();
+    let id = sim.deploy(revision("default", "hello-00001"), 400 * MS);
+    sim.until(at(1.0));
+    let learned = sim.fleet.take_learned(usize::MAX);
+    assert_eq!((learned.len(), learned[0].1.starts.median()), (1, Some(400 * MS)));
+    assert!(sim.fleet.take_learned(usize::MAX).is_empty(), "nothing new");
+    let again = |revision: Revision| {
+        let mut sim = self::sim();
+        sim.fleet = sim.fleet.with_learned(learned.iter().cloned().collect());
+        sim.deploy(revision, 5 * MS);
+        sim.fleet.take_learned(usize::MAX)[0].1.starts.median()
+    };
+    assert_eq!(again(revision("default", "hello-00001")), Some(400 * MS));
+    let mut other = revision("default", "hello-00001");
+    Arc::make_mut(&mut other.workload).serving.image = manifests::workload::Image::Host("/bin/false".into());
+    assert_eq!(again(other), None);
+    assert_eq!(learned[0].0, id);
+}
+
+#[test]
 fn an_idle_revision_costs_no_time() {
     let mut sim = sim();
     let id = sim.deploy(revision("default", "hello-00001"), 5 * MS);
@@ -513,7 +534,7 @@ fn a_snapshot_changes_only_what_differs() {
     let found: Vec<String> = changes(&old, &new)
         .iter()
         .map(|change| match change {
-            Change::New(revision) => format!("new {}", revision.id.name()),
+            Change::New(revision, _) => format!("new {}", revision.id.name()),
             Change::Updated(revision) | Change::Replaced(revision) => format!("other {}", revision.id.name()),
             Change::Gone(id) => format!("gone {}", id.name()),
         })

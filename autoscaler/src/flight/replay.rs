@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use manifests::revision::Revision;
 use manifests::units::Timestamp;
 use sandbox::driver::Capacity;
 
@@ -22,6 +23,10 @@ pub trait Watch {
     fn event(&mut self, now: Timestamp, event: Option<&Event>);
     /// What came of it.
     fn orders(&mut self, now: Timestamp, orders: &[Output]);
+    /// Another life of a Knarr begins: nothing of the one before runs any more.
+    fn begin(&mut self);
+    /// A revision that was there before the recording begins.
+    fn was_there(&mut self, now: Timestamp, revision: &Arc<Revision>);
 }
 
 /// Nobody looks on.
@@ -31,6 +36,8 @@ pub struct Nobody;
 impl Watch for Nobody {
     fn event(&mut self, _: Timestamp, _: Option<&Event>) {}
     fn orders(&mut self, _: Timestamp, _: &[Output]) {}
+    fn begin(&mut self) {}
+    fn was_there(&mut self, _: Timestamp, _: &Arc<Revision>) {}
 }
 
 /// What was replayed.
@@ -149,6 +156,7 @@ impl<'a> Replay<'a> {
 
     /// What comes next is of another life of a Knarr.
     pub fn begin_take(&mut self) {
+        self.watch.begin();
         self.fleet = None;
         self.steps = 0;
         self.summary.takes += 1;
@@ -206,6 +214,8 @@ impl<'a> Replay<'a> {
             return Err(self.unreadable("its beginning is not there"));
         };
         let Some((due, scaler)) = fleet.state(state.revision()) else {
+            let now = self.summary.to.unwrap_or_default();
+            self.watch.was_there(now, state.scaler.revision());
             fleet.put_back(state.due, state.scaler);
             return Ok(());
         };

@@ -50,11 +50,13 @@ impl Bench {
             explain: explain.clone(),
             epoch: 7,
             costs: Costs::default(),
+            learned: HashMap::new(),
             recorder: None,
         };
         let outputs = Outputs {
             endpoints: endpoints_in,
             statuses: statuses_in,
+            learned: unbounded_channel().0,
         };
         let loop_ended = tokio::spawn(run(inputs, outputs, stop.clone()));
         Self {

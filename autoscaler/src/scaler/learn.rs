@@ -1,0 +1,37 @@
+//! What is kept of a revision over a restart of Knarr, and taken up again.
+
+use super::Scaler;
+use crate::learned::{Learned, program};
+
+impl Scaler {
+    /// What it has taught.
+    pub(crate) fn learned(&self) -> Learned {
+        Learned {
+            program: program(&self.revision),
+            starts: self.starts.clone(),
+            upgrades: self.upgrades.clone(),
+            thaws: self.thaws.clone(),
+            peak: self.peak,
+            rhythm: self.rhythm,
+            planner: None,
+        }
+    }
+
+    /// Goes on from what it has taught before.
+    pub(super) fn learn(&mut self, learned: Learned) {
+        let Learned {
+            program: _,
+            starts,
+            upgrades,
+            thaws,
+            peak,
+            rhythm,
+            planner: _,
+        } = learned;
+        self.starts = starts;
+        self.upgrades = upgrades;
+        self.thaws = thaws;
+        self.peak = peak;
+        self.rhythm = rhythm;
+    }
+}
