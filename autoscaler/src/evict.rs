@@ -69,6 +69,11 @@ impl Rhythm {
         self.last = Some(now);
     }
 
+    /// Whether there ever was one.
+    pub const fn asked_before(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// Wake-ups per hour to expect: by the usual gap, and by the current one when that is longer already.
     pub fn per_hour(&self, now: Timestamp) -> f64 {
         let current = self.last.map_or(Duration::ZERO, |last| now.since(last));

@@ -61,6 +61,8 @@ pub enum Cause {
     Tick,
     /// Requests wait, or came to an idle revision.
     Wake,
+    /// Nothing is in flight any more.
+    Quiet,
     /// A period of the gate, a back-off or a drain is over, or there is room for another start.
     Due,
     /// A sandbox became ready after this long.
@@ -264,6 +266,7 @@ impl fmt::Display for Cause {
             Self::Removed => f.write_str("revision removed"),
             Self::Tick => f.write_str("tick"),
             Self::Wake => f.write_str("woken by a request"),
+            Self::Quiet => f.write_str("nothing is in flight any more"),
             Self::Due => f.write_str("a period is over"),
             Self::Started(after) => write!(f, "a sandbox is ready after {}", crate::planner::short(*after)),
             Self::StartFailed(why) => write!(f, "a start failed ({why})"),

@@ -25,7 +25,6 @@ use sandbox::driver::{Capacity, DriverError, Exit, ExitStatus, Reclaimed, StartE
 use serde::{Deserialize, Serialize};
 
 use crate::admission::{Admission, CapacityOf};
-use crate::catalogue::Catalogue;
 use crate::claims::Claims;
 use crate::collect::Gateways;
 use crate::cost::Costs;
@@ -34,7 +33,8 @@ use crate::explain::Explain;
 use crate::flight::Recording;
 use crate::learned::{Learned, program};
 use crate::names::Names;
-use crate::scaler::{Context, Output, Scaler};
+use crate::planner::{Pilot, Population};
+use crate::scaler::{Context, Output, Planners, Scaler};
 
 /// What happens to the fleet.
 #[derive(Debug)]
@@ -202,7 +202,7 @@ impl Fleet {
             snapshot: Arc::default(),
             cx: Context {
                 now: Timestamp::EPOCH,
-                catalogue: Catalogue::default(),
+                instances: Arc::default(),
                 gateways: Gateways::default(),
                 admission: Admission::new(capacity),
                 names: Names::new(epoch),
@@ -212,6 +212,9 @@ impl Fleet {
                 freezes: false,
                 evictions: Evictions::default(),
                 claims: Claims::default(),
+                population: Population::default(),
+                planners: Box::new(|_| Box::new(Pilot::default())),
+                specs: None,
                 hungry: Default::default(),
                 costs: Costs::default(),
                 tally: None,
@@ -264,6 +267,20 @@ impl Fleet {
             }
         }
         learned
+    }
+
+    /// By what idle times are planned; [`Pilot`]s by default.
+    #[must_use]
+    pub fn with_planners(mut self, planners: Planners) -> Self {
+        self.cx.planners = planners;
+        self
+    }
+
+    /// What is believed of the idle times of revisions that are not known yet.
+    #[must_use]
+    pub fn with_population(mut self, population: Population) -> Self {
+        self.cx.population = population;
+        self
     }
 
     /// Takes one event.
@@ -412,8 +429,9 @@ impl Fleet {
 
     fn change(&mut self, generation: Generation, instances: Option<Arc<Instances>>, changes: Vec<Change>) {
         self.generation = self.generation.max(generation);
+        let priced_anew = instances.is_some();
         if let Some(instances) = instances {
-            self.cx.catalogue = Catalogue::from(instances);
+            (self.cx.instances, self.cx.specs) = (instances, None);
         }
         for change in changes {
             match change {
@@ -425,6 +443,13 @@ impl Fleet {
                 Change::Updated(revision) => {
                     self.with(&revision.id, |scaler, cx| scaler.update(Arc::clone(&revision), cx));
                 }
+            }
+        }
+        if priced_anew {
+            let mut ids: Vec<RevisionId> = self.revisions.keys().cloned().collect();
+            ids.sort_unstable();
+            for id in ids {
+                self.with(&id, Scaler::price_anew);
             }
         }
     }

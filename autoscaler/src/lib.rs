@@ -18,7 +18,8 @@
 //! | `collect` | reports of many gateways, merged; who has acknowledged what |
 //! | `bounds`, `gate`, `conditions` | min, max and initial scale; scale to zero; `Active` and its siblings |
 //! | `zero_to_n`, `admission`, `backoff` | what a queue may ask for; how many starts at once; when to start again |
-//! | `catalogue`, `start_latency`, `planner` | specs and prices; how long a wake-up may take; where to stand idle |
+//! | `specs`, `start_latency`, `slowdown` | what instances may be, and cost; how long a wake-up may take; how much slower a cheaper one is |
+//! | `planner` | where to stand idle, by age |
 //! | `evict` | which idle sandbox goes first when memory is short |
 //! | `claims` | whose turn it is with a claim that one sandbox may have at a time |
 //! | `scaler`, `fleet` | one revision; all of them |
@@ -30,7 +31,6 @@
 mod admission;
 mod backoff;
 pub mod bounds;
-pub mod catalogue;
 mod claims;
 pub mod collect;
 pub mod conditions;
@@ -48,12 +48,14 @@ mod names;
 pub mod planner;
 pub mod run;
 mod scaler;
+mod slowdown;
+pub mod specs;
 pub mod start_latency;
 pub mod window;
 pub mod zero_to_n;
 
 pub use admission::CapacityOf;
-pub use scaler::Output;
+pub use scaler::{Output, Planners};
 
 #[cfg(test)]
 mod testing;

@@ -32,12 +32,15 @@
 
 mod claims;
 mod cost;
+mod course;
 mod decide;
 mod events;
 mod execute;
 mod freeze;
+mod idle;
 mod learn;
 mod memory;
+mod menu;
 mod report;
 mod types;
 
@@ -58,11 +61,14 @@ use crate::evict::Rhythm;
 use crate::explain::Cause;
 use crate::gate::Phase;
 use crate::learned::Learned;
+use crate::slowdown::Usual;
+use crate::specs::{Spec, Specs};
 use crate::start_latency::Latencies;
 
+use course::{Elsewhere, Mind};
 pub(crate) use types::Context;
-pub use types::Output;
 use types::{Hot, Sandbox, State};
+pub use types::{Output, Planners};
 
 /// One revision.
 #[derive(Serialize, Deserialize)]
@@ -86,16 +92,29 @@ pub(crate) struct Scaler {
     replicas: Replicas,
     /// What the queue has raised the count to, until when: as long as panic mode would hold it.
     floor: Option<(Replicas, Timestamp)>,
-    /// Standing idle on this rung by plan.
+    /// Standing idle on this rung, by policy or by plan.
     idle: Option<Rung>,
+    /// The cheaper spec that instances shall run on now; `None` is the full one.
+    low: Option<Arc<Spec>>,
+    /// What instances may run on.
+    specs: Arc<Specs>,
+    /// What only a revision has that plans its idle times, or serves on a cheaper spec.
+    mind: Option<Box<Mind>>,
+    /// Whether the hours of keep-warm are open, or about to be, and until when that was looked at; `None` without any.
+    warm: Option<(bool, Timestamp)>,
     sandboxes: Vec<Sandbox>,
     health: Health,
     trouble: Option<Trouble>,
     backoff: Backoff,
     start_fails: bool,
     throttle_fails: bool,
+    reserve_fails: bool,
     freeze_fails: bool,
     starts: Latencies,
+    /// How long requests take on a full instance.
+    usual: Usual,
+    /// What was measured on cheaper specs.
+    elsewhere: Vec<Elsewhere>,
     upgrades: Latencies,
     thaws: Latencies,
     /// Since when no gateway has had a request; `None` while one has.
@@ -112,6 +131,8 @@ pub(crate) struct Scaler {
     short_since: Option<Timestamp>,
     /// The call that an upgrade in flight answers.
     woken: Option<Timestamp>,
+    /// The last look: what was due until then is done.
+    looked: Timestamp,
     loads: Loads,
     /// Requests that sandboxes made ready since the last report can have taken from the queue.
     absorbed: u32,
@@ -155,14 +176,21 @@ impl Scaler {
             replicas: scaling.initial_scale,
             floor: None,
             idle: None,
+            low: None,
+            specs: cx.specs(&revision),
+            mind: Mind::of(&revision, cx),
+            warm: None,
             sandboxes: Vec::new(),
             health: Health::deploying(now),
             trouble: None,
             backoff: Backoff::default(),
             start_fails: false,
             throttle_fails: false,
+            reserve_fails: false,
             freeze_fails: false,
             starts: Latencies::default(),
+            usual: Usual::default(),
+            elsewhere: Vec::new(),
             upgrades: Latencies::default(),
             thaws: Latencies::default(),
             quiet_since: None,
@@ -172,6 +200,7 @@ impl Scaler {
             peak: None,
             short_since: None,
             woken: None,
+            looked: now,
             loads: Loads::default(),
             absorbed: 0,
             hot: None,
@@ -249,7 +278,34 @@ impl Scaler {
             hot.decider.update(DeciderSpec::of(&revision));
         }
         self.exclusive = claims::of(&revision);
+        self.specs = cx.specs(&revision);
+        if self.revision.idle != revision.idle || self.revision.planning != revision.planning {
+            self.mind = Mind::of(&revision, cx);
+            self.warm = None;
+        }
+        (self.throttle_fails, self.reserve_fails) = (false, false);
+        self.forget_course();
         self.revision = revision;
+        self.look(cx, Cause::Changed);
+    }
+
+    /// The catalogue changed.
+    pub(crate) fn price_anew(&mut self, cx: &mut Context) {
+        let specs = cx.specs(&self.revision);
+        if *specs == *self.specs {
+            return;
+        }
+        for sandbox in &mut self.sandboxes {
+            // What the driver was told is the same; what it costs is not.
+            if let Some(spec) = specs.named(&sandbox.spec.name)
+                && spec.limits == sandbox.spec.limits
+            {
+                sandbox.spec = Arc::clone(spec);
+            }
+        }
+        self.low = self.low.take().and_then(|low| specs.named(&low.name).cloned());
+        self.specs = specs;
+        self.forget_course();
         self.look(cx, Cause::Changed);
     }
 
@@ -263,6 +319,7 @@ impl Scaler {
 
     /// Decides, executes, reports.
     fn look(&mut self, cx: &mut Context, cause: Cause) {
+        self.looked = cx.now;
         let from = self.wanted();
         let mut decided = if self.removed {
             self.nothing(cx)
@@ -271,6 +328,7 @@ impl Scaler {
         };
         self.give_way(&mut decided, cx);
         self.execute(&decided, cx);
+        self.settle(cx.now);
         self.report(from, decided, cause, cx);
         self.advance(cx);
         self.stand(cx);
@@ -290,7 +348,7 @@ impl Scaler {
 
     /// Drops them when they hold nothing that a new one would not: from then on the revision costs no time.
     fn cool(&mut self, cx: &Context) {
-        let idle = self.phase == Phase::Inactive
+        let idle = (self.phase == Phase::Inactive || self.idle.is_some())
             && (self.replicas.0 == 0 || self.idle.is_some())
             && self.desired.unwrap_or_default().0 == 0
             && self.loads.is_idle(&cx.gateways, cx.now);
@@ -302,17 +360,7 @@ impl Scaler {
     }
 
     fn ready(&self) -> Replicas {
-        count(
-            self.sandboxes
-                .iter()
-                .filter(|sandbox| matches!(sandbox.state, State::Ready { .. })),
-        )
-    }
-
-    /// Running ones whose readiness probe fails.
-    fn unready(&self) -> Replicas {
-        let unready = |sandbox: &&Sandbox| matches!(sandbox.state, State::Unready { .. });
-        count(self.sandboxes.iter().filter(unready))
+        count(self.sandboxes.iter().filter(|sandbox| sandbox.is_ready()))
     }
 
     /// Why none is ready, when that is for a readiness probe.
@@ -324,7 +372,7 @@ impl Scaler {
 
     /// Those that run or are on their way, ready or not: the Pods of Knative's Deployment.
     fn live(&self) -> u32 {
-        self.ready().0 + self.unready().0 + self.starting().0
+        count(self.sandboxes.iter().filter(|sandbox| sandbox.is_live())).0
     }
 
     /// On their way to ready: being started or thawed.
@@ -348,7 +396,7 @@ impl Scaler {
         match self.idle {
             // A frozen one does not count.
             Some(Rung::Frozen) => Replicas(0),
-            Some(rung) if rung > Rung::Zero => Replicas(1),
+            Some(rung) if rung > Rung::Zero => Replicas(self.stands_with()),
             _ => self.replicas,
         }
     }

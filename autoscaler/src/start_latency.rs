@@ -25,7 +25,7 @@ pub struct Latencies {
 }
 
 /// What the measurements say about the next wake-up.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Estimate {
     /// At most this long, at the SLA's quantile.
     pub bound: Duration,

@@ -120,7 +120,7 @@ pub struct SandboxSpec {
 }
 
 /// Resource limits of a sandbox; `None` is no limit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Limits {
     /// CPU time per wall time.
     pub cpu: Option<Millicores>,

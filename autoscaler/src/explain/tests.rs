@@ -1,12 +1,9 @@
 //! What the log keeps, and how it reads.
 
-use manifests::revision::ColdStartSla;
+use manifests::units::PricePerHour;
 
 use super::*;
-use crate::catalogue::Catalogue;
-use crate::planner::{PlanInput, plan};
-use crate::start_latency::Latencies;
-use crate::testing::revision;
+use crate::planner::{Candidate, PlannedStep, Verdict};
 
 fn id(name: &str) -> RevisionId {
     RevisionId::new("default", name)
@@ -61,24 +58,47 @@ fn a_scale_up_reads_like_this() {
 
 #[test]
 fn an_idle_plan_reads_like_this() {
-    let mut starts = Latencies::default();
-    starts.add(Duration::from_secs(2));
-    let sla = ColdStartSla {
-        quantile: 0.99,
-        limit: Duration::from_millis(500),
+    let candidate = |rung, price, verdict| Candidate {
+        rung,
+        spec: (rung == Rung::Reserve).then(|| "small".into()),
+        cpu: None,
+        price: PricePerHour(price),
+        bound: Some(Duration::ZERO),
+        samples: 0,
+        late: 0.0,
+        slow: 1.0,
+        verdict,
     };
-    let plan = plan(PlanInput {
-        sla: &sla,
-        catalogue: &Catalogue::default(),
-        workload: &revision("default", "slow-00001").workload,
-        starts: &starts,
-        upgrades: &Latencies::default(),
-        start_fails: false,
-        throttle_fails: false,
-        thaws: &Latencies::default(),
-        can_freeze: true,
-        memory: manifests::units::Bytes(64 << 20),
-    });
+    let step = |seconds, rung| PlannedStep {
+        age: Duration::from_secs(seconds),
+        rung,
+        spec: None,
+    };
+    let plan = Plan {
+        rung: Rung::Frozen,
+        spec: None,
+        price: PricePerHour(0.025),
+        sla: "p99<500ms".into(),
+        steps: vec![step(0, Rung::Frozen), step(4000, Rung::Zero)],
+        cost: 0.1,
+        late: 0.0,
+        candidates: vec![
+            Candidate {
+                bound: Some(Duration::from_millis(12_778)),
+                samples: 1,
+                ..candidate(Rung::Zero, 0.0, Verdict::Later(Duration::from_secs(4000)))
+            },
+            Candidate {
+                bound: Some(Duration::from_micros(31_900)),
+                ..candidate(Rung::Frozen, 0.025, Verdict::Chosen)
+            },
+            Candidate {
+                slow: 4.0,
+                ..candidate(Rung::Reserve, 0.3, Verdict::Dearer)
+            },
+            candidate(Rung::Full, 1.0, Verdict::Dearer),
+        ],
+    };
     let mut record = record(61, Cause::Tick, 1, 1);
     record.decided = Some(Replicas(0));
     record.inputs = Inputs {
@@ -94,10 +114,10 @@ fn an_idle_plan_reads_like_this() {
 2026-09-21T14:14:21.000Z  tick: stays at 1 (frozen)
     inputs    concurrency stable 0.00, panic 0.00, target 70.00; 1 ready, 0 starting; 0 in flight, 0 waiting
     decider   0 replicas
-    because   frozen at 0.0250/h is the cheapest rung that keeps p99<500ms (adds at most 31.9ms, not measured yet)
-    rung      zero         0.0000/h  adds at most 12.8s, 1 measured          rejected: may be slower than the SLA allows
+    because   frozen at 0.0250/h, by the plan for p99<500ms: frozen, zero from 66m; 0.00% of next requests late
+    rung      zero         0.0000/h  adds at most 12.8s, 1 measured          chosen from 66m on
     rung      frozen       0.0250/h  adds at most 31.9ms, not measured yet   chosen
-    rung      throttled    0.1000/h  adds at most 31.9ms, not measured yet   keeps the SLA, costs more
+    rung      reserve (small)   0.3000/h  takes 4 times as long                   keeps the SLA, costs more
     rung      full         1.0000/h  adds nothing                            keeps the SLA, costs more
 ";
     assert_eq!(record.to_string(), want);

@@ -1,14 +1,15 @@
 //! The fleet and the flight recorder: steps, what all revisions share, and the way back from a recording.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use manifests::ids::{Generation, RevisionId, SandboxId};
+use manifests::instances::Instances;
 use manifests::units::{Bytes, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Event, Fleet};
 use crate::admission::{self, Admission, CapacityOf};
-use crate::catalogue::Catalogue;
 use crate::claims::Claims;
 use crate::collect::Gateways;
 use crate::evict::Standing;
@@ -16,13 +17,15 @@ use crate::explain::Explain;
 use crate::flight::digest::{Digest, Tally};
 use crate::flight::{Answers, Lines, Recorded, Recording};
 use crate::names::Names;
+use crate::planner::Population;
 use crate::scaler::{Context, Output, Scaler};
 
 /// What all revisions share, as a recording has it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Shared {
     snapshot: Generation,
-    catalogue: Catalogue,
+    instances: Arc<Instances>,
+    population: Population,
     gateways: Gateways,
     admission: admission::Saved,
     names: Names,
@@ -76,7 +79,10 @@ impl Fleet {
         // All fields by name: whatever is new must be thought of here.
         let Context {
             now: _,
-            catalogue,
+            instances,
+            population,
+            planners: _,
+            specs: _,
             gateways,
             admission,
             names,
@@ -92,7 +98,8 @@ impl Fleet {
         } = &self.cx;
         Shared {
             snapshot: self.generation,
-            catalogue: catalogue.clone(),
+            instances: Arc::clone(instances),
+            population: population.clone(),
             gateways: gateways.clone(),
             admission: admission.save(),
             names: names.clone(),
@@ -113,7 +120,8 @@ impl Fleet {
         fleet.freeing = shared.freeing;
         fleet.relieve_at = shared.relieve_at;
         let cx = &mut fleet.cx;
-        cx.catalogue = shared.catalogue;
+        cx.instances = shared.instances;
+        cx.population = shared.population;
         cx.gateways = shared.gateways;
         cx.admission = Admission::restore(shared.admission, capacity);
         cx.names = shared.names;

@@ -14,15 +14,15 @@
 //! | `ladder` | the best ages to move at, by dynamic programming |
 //! | `budget` | the SLA as a queue of late requests, which sets what a late one is worth |
 //! | `pilot` | all that for one revision: learns from each arrival, plans each idle time |
-//! | `judge` | one rung for the whole idle time, judged by latency bounds |
+//! | `words` | a plan for people |
 
 pub mod budget;
 pub mod gaps;
 pub mod hazard;
-mod judge;
 pub mod ladder;
 pub mod menu;
 pub mod pilot;
+mod words;
 
 use std::time::Duration;
 
@@ -30,11 +30,11 @@ use manifests::revision::ColdStartSla;
 use manifests::units::Timestamp;
 
 pub use gaps::Population;
-pub use judge::{ASSUMED_MEMORY, Candidate, Plan, PlanInput, Verdict, plan};
-pub(crate) use judge::{ASSUMED_THAW, ASSUMED_UPGRADE, short};
 pub use ladder::{Ladder, Step};
 pub use menu::{Menu, Offer};
 pub use pilot::Pilot;
+pub use words::{ASSUMED_MEMORY, Candidate, Plan, PlannedStep, Verdict};
+pub(crate) use words::{ASSUMED_THAW, ASSUMED_UPGRADE, short, sla_text};
 
 /// Plans the idle times of one revision. The shipped one is [`Pilot`]; what it is compared with in simulations are others.
 /// Total and deterministic: the same calls give the same schedules.

@@ -2,7 +2,6 @@
 
 use manifests::exchange::Rung;
 use manifests::revision::Reachability;
-use manifests::units::PricePerHour;
 
 use super::Scaler;
 use super::types::Context;
@@ -12,19 +11,18 @@ use crate::evict::ASSUMED_START;
 impl Scaler {
     /// Brings its account up to date.
     pub(crate) fn account(&self, cx: &Context) {
-        let per_second = |PricePerHour(price): PricePerHour| price / 3600.0;
-        let (workload, scaling) = (&self.revision.workload, &self.revision.scaling);
-        let throttled = cx.catalogue.throttled(workload);
-        let throttled = throttled.first().filter(|_| !self.throttle_fails);
+        let scaling = &self.revision.scaling;
+        let throttled = self.specs.on(Rung::Throttled);
+        let can_throttle = throttled.rung == Rung::Throttled && !self.throttle_fails;
         let cheaper = if self.can_freeze(cx) {
-            Some((Rung::Frozen, cx.catalogue.frozen_price(self.holds(), workload)))
+            Some((Rung::Frozen, self.specs.frozen_price(self.holds())))
         } else {
-            throttled.map(|spec| (Rung::Throttled, spec.price_per_hour(workload)))
+            can_throttle.then_some((Rung::Throttled, throttled.price))
         };
         let rates = Rates {
-            price: per_second(self.price(cx)),
-            full: per_second(cx.catalogue.price(Rung::Full, workload)),
-            cheaper: cheaper.map(|(rung, price)| (rung, per_second(price))),
+            price: self.price().0 / 3600.0,
+            full: self.specs.full().price,
+            cheaper,
             busy: !self.loads.is_idle(&cx.gateways, cx.now),
             replicas: self.replicas.0,
             min_scale: scaling.min_scale.0,

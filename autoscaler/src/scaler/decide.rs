@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use manifests::exchange::Rung;
-use manifests::revision::{IdlePolicy, Metric, Reachability, Revision};
+use manifests::revision::{Metric, Revision};
 use manifests::units::{Replicas, Timestamp};
 
+use super::idle::Wish;
 use super::{Context, Scaler};
 use crate::bounds::{Bounded, Bounds, active_threshold};
 use crate::conditions::{ActiveInput, Trouble, active, set};
 use crate::gate::{GateInput, Phase, Verdict, Why, judge};
-use crate::planner::{Plan, PlanInput, plan};
+use crate::planner::Plan;
 use crate::zero_to_n::{Demand, Queue, demand};
 
 /// What was decided, in numbers and words.
@@ -47,10 +48,14 @@ impl Scaler {
     pub(super) fn tick(&mut self, cx: &Context) {
         let (ready, now) = (self.ready(), cx.now);
         let Some(hot) = &mut self.hot else { return };
-        // A ready replica without load reports zeros, as Knative's scrapes would; one that stands idle by plan does not,
-        // so that its windows run empty and it costs nothing.
-        if ready.0 > 0 && self.idle.is_none() {
+        // A ready replica without load reports zeros, as Knative's scrapes would; one that stands idle by plan does not once
+        // the decider wants nothing, so that its windows run empty and it costs nothing.
+        let rests = self.idle.is_some();
+        if ready.0 > 0 && !(rests && self.desired == Some(Replicas(0))) {
             hot.collector.record(now, 0.0, 0.0);
+        }
+        if rests && hot.collector.is_empty(now) {
+            self.desired = Some(Replicas(0));
         }
         let observed = hot.collector.observed(&self.revision.scaling, now);
         if let Some(decision) = hot.decider.tick(now, observed, ready) {
@@ -64,6 +69,8 @@ impl Scaler {
     pub(super) fn nothing(&mut self, _: &Context) -> Decided {
         self.replicas = Replicas(0);
         (self.idle, self.floor, self.gate_at, self.freeze_at) = (None, None, None, None);
+        self.low = None;
+        self.forget_course();
         let reason = "the revision was removed".into();
         Decided {
             up: Replicas(0),
@@ -77,20 +84,21 @@ impl Scaler {
     /// What shall run.
     pub(super) fn decide(&mut self, cx: &mut Context) -> Decided {
         self.look_whether_quiet(cx);
+        self.look_whether_warm(cx.now);
         let mut clamps = self.decider_clamps();
         let demand = self.demand(cx, &mut clamps);
-        let rests = demand.replicas.0 == 0 && self.delay_is_over(cx);
-        if rests {
+        let wish = self.wish(demand, cx);
+        if wish.is_some() {
             self.freeze_at = None;
         }
         let mut bounded = self.bounded();
-        let mut verdict = self.scale(bounded.map(Bounded::replicas), demand, rests, cx.now);
+        let mut verdict = self.scale(bounded.map(Bounded::replicas), demand, wish.as_ref(), cx.now);
         // Going inactive, or active for the first time, makes Knative reconcile again at once.
         while self.update_active(verdict.want, cx.now) {
             bounded = self.bounded();
-            verdict = self.scale(bounded.map(Bounded::replicas), demand, rests, cx.now);
+            verdict = self.scale(bounded.map(Bounded::replicas), demand, wish.as_ref(), cx.now);
         }
-        match bounded {
+        match bounded.filter(|_| wish.is_none()) {
             Some(Bounded::Raised(to)) if self.initialized => clamps.push(format!("raised to min-scale {to}")),
             Some(Bounded::Raised(to)) => clamps.push(format!("raised to {to}: initial-scale was not reached yet")),
             Some(Bounded::Lowered(to)) => clamps.push(format!("lowered to max-scale {to}")),
@@ -98,17 +106,23 @@ impl Scaler {
         }
         self.update_proxy(verdict.want, cx.now);
         let mut reason = verdict.reason;
-        self.evicted &= verdict.zero.is_some();
-        let (rung, plan) = self.stand_idle(verdict.zero, cx);
-        match &plan {
-            Some(plan) => reason = plan.reason(),
-            None if rung == Some(Rung::Frozen) => reason.push_str("; one sandbox stays, frozen"),
-            None => {}
+        self.evicted &= verdict.zero.is_some() || wish.is_some();
+        let wish = wish.or_else(|| self.stand_idle(verdict.zero, &reason, cx));
+        let stays_low = wish.is_none() && self.stays_low(demand, cx);
+        let (mut idle, mut plan) = (None, None);
+        match wish {
+            Some(wish) => {
+                (idle, self.low, plan) = (Some(wish.rung), wish.spec, wish.plan);
+                reason = wish.reason;
+            }
+            None if stays_low => reason.push_str("; the cheaper instance is enough"),
+            None => self.low = None,
         }
-        if self.evicted && (plan.is_some() || rung.is_some()) {
+        if self.evicted {
+            (idle, self.low) = (None, None);
             reason.push_str("; evicted, its memory was needed");
         }
-        self.idle = rung.filter(|rung| *rung > Rung::Zero && !self.evicted);
+        self.idle = idle.filter(|rung| *rung > Rung::Zero);
         let up = self.wanted();
         let keep = self.keep(verdict.want, cx.now).max(up);
         if keep > up {
@@ -128,19 +142,33 @@ impl Scaler {
     /// Bounds over the decider's wish; `None` while Knative would leave everything as it is.
     fn bounded(&self) -> Option<Bounded> {
         let undecided = self.desired.is_none() && self.phase != Phase::Activating;
-        (!undecided).then(|| Bounds::of(&self.revision, self.initialized).apply(self.desired))
+        (!undecided || self.is_warm()).then(|| self.bounds().apply(self.desired))
+    }
+
+    /// Knative's bounds, and at least one inside of `knarr.dev/keep-warm`.
+    pub(super) fn bounds(&self) -> Bounds {
+        let mut bounds = Bounds::of(&self.revision, self.initialized);
+        if self.is_warm() {
+            bounds.min = bounds.min.max(Replicas(1));
+        }
+        bounds
     }
 
     /// Knative's `scale`: applies a count, or asks the gate. Sets `replicas` when it says so.
-    /// `rests`: the freeze delay is over.
-    fn scale(&mut self, bounded: Option<Replicas>, demand: Demand, rests: bool, now: Timestamp) -> Scaled {
+    /// `wish`: where an idle revision stands by an instant of its own.
+    fn scale(&mut self, bounded: Option<Replicas>, demand: Demand, wish: Option<&Wish>, now: Timestamp) -> Scaled {
         self.gate_at = None;
-        if rests {
-            self.replicas = Replicas(0);
+        if let Some(wish) = wish {
+            // What runs and can serve counts as active, as it would in Knative.
+            let serves = wish.rung >= Rung::Reserve && !self.evicted;
+            self.replicas = Replicas(if serves { self.stands_with() } else { 0 });
+            if !serves && self.phase == Phase::Activating {
+                (self.phase, self.phase_since) = (Phase::Inactive, now);
+            }
             return Scaled {
-                want: Some(Replicas(0)),
-                zero: Some(Why::Idle),
-                reason: "no request for knarr.dev/freeze-delay".into(),
+                want: Some(self.replicas),
+                zero: None,
+                reason: String::new(),
             };
         }
         let queued = demand.replicas.0 > 0 && demand.replicas > bounded.unwrap_or_default();
@@ -259,38 +287,6 @@ impl Scaler {
         self.proxy_since = if serve { None } else { self.proxy_since.or(Some(now)) };
     }
 
-    /// Where to stand instead of zero, for revisions that say so and that anybody can reach; and the plan behind it, when
-    /// there is a choice.
-    fn stand_idle(&self, zero: Option<Why>, cx: &Context) -> (Option<Rung>, Option<Plan>) {
-        if zero.is_none_or(|why| why == Why::ActivationTimeout)
-            || self.revision.reachability == Reachability::Unreachable
-        {
-            return (None, None);
-        }
-        match &self.revision.idle {
-            IdlePolicy::Knative | IdlePolicy::Zero => return (None, None),
-            IdlePolicy::Frozen { .. } => return (self.can_freeze(cx).then_some(Rung::Frozen), None),
-            IdlePolicy::Throttled | IdlePolicy::Reserve if !self.throttle_fails => {
-                return (Some(Rung::Throttled), None);
-            }
-            IdlePolicy::Throttled | IdlePolicy::Reserve | IdlePolicy::Keep => return (Some(Rung::Full), None),
-            IdlePolicy::Auto => {}
-        }
-        let plan = plan(PlanInput {
-            sla: &self.revision.planning.sla,
-            catalogue: &cx.catalogue,
-            workload: &self.revision.workload,
-            starts: &self.starts,
-            upgrades: &self.upgrades,
-            thaws: &self.thaws,
-            start_fails: self.start_fails,
-            throttle_fails: self.throttle_fails,
-            can_freeze: self.can_freeze(cx),
-            memory: self.holds(),
-        });
-        (Some(plan.rung), Some(plan))
-    }
-
     /// What the queue asks for. Requests in flight without a queue ask for one replica.
     fn demand(&self, cx: &Context, clamps: &mut Vec<String>) -> Demand {
         let (in_flight, waiting) = self.loads.requests(&cx.gateways, cx.now);
@@ -336,7 +332,7 @@ impl Scaler {
     /// going to zero.
     fn keep(&mut self, want: Option<Replicas>, now: Timestamp) -> Replicas {
         let expired = self.floor.is_some_and(|(_, until)| until <= now);
-        if expired || want == Some(Replicas(0)) {
+        if expired || want == Some(Replicas(0)) || self.idle.is_some() {
             self.floor = None;
         }
         let most = self.revision.scaling.max_scale.unwrap_or(Replicas(u32::MAX));

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifests::exchange::{LoadKind, RevisionLoad};
+use manifests::exchange::{LoadKind, RevisionLoad, Rung};
 use manifests::ids::{GatewayId, Generation, SandboxId};
 use manifests::units::Timestamp;
 use sandbox::driver::{DriverError, Exit, ExitStatus, StartError, Started};
 
-use super::types::{Context, Level, Sandbox, State};
+use super::types::{Context, Sandbox, State};
 use super::{Scaler, execute};
 use crate::backoff::{End, Run};
 use crate::conditions::Trouble;
@@ -25,6 +25,10 @@ impl Scaler {
         let busy = load.concurrency.0 > 0.0 || load.rps.0 > 0.0 || load.waiting > 0 || load.in_flight > 0;
         if counts {
             self.absorbed = 0;
+            // What a wake-up has told of is in the averages no more.
+            if busy || load.work.arrivals > 0 {
+                self.met(load, cx.now);
+            }
             if busy {
                 self.asked(cx.now);
             }
@@ -48,6 +52,15 @@ impl Scaler {
             self.look(cx, Cause::Ejected);
         } else if counts && (wake || load.waiting > 0) {
             self.look(cx, Cause::Wake);
+        } else if counts && (self.goes_on_otherwise() || busy && self.low.is_some()) {
+            self.look(
+                cx,
+                if self.quiet_since.is_some() {
+                    Cause::Quiet
+                } else {
+                    Cause::Wake
+                },
+            );
         } else {
             self.advance(cx);
         }
@@ -63,12 +76,13 @@ impl Scaler {
         let Some(sandbox) = found else {
             if result.is_ok() {
                 // It was cancelled an instant too late.
-                self.sandboxes.push(Sandbox::surplus(id.clone(), cx.now));
+                let full = Arc::clone(self.specs.full());
+                self.sandboxes.push(Sandbox::surplus(id.clone(), full, cx.now));
                 self.stop(id, cx);
             }
             return;
         };
-        let ordered = sandbox.ordered;
+        let (ordered, spec) = (sandbox.ordered, Arc::clone(&sandbox.spec));
         let took = cx.now.since(ordered);
         let cause = match result {
             Ok(started) => {
@@ -78,12 +92,14 @@ impl Scaler {
                 let (since, start) = (cx.now, took);
                 let ready = sandbox.unready.is_none();
                 sandbox.state = State::of(ready, since, start);
-                self.starts.add(took);
+                self.starts_on(&spec).add(took);
                 if ready {
                     self.absorbed = self.absorbed.saturating_add(self.slots());
                 }
                 self.trouble = None;
-                (self.start_fails, self.freeze_fails) = (false, false);
+                if spec.rung == Rung::Full {
+                    (self.start_fails, self.freeze_fails) = (false, false);
+                }
                 metrics::start_ended(&self.revision.id, Ok(took));
                 Cause::Started(took)
             }
@@ -91,6 +107,11 @@ impl Scaler {
                 self.sandboxes.retain(|sandbox| sandbox.id != *id);
                 tracing::warn!(sandbox = %id, %error, "start failed");
                 metrics::start_ended(&self.revision.id, Err(execute::outcome(&error)));
+                if spec.rung < Rung::Full {
+                    // What it was to replace serves on, and stays.
+                    self.cannot_stand_on(spec.rung);
+                    return self.look(cx, Cause::StartFailed(error.to_string()));
+                }
                 match error {
                     StartError::Exhausted(_) => self.memory_at = Some(cx.now.plus(execute::MEMORY_RETRY)),
                     StartError::Refused(_) => self.backoff.refused(cx.now),
@@ -226,21 +247,20 @@ impl Scaler {
         let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.id == *id) else {
             return;
         };
-        sandbox.changing = false;
-        let asked = sandbox.limits.other();
+        let Some(asked) = sandbox.changes.take() else { return };
+        let raised = asked.price > sandbox.spec.price;
         match result {
             Ok(()) => {
-                sandbox.limits = asked;
-                if asked == Level::Full
-                    && let Some(woken) = self.woken.take()
-                {
+                sandbox.spec = asked;
+                if raised && let Some(woken) = self.woken.take() {
                     self.upgrades.add(cx.now.since(woken));
                 }
             }
             Err(DriverError::NotFound(_)) => return,
-            Err(error) if asked == Level::Throttled => {
-                tracing::warn!(sandbox = %id, %error, "limits cannot be changed here, the throttled rung is not used");
-                self.throttle_fails = true;
+            Err(error) if !raised => {
+                let rung = asked.rung.as_str();
+                tracing::warn!(sandbox = %id, %error, rung, "limits cannot be lowered here, the rung is not used");
+                self.cannot_stand_on(asked.rung);
             }
             Err(error) => {
                 tracing::error!(sandbox = %id, %error, "limits could not be raised, the sandbox is replaced");

@@ -1,26 +1,28 @@
 //! From what shall run to starts, limits, drains and stops; each step looks at what there is now.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::exchange::Rung;
 use manifests::ids::SandboxId;
 use manifests::units::Timestamp;
-use sandbox::driver::{Limits, SandboxSpec, StartError};
+use sandbox::driver::{SandboxSpec, StartError};
 
 use super::Scaler;
 use super::decide::{DOWNGRADE_AFTER, Decided};
-use super::types::{Context, Level, Output, Sandbox, State, Then};
+use super::types::{Context, Output, Sandbox, State, Then};
 use crate::admission::Refused;
-use crate::catalogue::{self, Catalogue};
 use crate::conditions::Trouble;
+use crate::specs::Spec;
 
 impl Scaler {
     /// Limits first: an upgrade in place is what a waiting request needs soonest.
     pub(super) fn execute(&mut self, decided: &Decided, cx: &mut Context) {
-        self.set_levels(cx);
+        self.change_specs(cx);
         self.thaw_missing(decided.up.0, cx);
         self.start_missing(decided.up.0, cx);
         self.drop_excess(decided.keep.0, cx);
+        self.drop_others(decided.up.0, cx);
         self.drop_frozen(cx);
     }
 
@@ -93,7 +95,7 @@ impl Scaler {
 
     /// When to look again by time alone.
     pub(crate) fn next_timeout(&self, now: Timestamp) -> Option<Timestamp> {
-        let missing = self.live() < self.wanted().0;
+        let missing = self.fitting() < self.wanted().0;
         let drains = self.sandboxes.iter().filter_map(|sandbox| match sandbox.state {
             // Absence from whole pictures frees sandboxes too, and causes no call.
             State::Draining { .. } => Some(now.plus(DRAIN_LOOK)),
@@ -105,75 +107,111 @@ impl Scaler {
             .chain(self.gate_at)
             .chain(self.downgrade_at)
             .chain(self.freeze_at)
+            .chain(self.step_at())
+            .chain(self.warm_at())
             .chain(if missing { self.memory_at } else { None })
             .chain(if missing { self.backoff.until(now) } else { None })
             .min()
     }
 
-    fn set_levels(&mut self, cx: &mut Context) {
-        let level = if self.idle == Some(Rung::Throttled) {
-            Level::Throttled
-        } else {
-            Level::Full
-        };
-        let downgrades = level == Level::Throttled && self.ready_at(Level::Full);
+    /// What instances shall run on now.
+    pub(super) fn wanted_spec(&self) -> Arc<Spec> {
+        Arc::clone(self.low.as_ref().unwrap_or_else(|| self.specs.full()))
+    }
+
+    /// Whether it runs on what is wanted, or can be changed to that as it is.
+    pub(super) fn fits(&self, sandbox: &Sandbox, target: &Spec) -> bool {
+        self.specs.changes(&sandbox.spec, target)
+    }
+
+    /// Changes what is ready to the spec that is wanted, where that can be done in place.
+    fn change_specs(&mut self, cx: &mut Context) {
+        if self.wanted().0 == 0 {
+            // What goes, or is frozen, goes as it is.
+            self.downgrade_at = None;
+            return;
+        }
+        let target = self.wanted_spec();
+        let other = |spec: &Spec| spec.name != target.name || spec.limits != target.limits;
+        let differs = |sandbox: &Sandbox| other(&sandbox.spec) && self.specs.changes(&sandbox.spec, &target);
+        let due: Vec<usize> = (0..self.sandboxes.len())
+            .filter(|index| self.sandboxes[*index].is_ready() && differs(&self.sandboxes[*index]))
+            .collect();
+        let lowers = due.iter().any(|index| self.sandboxes[*index].spec.price > target.price);
         self.downgrade_at = match self.downgrade_at {
-            _ if !downgrades => None,
+            _ if !lowers => None,
             // The rung goes out with this look; the limit follows when every gateway has it.
             None => Some(cx.now.plus(DOWNGRADE_AFTER)),
             at => at,
         };
-        if self.downgrade_at.is_some_and(|at| at > cx.now) {
-            return;
-        }
-        self.downgrade_at = None;
-        for sandbox in &mut self.sandboxes {
-            let ready = matches!(sandbox.state, State::Ready { .. });
-            if ready && sandbox.limits != level && !sandbox.changing {
-                sandbox.changing = true;
-                let (revision, id) = (self.revision.id.clone(), sandbox.id.clone());
-                let limits = limits(&cx.catalogue, level, &self.revision);
-                cx.outputs.push_back(Output::SetLimits { revision, id, limits });
+        if self.downgrade_at.is_none_or(|at| at <= cx.now) {
+            self.downgrade_at = None;
+            for index in &due {
+                self.change(*index, &target, cx);
             }
         }
-        if level == Level::Full && !self.ready_at(Level::Throttled) {
+        if due.is_empty() {
             self.woken = None;
         }
     }
 
-    fn ready_at(&self, level: Level) -> bool {
-        self.sandboxes
-            .iter()
-            .any(|sandbox| matches!(sandbox.state, State::Ready { .. }) && sandbox.limits == level)
+    /// Asks the driver for other limits, unless it is asked already.
+    pub(super) fn change(&mut self, index: usize, target: &Arc<Spec>, cx: &mut Context) {
+        let sandbox = &mut self.sandboxes[index];
+        if sandbox.changes.is_none() {
+            sandbox.changes = Some(Arc::clone(target));
+            let (revision, id) = (self.revision.id.clone(), sandbox.id.clone());
+            let limits = target.limits;
+            cx.outputs.push_back(Output::SetLimits { revision, id, limits });
+        }
+    }
+
+    /// Live ones that run on what is wanted, or can be changed to it.
+    pub(super) fn fitting(&self) -> u32 {
+        let target = self.wanted_spec();
+        let live = self.sandboxes.iter().filter(|sandbox| sandbox.is_live());
+        super::count(live.filter(|sandbox| self.fits(sandbox, &target))).0
     }
 
     fn start_missing(&mut self, up: u32, cx: &mut Context) {
         let now = cx.now;
         self.memory_at = self.memory_at.filter(|at| *at > now);
-        if self.live() >= up || self.must_wait(cx) {
-            return self.fits(cx);
+        let mut fitting = self.fitting();
+        if fitting >= up || self.must_wait(cx) {
+            return self.has_room(cx);
         }
         if self.in_line || self.backoff.until(now).is_some() || self.memory_at.is_some() {
             return;
         }
+        let target = self.wanted_spec();
+        // Changed in place when it is ready: an app starts faster with all of its CPU.
+        let spec = if target.in_place {
+            Arc::clone(self.specs.full())
+        } else {
+            target
+        };
         let needs = self.promise(cx);
-        let mut live = self.live();
-        while live < up {
+        while fitting < up {
             let id = cx.names.next(&self.revision.id);
             match cx.admission.admit(&id, needs, now) {
-                Ok(()) => self.start(id, cx),
+                Ok(()) => self.start(id, Arc::clone(&spec), cx),
                 Err(Refused::Busy) => {
                     self.in_line = true;
                     return cx.admission.join(self.revision.id.clone());
                 }
+                // One that is to be replaced by something else serves on: nobody has to make room for that.
+                Err(Refused::Memory(_)) if self.live() > fitting => {
+                    self.memory_at = Some(now.plus(MEMORY_RETRY));
+                    return;
+                }
                 Err(Refused::Memory(short)) => return self.does_not_fit(short, cx),
             }
-            live += 1;
+            fitting += 1;
         }
-        self.fits(cx);
+        self.has_room(cx);
     }
 
-    fn start(&mut self, id: SandboxId, cx: &mut Context) {
+    fn start(&mut self, id: SandboxId, spec: Arc<Spec>, cx: &mut Context) {
         if self.trouble.as_ref().is_some_and(Trouble::is_unschedulable) {
             self.trouble = None;
         }
@@ -184,58 +222,66 @@ impl Scaler {
             configuration: revision.configuration.clone(),
             service: revision.service.clone(),
             workload: revision.workload.clone(),
-            limits: limits(&cx.catalogue, Level::Full, revision),
+            limits: spec.limits,
             deadline: revision.scaling.progress_deadline,
         }));
-        let (state, limits) = (State::Starting, Level::Full);
-        self.sandboxes.push(Sandbox {
-            id,
-            ordered: cx.now,
-            state,
-            limits,
-            changing: false,
-            unready: None,
-            memory: None,
-        });
+        self.sandboxes.push(Sandbox::ordered(id, spec, cx.now));
     }
 
-    /// The newest go first, starts before unready and those before ready ones, so that warm caches live longest.
+    /// Of those that fit, the newest go first, starts before unready and those before ready ones, so that warm caches live
+    /// longest.
     fn drop_excess(&mut self, keep: u32, cx: &mut Context) {
-        let mut live = self.live();
-        while live > keep {
-            if let Some(index) = self.last_where(|state| state == State::Starting) {
-                let sandbox = self.sandboxes.remove(index);
-                cx.admission.release(&sandbox.id);
-                cx.outputs.push_back(Output::Cancel(sandbox.id));
-            } else if let Some(index) = self
-                .last_where(|state| matches!(state, State::Unready { .. }))
-                .or_else(|| self.last_where(|state| matches!(state, State::Ready { .. })))
-            {
-                let freezes = self.idle == Some(Rung::Frozen)
-                    && live == 1
-                    && matches!(self.sandboxes[index].state, State::Ready { .. })
-                    && !self.sandboxes.iter().any(|sandbox| sandbox.state.is_cold());
-                self.sandboxes[index].state = State::Draining {
-                    set: None,
-                    since: cx.now,
-                    then: if freezes { Then::Freeze } else { Then::Stop },
-                };
-            }
-            live -= 1;
+        let target = self.wanted_spec();
+        let mut fitting = self.fitting();
+        while fitting > keep {
+            let Some(index) = self.next_to_go(|it, sandbox| it.fits(sandbox, &target)) else {
+                return;
+            };
+            let cold = super::count(self.sandboxes.iter().filter(|sandbox| sandbox.state.is_cold())).0;
+            let freezes = self.idle == Some(Rung::Frozen)
+                && fitting + cold <= self.stands_with()
+                && self.sandboxes[index].is_ready();
+            self.drop_one(index, if freezes { Then::Freeze } else { Then::Stop }, cx);
+            fitting -= 1;
         }
     }
 
-    fn last_where(&self, is: impl Fn(State) -> bool) -> Option<usize> {
-        self.sandboxes.iter().rposition(|sandbox| is(sandbox.state))
+    /// What runs on another spec than is wanted, and cannot be changed, serves until enough of what replaces it is ready.
+    fn drop_others(&mut self, up: u32, cx: &mut Context) {
+        let target = self.wanted_spec();
+        let ready = self.sandboxes.iter().filter(|sandbox| sandbox.is_ready());
+        let replaced = super::count(ready.filter(|sandbox| self.fits(sandbox, &target))).0;
+        let serving = up.saturating_sub(replaced);
+        while self.live() - self.fitting() > serving {
+            let Some(index) = self.next_to_go(|it, sandbox| !it.fits(sandbox, &target)) else {
+                return;
+            };
+            self.drop_one(index, Then::Stop, cx);
+        }
     }
-}
 
-/// The limits of an instance of `revision` at a level; without a throttled spec there is only full.
-fn limits(catalogue: &Catalogue, level: Level, revision: &manifests::revision::Revision) -> Limits {
-    let workload = &revision.workload;
-    match level {
-        Level::Full => catalogue::limits(catalogue.full(workload), workload),
-        Level::Throttled => catalogue.throttled_limits(workload),
+    fn drop_one(&mut self, index: usize, then: Then, cx: &mut Context) {
+        if self.sandboxes[index].state == State::Starting {
+            let sandbox = self.sandboxes.remove(index);
+            cx.admission.release(&sandbox.id);
+            cx.outputs.push_back(Output::Cancel(sandbox.id));
+        } else {
+            self.sandboxes[index].state = State::Draining {
+                set: None,
+                since: cx.now,
+                then,
+            };
+        }
+    }
+
+    fn next_to_go(&self, of: impl Fn(&Self, &Sandbox) -> bool) -> Option<usize> {
+        let last = |is: fn(State) -> bool| {
+            let mut sandboxes = self.sandboxes.iter();
+            sandboxes.rposition(|sandbox| is(sandbox.state) && of(self, sandbox))
+        };
+        last(|state| state == State::Starting)
+            .or_else(|| last(|state| matches!(state, State::Unready { .. })))
+            .or_else(|| last(|state| matches!(state, State::Ready { .. })))
     }
 }
 

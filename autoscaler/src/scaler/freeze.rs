@@ -5,12 +5,11 @@ use std::time::Duration;
 use manifests::exchange::Rung;
 use manifests::ids::SandboxId;
 use manifests::revision::IdlePolicy;
-use manifests::units::{Bytes, Replicas, Timestamp};
+use manifests::units::{Bytes, Timestamp};
 use sandbox::driver::{DriverError, Reclaimed};
 
 use super::Scaler;
 use super::types::{Context, Output, Sandbox, State, Then};
-use crate::bounds::Bounds;
 use crate::explain::Cause;
 use crate::gate::Phase;
 use crate::metrics;
@@ -49,11 +48,9 @@ impl Scaler {
         let IdlePolicy::Frozen { delay: Some(delay) } = self.revision.idle else {
             return None;
         };
-        let zero = Bounds::of(&self.revision, self.initialized).apply(Some(Replicas(0)));
-        let may = self.revision.scaling.scale_to_zero
-            && self.initialized
+        let may = self.initialized
             && self.phase != Phase::Activating
-            && zero.replicas().0 == 0
+            && self.least_rung() <= Rung::Frozen
             && self.can_freeze(cx);
         let quiet = self.quiet_since.filter(|_| may)?;
         let ready = self.sandboxes.iter().filter_map(|sandbox| match sandbox.state {
@@ -74,12 +71,18 @@ impl Scaler {
 
     /// A frozen sandbox comes before a start; one on its way there before it.
     pub(super) fn thaw_missing(&mut self, up: u32, cx: &mut Context) {
-        let mut live = self.live();
-        for sandbox in &mut self.sandboxes {
+        let (mut live, target) = (self.live(), self.wanted_spec());
+        for index in 0..self.sandboxes.len() {
             if live >= up {
                 return;
             }
-            match sandbox.state {
+            let state = self.sandboxes[index].state;
+            if state == State::Frozen && self.sandboxes[index].spec.name != target.name {
+                // Before it runs again, so that it runs at full speed.
+                self.change(index, &target, cx);
+            }
+            let sandbox = &mut self.sandboxes[index];
+            match state {
                 State::Draining { then: Then::Freeze, .. } => {
                     sandbox.state = State::of(sandbox.unready.is_none(), cx.now, Duration::ZERO);
                 }
@@ -141,7 +144,7 @@ impl Scaler {
             Err(error) => {
                 tracing::warn!(sandbox = %id, %error, "sandbox could not be frozen");
                 sandbox.state = State::of(sandbox.unready.is_none(), cx.now, Duration::ZERO);
-                self.freeze_fails = true;
+                self.cannot_stand_on(Rung::Frozen);
                 metrics::frozen(&self.revision.id, false);
                 Cause::FreezeFailed(error.to_string())
             }

@@ -13,7 +13,7 @@ impl Scaler {
             thaws: self.thaws.clone(),
             peak: self.peak,
             rhythm: self.rhythm,
-            planner: None,
+            planner: self.mind.as_ref().and_then(|mind| mind.save()),
         }
     }
 
@@ -26,12 +26,15 @@ impl Scaler {
             thaws,
             peak,
             rhythm,
-            planner: _,
+            planner,
         } = learned;
         self.starts = starts;
         self.upgrades = upgrades;
         self.thaws = thaws;
         self.peak = peak;
         self.rhythm = rhythm;
+        if let (Some(mind), Some(planner)) = (&mut self.mind, planner) {
+            mind.go_on_from(&planner);
+        }
     }
 }

@@ -22,7 +22,11 @@ impl Scaler {
         let half = cx.admission.budget().map_or(u64::MAX, |Bytes(budget)| budget / 2);
         let peak = self.peak.map(|Bytes(peak)| Bytes(peak.min(half)));
         let known = peak.max(workload.memory_request());
-        let limit = workload.memory_limit();
+        let limit = workload
+            .memory_limit()
+            .into_iter()
+            .chain(self.wanted_spec().limits.memory)
+            .min();
         let promise = known.or(limit).unwrap_or(ASSUMED_MEMORY);
         limit.map_or(promise, |limit| promise.min(limit))
     }
@@ -48,7 +52,7 @@ impl Scaler {
     }
 
     /// Nothing of it waits for memory any more.
-    pub(super) fn fits(&mut self, cx: &mut Context) {
+    pub(super) fn has_room(&mut self, cx: &mut Context) {
         if self.short_since.take().is_some() {
             cx.hungry.retain(|(hungry, _)| *hungry != self.revision.id);
         }
@@ -77,17 +81,21 @@ impl Scaler {
     /// What stands idle by policy and serves nobody.
     pub(super) fn standing(&self, cx: &Context) -> Option<Standing> {
         let idle = self.idle.filter(|_| !self.removed && !self.evicted)?;
+        // What min-scale and keep-warm ask for stays.
+        if self.bounds().min.0 > 0 {
+            return None;
+        }
         let sandbox = self.sandboxes.iter().find(|sandbox| match idle {
             Rung::Frozen => sandbox.state == State::Frozen,
-            _ => matches!(sandbox.state, State::Ready { .. }),
+            _ => sandbox.is_ready(),
         })?;
         if !self.loads.is_idle(&cx.gateways, cx.now) {
             return None;
         }
         let wake = match idle {
             Rung::Frozen => self.thaws.median().unwrap_or(ASSUMED_THAW),
-            Rung::Throttled | Rung::Reserve => self.upgrades.median().unwrap_or(ASSUMED_UPGRADE),
-            Rung::Full | Rung::Zero => Duration::ZERO,
+            Rung::Throttled => self.upgrades.median().unwrap_or(ASSUMED_UPGRADE),
+            Rung::Full | Rung::Reserve | Rung::Zero => Duration::ZERO,
         };
         Some(Standing {
             revision: self.revision.id.clone(),

@@ -10,11 +10,12 @@ use manifests::units::{Bytes, Concurrency, PricePerHour, Replicas, Rps};
 
 use super::Scaler;
 use super::decide::Decided;
-use super::types::{Context, Level, Output, Sandbox, State};
+use super::types::{Context, Output, Sandbox, State};
 use crate::decider::Observed;
 use crate::explain::{Cause, Inputs, Record};
 use crate::metrics::{self, Gauges};
 use crate::planner::short;
+use crate::specs::per_hour;
 
 impl Scaler {
     pub(super) fn report(&mut self, from: Replicas, decided: Decided, cause: Cause, cx: &mut Context) {
@@ -75,18 +76,14 @@ impl Scaler {
 
     /// Below full also while an upgrade is on its way, so that the gateway says the truth about the first requests.
     fn rung(&self) -> Rung {
-        let mut ready = self
-            .sandboxes
-            .iter()
-            .filter(|sandbox| matches!(sandbox.state, State::Ready { .. }))
-            .peekable();
+        let mut ready = self.sandboxes.iter().filter(|sandbox| sandbox.is_ready()).peekable();
         if ready.peek().is_none() {
             let cold = self.sandboxes.iter().any(|sandbox| sandbox.state.is_cold());
             if cold { Rung::Frozen } else { Rung::Zero }
-        } else if self.idle == Some(Rung::Throttled) || ready.all(|sandbox| sandbox.limits == Level::Throttled) {
-            Rung::Throttled
+        } else if let Some(low) = self.low.as_ref().filter(|low| low.in_place) {
+            low.rung
         } else {
-            Rung::Full
+            ready.map(|sandbox| sandbox.spec.rung).max().unwrap_or_default()
         }
     }
 
@@ -127,7 +124,7 @@ impl Scaler {
             resources: self.health.resources.clone(),
             container: self.health.container.clone(),
             rung: self.published.rung,
-            price: self.price(cx),
+            price: self.price(),
         };
         if self.status.as_ref() != Some(&status) {
             status.generation = cx.next_generation();
@@ -137,17 +134,15 @@ impl Scaler {
     }
 
     /// Of everything that runs, draining ones included.
-    pub(super) fn price(&self, cx: &Context) -> PricePerHour {
-        let of = |sandbox: &Sandbox| match (sandbox.state, sandbox.limits) {
-            (State::Freezing { .. } | State::Frozen, _) => {
-                let memory = sandbox.memory.unwrap_or_else(|| self.holds());
-                cx.catalogue.frozen_price(memory, &self.revision.workload)
+    pub(super) fn price(&self) -> PricePerHour {
+        let of = |sandbox: &Sandbox| match sandbox.state {
+            State::Freezing { .. } | State::Frozen => {
+                self.specs.frozen_price(sandbox.memory.unwrap_or_else(|| self.holds()))
             }
-            (_, Level::Full) => cx.catalogue.price(Rung::Full, &self.revision.workload),
-            (_, Level::Throttled) => cx.catalogue.price(Rung::Throttled, &self.revision.workload),
+            _ => sandbox.spec.price,
         };
         // Not `sum`: that of nothing is -0.0, which users would see.
-        PricePerHour(self.sandboxes.iter().fold(0.0, |sum, sandbox| sum + of(sandbox).0))
+        per_hour(self.sandboxes.iter().fold(0.0, |sum, sandbox| sum + of(sandbox)))
     }
 
     /// What the frozen ones hold; `None` when there is none.
@@ -158,7 +153,7 @@ impl Scaler {
             .reduce(|a, b| Bytes(a.0 + b.0))
     }
 
-    fn target(&self) -> (&'static str, f64) {
+    pub(super) fn target(&self) -> (&'static str, f64) {
         match self.revision.scaling.metric {
             Metric::Concurrency {
                 target: Concurrency(target),
@@ -195,7 +190,7 @@ impl Scaler {
                 target: self.target().1,
                 excess_burst_capacity: self.excess_burst_capacity,
                 rung: self.published.rung,
-                price: self.price(cx),
+                price: self.price(),
                 frozen: self.frozen_memory(),
             },
         );

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use manifests::exchange::{EndpointSet, RevisionStatus};
 use manifests::ids::{Generation, RevisionId, SandboxId};
+use manifests::instances::Instances;
+use manifests::revision::Revision;
 use manifests::units::{Bytes, Timestamp};
 use sandbox::driver::{Limits, SandboxSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::admission::Admission;
-use crate::catalogue::Catalogue;
 use crate::claims::Claims;
 use crate::collect::{Collector, Gateways};
 use crate::cost::Costs;
@@ -20,6 +21,8 @@ use crate::evict::Evictions;
 use crate::explain::Explain;
 use crate::flight::digest::Tally;
 use crate::names::Names;
+use crate::planner::{IdlePlanner, Population};
+use crate::specs::{Spec, Specs};
 
 /// What the shell shall do. The order matters: limits before endpoints, endpoints before stops.
 #[derive(Clone, Debug)]
@@ -89,11 +92,13 @@ impl Output {
         }
     }
 }
+/// Makes the planner of a revision.
+pub type Planners = Box<dyn Fn(&Revision) -> Box<dyn IdlePlanner> + Send>;
 
 /// What all revisions share, and where they put what they want done.
 pub(crate) struct Context {
     pub(crate) now: Timestamp,
-    pub(crate) catalogue: Catalogue,
+    pub(crate) instances: Arc<Instances>,
     pub(crate) gateways: Gateways,
     pub(crate) admission: Admission,
     pub(crate) names: Names,
@@ -107,6 +112,12 @@ pub(crate) struct Context {
     pub(crate) evictions: Evictions,
     /// Whose turn it is with claims that one sandbox may have at a time.
     pub(crate) claims: Claims,
+    /// What is believed of the idle times of revisions that are not known yet.
+    pub(crate) population: Population,
+    /// Makes the planner of a revision with `knarr.dev/idle: auto`.
+    pub(crate) planners: Planners,
+    /// The specs made last, shared by revisions that are alike.
+    pub(crate) specs: Option<Arc<Specs>>,
     /// Revisions whose next start does not fit, the first that found so in front, with what each lacks.
     pub(crate) hungry: VecDeque<(RevisionId, Bytes)>,
     /// What every revision costs; nothing here reads it.
@@ -116,6 +127,15 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// What a revision may run on.
+    pub(super) fn specs(&mut self, revision: &Revision) -> Arc<Specs> {
+        let specs = Specs::of(&self.instances, revision);
+        match &self.specs {
+            Some(known) if **known == specs => Arc::clone(known),
+            _ => Arc::clone(self.specs.insert(Arc::new(specs))),
+        }
+    }
+
     pub(super) fn next_generation(&mut self) -> Generation {
         self.generation = self.generation.next();
         self.generation
@@ -135,9 +155,10 @@ pub(super) struct Sandbox {
     pub(super) id: SandboxId,
     pub(super) ordered: Timestamp,
     pub(super) state: State,
-    /// The limits in force, and whether the other ones were asked for and are not confirmed yet.
-    pub(super) limits: Level,
-    pub(super) changing: bool,
+    /// What it runs on, as far as the driver has said.
+    pub(super) spec: Arc<Spec>,
+    /// What it was asked to change to in place.
+    pub(super) changes: Option<Arc<Spec>>,
     /// Why its readiness probe fails, while it does.
     pub(super) unready: Option<Arc<str>>,
     /// What it held when that was last looked at.
@@ -184,24 +205,42 @@ pub(super) enum Then {
     Freeze,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Level {
-    Full,
-    Throttled,
-}
-
 impl Sandbox {
     /// One that nobody wants any more.
-    pub(super) fn surplus(id: SandboxId, now: Timestamp) -> Self {
+    pub(super) fn surplus(id: SandboxId, spec: Arc<Spec>, now: Timestamp) -> Self {
+        Self {
+            state: State::drain(now),
+            ..Self::ordered(id, spec, now)
+        }
+    }
+
+    /// One that is being started.
+    pub(super) const fn ordered(id: SandboxId, spec: Arc<Spec>, now: Timestamp) -> Self {
         Self {
             id,
             ordered: now,
-            state: State::drain(now),
-            limits: Level::Full,
-            changing: false,
+            state: State::Starting,
+            spec,
+            changes: None,
             unready: None,
             memory: None,
         }
+    }
+
+    pub(super) const fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready { .. })
+    }
+
+    /// Runs or is on its way, ready or not.
+    pub(super) const fn is_live(&self) -> bool {
+        matches!(
+            self.state,
+            State::Ready { .. }
+                | State::Unready { .. }
+                | State::Starting
+                | State::Thawing { .. }
+                | State::Freezing { woken: Some(_) }
+        )
     }
 }
 
@@ -228,15 +267,6 @@ impl State {
             Self::Ready { since, start }
         } else {
             Self::Unready { since, start }
-        }
-    }
-}
-
-impl Level {
-    pub(super) const fn other(self) -> Self {
-        match self {
-            Self::Full => Self::Throttled,
-            Self::Throttled => Self::Full,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use manifests::exchange::{Draining, EndpointSet, LoadKind, RevisionLoad, RevisionStatus, Rung, Work};
 use manifests::ids::{GatewayId, ObjectId};
+use manifests::instances::Instances;
 use manifests::revision::IdlePolicy;
 use manifests::units::{Bytes, Concurrency, Rps};
 use sandbox::driver::{Capacity, Limits, Phases};
@@ -43,6 +44,10 @@ pub(super) struct Sim {
     pub(super) thaw_takes: Duration,
     /// Freezing fails.
     pub(super) cannot_freeze: bool,
+    /// Lowering limits fails.
+    pub(super) cannot_limit: bool,
+    /// Every sandbox that was ever started, in order.
+    pub(super) named: Vec<SandboxId>,
     /// What each sandbox has.
     pub(super) memory: Bytes,
     /// The most that a sandbox had which is killed.
@@ -144,6 +149,8 @@ impl Sim {
             freeze_takes: Duration::from_millis(2),
             thaw_takes: Duration::from_millis(1),
             cannot_freeze: false,
+            cannot_limit: false,
+            named: Vec::new(),
             memory: Bytes(0),
             peak: None,
             room,
@@ -193,6 +200,17 @@ impl Sim {
         self.claims.insert(id.clone(), claims);
         self.change(|revisions| drop(revisions.insert(revision.id.clone(), Arc::new(revision))));
         id
+    }
+
+    /// From now on its starts go like this, counted from the first one ever.
+    pub(super) fn starts_by(&mut self, id: &RevisionId, plan: StartPlan) {
+        self.plans.get_mut(id).unwrap().1 = plan;
+    }
+
+    /// Another catalogue.
+    pub(super) fn price_by(&mut self, instances: Arc<Instances>) {
+        self.snapshot.instances = instances;
+        self.change(|_| ());
     }
 
     pub(super) fn remove(&mut self, id: &RevisionId) {
@@ -562,6 +580,7 @@ impl Sim {
         while let Some(output) = self.fleet.poll_output() {
             match output {
                 Output::Start(spec) => {
+                    self.named.push(spec.id.clone());
                     self.say(format!("start {}", spec.id));
                     for claim in spec.workload.exclusive_claims() {
                         let mut others = self.host.iter().map(|(id, hosted)| (id, &hosted.revision));
@@ -624,10 +643,13 @@ impl Sim {
                         !self.endpoints(&revision).contains(&id),
                         "S3: {id} is frozen in the endpoint set"
                     );
-                    let mut of = self.host.values().filter(|hosted| hosted.revision == revision);
-                    assert!(!of.any(|hosted| hosted.frozen), "S4: two of {revision:?} are frozen");
-                    let policy = &self.snapshot.revisions.get(&revision).unwrap().idle;
-                    assert_ne!(*policy, IdlePolicy::Knative, "S4: nobody asked for it");
+                    let of = self.host.values().filter(|hosted| hosted.revision == revision);
+                    let frozen = of.filter(|hosted| hosted.frozen).count();
+                    let wants = self.snapshot.revisions.get(&revision).unwrap();
+                    let most = wants.scaling.min_scale.0.max(1);
+                    assert!(frozen < most as usize, "S4: {frozen} more of {revision:?} are frozen");
+                    let asked = wants.idle != IdlePolicy::Knative || wants.planning.min_scale_as == Rung::Frozen;
+                    assert!(asked, "S4: nobody asked for it");
                     self.later(self.now.plus(self.freeze_takes), Next::FreezeEnds(revision, id));
                 }
                 Output::Thaw { revision, id } => {
@@ -636,17 +658,17 @@ impl Sim {
                 }
                 Output::SetLimits { revision, id, limits } => {
                     self.say(format!("limit {id} to {:?}", limits.cpu.map(|cpu| cpu.0)));
+                    let mut result = Ok(());
                     if let Some(hosted) = self.host.get_mut(&id) {
-                        hosted.limits = limits;
+                        let lower = limits.cpu.is_some() && hosted.limits.cpu.is_none_or(|cpu| Some(cpu) > limits.cpu);
+                        if lower && self.cannot_limit {
+                            let (context, source) = ("limit".into(), std::io::ErrorKind::ResourceBusy.into());
+                            result = Err(DriverError::Io { context, source });
+                        } else {
+                            hosted.limits = limits;
+                        }
                     }
-                    self.fleet.handle(
-                        Event::LimitsSet {
-                            revision,
-                            id,
-                            result: Ok(()),
-                        },
-                        self.now,
-                    );
+                    self.fleet.handle(Event::LimitsSet { revision, id, result }, self.now);
                 }
                 Output::Endpoints(set) => {
                     self.say(format!("{} endpoints, {}", set.endpoints.len(), set.rung.as_str()));
