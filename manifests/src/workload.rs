@@ -103,6 +103,12 @@ impl Workload {
         limits.reduce(|sum, limit| Some(Millicores(sum?.0.saturating_add(limit?.0))))?
     }
 
+    /// The CPU that one sandbox requests: of its running containers together; `None` when none of them says.
+    pub fn cpu_request(&self) -> Option<Millicores> {
+        let requests = self.running().filter_map(|container| container.resources.cpu_request);
+        requests.reduce(|sum, request| Millicores(sum.0.saturating_add(request.0)))
+    }
+
     /// The memory that one sandbox requests: of its running containers together; `None` when none of them says.
     pub fn memory_request(&self) -> Option<Bytes> {
         let requests = self

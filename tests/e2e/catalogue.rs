@@ -47,3 +47,32 @@ fn a_catalogue_is_named_or_a_file() {
     std::fs::write(&file, catalogue("6")).unwrap();
     knarr.until_revision("web-00001", "costs 6", |it| it.price_per_hour == 6.0);
 }
+
+/// `config-planner` holds for who says nothing, also for what runs already; without it all is as in Knative.
+#[test]
+fn the_clusters_defaults_change_while_it_runs() {
+    let planner = |idle: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config-planner, namespace: knative-serving}}\ndata:\n  idle: {idle}\n  \
+             freeze-delay: 0s\n"
+        )
+    };
+    let (web, own) = (
+        service("web").proven(),
+        service("own").proven().with("knarr.dev/idle", "knative"),
+    );
+    let text = web.yaml() + &own.yaml();
+    let knarr = Knarr::serve(&[
+        SHORT_WINDOWS,
+        ("apps.yaml", &text),
+        ("planner.yaml", &planner("frozen")),
+    ]);
+    knarr.until_revision("web-00001", "is frozen by default", |it| it.rung == "frozen");
+    knarr.until_zero("own-00001");
+    assert_eq!(knarr.revision("own-00001").rung, "zero", "it has a word of its own");
+    knarr.place().write("planner.yaml", &planner("keep"));
+    assert_eq!(knarr.get("web", "/").status, 200);
+    knarr.until_revision("web-00001", "runs", |it| it.rung == "full");
+    std::fs::remove_file(knarr.place().manifests().join("planner.yaml")).unwrap();
+    knarr.until_revision("web-00001", "goes to zero as in Knative", |it| it.rung == "zero");
+}

@@ -17,6 +17,8 @@ struct Manifest {
     service: Option<ObjectId>,
     created: Timestamp,
     cpu_limit: Option<Millicores>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cpu_request: Option<Millicores>,
     memory_limit: Option<Bytes>,
     memory_request: Option<Bytes>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -98,6 +100,7 @@ impl Manifest {
             service: service.clone(),
             created: *created,
             cpu_limit: workload.cpu_limit(),
+            cpu_request: workload.cpu_request(),
             memory_limit: workload.memory_limit(),
             memory_request: workload.memory_request(),
             exclusive: workload.exclusive_claims().cloned().collect(),
@@ -115,6 +118,7 @@ impl Manifest {
         let mut workload = Workload::host("");
         workload.serving.resources = Resources {
             cpu_limit: self.cpu_limit,
+            cpu_request: self.cpu_request,
             memory_limit: self.memory_limit,
             memory_request: self.memory_request,
             ..Resources::default()

@@ -15,7 +15,7 @@ mod table;
 pub use check::{Finding, check};
 pub use egress::{NotARule, parse_egress_rules};
 pub use knarr::{KnarrSettings, NotAnSla, knarr_settings};
-pub use planning::{unknown_default_specs, wrong_values};
+pub use planning::{spec_words, unknown_default_specs, wrong_values};
 pub use table::*;
 
 use crate::domains::StringMap;

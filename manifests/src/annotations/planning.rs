@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
     /// The catalogue's names for a list, in its order; and what is in no catalogue, in words.
     fn listed(&mut self, annotation: &'static Annotation, text: &str) -> (Arc<[Arc<str>]>, Vec<String>) {
         let instances = &self.cluster.instances;
-        let words: Vec<&str> = words(text).collect();
+        let words: Vec<&str> = spec_words(text).collect();
         if words.is_empty() || words.len() > MOST_SPECS {
             let fault = if words.is_empty() {
                 "names no spec"
@@ -267,7 +267,7 @@ impl<'a> Reader<'a> {
 /// Which of the specs that `config-planner` names by default are in no catalogue, in words.
 pub fn unknown_default_specs(cluster: &ClusterConfig) -> Vec<String> {
     let text = INSTANCE_SPECS.value(&cluster.planner.defaults).unwrap_or_default();
-    let unknown = words(text).filter(|word| *word != ALL_SPECS && cluster.instances.named(word).is_empty());
+    let unknown = spec_words(text).filter(|word| *word != ALL_SPECS && cluster.instances.named(word).is_empty());
     unknown.map(|word| not_there(&cluster.instances, word)).collect()
 }
 
@@ -279,7 +279,7 @@ pub fn wrong_values(annotations: &StringMap) -> Vec<(&'static str, String)> {
     let mut reader = Reader::new(&template, &cluster);
     reader.read();
     let mut errors = reader.errors;
-    if let Some(text) = specs.filter(|text| !(1..=MOST_SPECS).contains(&words(text).count())) {
+    if let Some(text) = specs.filter(|text| !(1..=MOST_SPECS).contains(&spec_words(text).count())) {
         errors.push((
             INSTANCE_SPECS.key,
             format!("invalid value: {text}: names no spec, or more than {MOST_SPECS}"),
@@ -289,7 +289,8 @@ pub fn wrong_values(annotations: &StringMap) -> Vec<(&'static str, String)> {
     errors
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
+/// The words of a list of specs.
+pub fn spec_words(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty())
 }
 

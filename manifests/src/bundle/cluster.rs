@@ -1,8 +1,12 @@
 //! ConfigMaps, Secrets and claims, which come before everything else: Knative's settings, and what templates refer to.
 
-use super::Checked;
+use std::sync::Arc;
+
+use super::judge::template_of;
+use super::{Bundle, Checked};
 use crate::annotations;
 use crate::config::{ClusterConfig, SYSTEM_NAMESPACE};
+use crate::convert;
 use crate::knative::syntax::{dns1123_label, dns1123_subdomain};
 use crate::problem::Problem;
 use crate::read::Document;
@@ -18,10 +22,10 @@ pub(super) fn gather(documents: &[Document], checked: &mut Checked) {
                 let known = ClusterConfig::knows(&map.metadata.name);
                 if known && map.metadata.namespace == SYSTEM_NAMESPACE {
                     let result = checked.bundle.cluster.apply(&map.metadata.name, &map.data);
-                    checked.problems.extend(result.err().into_iter().flatten().map(|error| {
-                        let path = format!("data.{}", error.key);
-                        document.problem(&path, error.message).hint(error.hint)
-                    }));
+                    let errors = result.err().into_iter().flatten();
+                    checked
+                        .problems
+                        .extend(errors.map(|error| document.config_problem(error)));
                 } else if known {
                     let message = format!("is one of Knative's only in namespace {SYSTEM_NAMESPACE}");
                     let hint = format!("write namespace: {SYSTEM_NAMESPACE}, or another name");
@@ -42,16 +46,11 @@ pub(super) fn gather(documents: &[Document], checked: &mut Checked) {
             _ => {}
         }
     }
-    default_specs(documents, checked);
 }
 
 /// The catalogue may stand behind `config-planner`, or in another file.
-fn default_specs(documents: &[Document], checked: &mut Checked) {
-    let is_planner = |document: &&Document| match &document.resource {
-        Resource::ConfigMap(map) => map.metadata.name == "config-planner" && map.metadata.namespace == SYSTEM_NAMESPACE,
-        _ => false,
-    };
-    let Some(document) = documents.iter().find(is_planner) else {
+pub(super) fn default_specs(documents: &[Document], checked: &mut Checked) {
+    let Some(document) = documents.iter().find(|document| is_ours(document, PLANNER)) else {
         return;
     };
     for message in annotations::unknown_default_specs(&checked.bundle.cluster) {
@@ -59,6 +58,63 @@ fn default_specs(documents: &[Document], checked: &mut Checked) {
         checked.problems.push(problem.hint("write names of the catalogue"));
     }
 }
+
+/// A spec that a manifest names does not go from the catalogue under it: what was right and runs must not end by a change
+/// of prices. The catalogue is what is wrong then, and stays as it was.
+pub(super) fn keep_used_specs(documents: &[Document], previous: &Bundle, checked: &mut Checked) {
+    let (old, new) = (&previous.cluster.instances, &checked.bundle.cluster.instances);
+    let gone = |text: &str| {
+        let mut words = annotations::spec_words(text);
+        let word = words.find(|word| new.named(word).is_empty() && !old.named(word).is_empty());
+        word.map(str::to_owned)
+    };
+    let named = documents.iter().find_map(|document| {
+        let text = match &document.resource {
+            Resource::ConfigMap(map) if is_ours(document, PLANNER) => {
+                map.data.get("instance-specs").map(String::as_str)
+            }
+            resource => {
+                template_of(resource).and_then(|it| annotations::INSTANCE_SPECS.value(&it.metadata.annotations))
+            }
+        };
+        Some((document, gone(text?)?))
+    });
+    let Some((user, word)) = named else { return };
+    let name = format!(
+        "{} {}",
+        user.resource.kind(),
+        convert::object_id(user.resource.metadata())
+    );
+    match documents.iter().find(|document| is_ours(document, INSTANCES)) {
+        // It is wrong by itself, and was not taken in.
+        Some(catalogue) if checked.problems.iter().any(|problem| is_of(problem, catalogue)) => {}
+        Some(catalogue) => {
+            let message = format!("there is no spec {word} any more, which {name} names");
+            let problem = catalogue.problem("data", message);
+            checked.problems.push(problem.hint("leave it in, or change that first"));
+        }
+        None => {
+            let message = format!("the catalogue with {word}, which {name} names, is gone; it stays in use");
+            checked.warnings.push(user.problem("metadata.name", message));
+        }
+    }
+    checked.bundle.cluster.instances = Arc::clone(old);
+}
+
+fn is_of(problem: &Problem, document: &Document) -> bool {
+    problem.file == document.origin.file && problem.document == document.origin.index
+}
+
+/// Whether it is this ConfigMap of Knarr's own.
+fn is_ours(document: &Document, name: &str) -> bool {
+    let metadata = document.resource.metadata();
+    matches!(document.resource, Resource::ConfigMap(_))
+        && metadata.name == name
+        && metadata.namespace == SYSTEM_NAMESPACE
+}
+
+const INSTANCES: &str = "config-instances";
+const PLANNER: &str = "config-planner";
 
 fn nameless(document: &Document, checked: &mut Checked) {
     checked

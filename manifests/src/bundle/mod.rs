@@ -103,8 +103,10 @@ pub fn bundle(inputs: &[Input], previous: Option<&Bundle>) -> Checked {
     cross::remove_doubles(&mut documents, &mut checked);
     cluster::gather(&documents, &mut checked);
     if let Some(previous) = previous {
+        cluster::keep_used_specs(&documents, previous, &mut checked);
         checked.bundle.sources.keep_deleted(&previous.sources);
     }
+    cluster::default_specs(&documents, &mut checked);
     for document in &documents {
         judge::judge(document, previous, &mut checked);
     }

@@ -250,6 +250,85 @@ fn a_deleted_claim_is_known_as_long_as_something_names_it() {
 }
 
 #[test]
+fn a_spec_that_is_in_use_does_not_go_from_the_catalogue() {
+    let map = |name: &str, data: &str| {
+        let head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: knative-serving, name: ";
+        input(&format!("{name}.yaml"), &format!("{head}{name}}}\ndata:\n  {data}\n"))
+    };
+    let annotated = |specs: &str| {
+        let template = format!(
+            "    metadata: {{annotations: {{knarr.dev/instance-specs: '{specs}'}}}}\n    spec:\n      containers"
+        );
+        input(
+            "app.yaml",
+            &service("a", "").replace("    spec:\n      containers", &template),
+        )
+    };
+    let catalogue = |specs: &[&str]| {
+        let specs: Vec<_> = specs
+            .iter()
+            .map(|name| format!("{{name: {name}, cpu: 1, price: 1/h}}"))
+            .collect();
+        map("config-instances", &format!("specs: '[{}]'", specs.join(", ")))
+    };
+    let planner = map("config-planner", "instance-specs: p, q");
+    let first = bundle(&[planner.clone(), annotated("q"), catalogue(&["p", "q", "r"])], None);
+    assert_eq!((lines(&first.problems), lines(&first.warnings)), (vec![], vec![]));
+    let first = &first.bundle;
+    let again = |inputs: &[Input]| {
+        let checked = bundle(inputs, Some(first));
+        assert_eq!(names(&checked.bundle), ["Service default/a"], "{:?}", checked.problems);
+        let specs: Vec<String> = checked.bundle.cluster.instances.names().map(str::to_owned).collect();
+        (
+            specs.join(""),
+            [lines(&checked.problems), lines(&checked.warnings)].concat(),
+        )
+    };
+
+    // Whoever names it, the catalogue is at fault, and stays; nobody names r.
+    let (specs, said) = again(&[planner.clone(), annotated("q"), catalogue(&["q", "r"])]);
+    let wrong = "config-instances.yaml:4: data: there is no spec p any more, which ConfigMap knative-serving/config-planner names";
+    assert!(
+        specs == "pqr" && said.len() == 1 && said[0].starts_with(wrong),
+        "{specs} {said:?}"
+    );
+    let (specs, said) = again(&[annotated("q"), catalogue(&["p"])]);
+    assert!(
+        specs == "pqr" && said[0].contains("there is no spec q any more, which Service default/a names"),
+        "{said:?}"
+    );
+    assert_eq!(
+        again(&[planner.clone(), annotated("q"), catalogue(&["p", "q"])]),
+        ("pq".to_owned(), vec![])
+    );
+    assert_eq!(again(&[annotated("p"), catalogue(&["p"])]), ("p".to_owned(), vec![]));
+    // Wrong by itself, or gone.
+    let broken = map("config-instances", "specs: '[{name: p, price: -1/h}]'");
+    let (specs, said) = again(&[annotated("q"), broken]);
+    assert!(
+        specs == "pqr" && said.len() == 1 && said[0].contains("it is negative"),
+        "{said:?}"
+    );
+    let (specs, said) = again(&[annotated("q")]);
+    assert!(
+        specs == "pqr" && said.len() == 1 && said[0].contains("is gone; it stays in use"),
+        "{said:?}"
+    );
+
+    // At first there is nothing to go back to.
+    let wrong = bundle(&[planner, annotated("s"), catalogue(&["q"])], None);
+    let said = lines(&wrong.problems);
+    assert!(
+        said.len() == 2 && said[0].contains("data.instance-specs: the catalogue own has no instance spec p"),
+        "{said:?}"
+    );
+    assert!(
+        said[1].contains("the catalogue own has no instance spec s: there are q"),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn one_bad_file_leaves_the_others_alone() {
     let checked = bundle(
         &[input("bad.yaml", "kind: [\n"), input("good.yaml", &service("a", ""))],

@@ -47,7 +47,7 @@ pub fn instances(data: &BTreeMap<String, String>) -> Result<Instances, Vec<Confi
             if problem.path.starts_with('[') { "" } else { "." },
             problem.path
         );
-        keys.error(key.trim_end_matches('.'), problem.message, problem.hint);
+        keys.error_at(key.trim_end_matches('.'), problem);
     }
     let of_base =
         |field: fn(&Instances) -> &Arc<str>| base.as_ref().map(|base| Arc::clone(field(base))).unwrap_or_default();

@@ -15,6 +15,8 @@ pub struct ConfigError {
     pub message: String,
     /// What would be right; may be empty.
     pub hint: String,
+    /// The line of the value's text, from 1, where that is more than one.
+    pub line: Option<usize>,
 }
 
 impl ConfigError {
@@ -23,6 +25,7 @@ impl ConfigError {
             key: key.to_owned(),
             message: message.into(),
             hint: hint.into(),
+            line: None,
         }
     }
 }
@@ -74,6 +77,12 @@ impl<'a> Keys<'a> {
 
     pub(super) fn error(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
         self.errors.push(ConfigError::new(key, message, hint));
+    }
+
+    pub(super) fn error_at(&mut self, key: &str, problem: crate::problem::Problem) {
+        let line = problem.line;
+        let error = ConfigError::new(key, problem.message, problem.hint);
+        self.errors.push(ConfigError { line, ..error });
     }
 
     /// Adds an error for every key nobody asked for.

@@ -75,11 +75,7 @@ fn has(spec: &InstanceSpec, memory: Bytes) -> bool {
 }
 
 fn wanted_cpu(workload: &Workload) -> Option<Millicores> {
-    let requests = workload
-        .running()
-        .filter_map(|container| container.resources.cpu_request);
-    let request = requests.reduce(|sum, request| Millicores(sum.0.saturating_add(request.0)));
-    workload.cpu_limit().or(request)
+    workload.cpu_limit().or_else(|| workload.cpu_request())
 }
 
 fn wanted_memory(workload: &Workload) -> Option<Bytes> {

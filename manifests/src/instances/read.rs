@@ -8,13 +8,13 @@ use super::price::SECONDS;
 use super::{Burst, FrozenPrice, InstanceSpec, RawBurst, RawSpec, RawStart, Scheduling, StartPrior, lookup};
 use crate::golang;
 use crate::problem::Problem;
-use crate::read::is_within;
+use crate::read::{is_within, place_in};
 use crate::resources::{Mirror, Quantity};
 use crate::units::{Bytes, Millicores};
 
 /// The specs of a catalogue's text; what is wrong, with paths from the list (`[3].price`), goes to `problems`.
 pub(crate) fn specs(text: &str, problems: &mut Vec<Problem>) -> Vec<InstanceSpec> {
-    let (value, wrong) = crate::read::read_problems(text, Vec::<RawSpec>::SHAPE);
+    let (value, wrong, places) = crate::read::read_problems(text, Vec::<RawSpec>::SHAPE);
     let damaged: Vec<String> = wrong.iter().map(|problem| problem.path.clone()).collect();
     problems.extend(wrong);
     // It fits the shape that the type was made from.
@@ -44,7 +44,11 @@ pub(crate) fn specs(text: &str, problems: &mut Vec<Problem>) -> Vec<InstanceSpec
             .iter()
             .any(|damaged| is_within(&problem.path, damaged) || is_within(damaged, &problem.path))
     });
+    for problem in &mut found {
+        problem.line = place_in(&places, &problem.path).map(|place| place.line);
+    }
     problems.extend(found);
+    problems.sort_by_key(|problem| problem.line);
     specs
 }
 

@@ -52,10 +52,7 @@ impl Instances {
             }
             match config::instances(&map.data) {
                 Ok(instances) => found = Some(instances),
-                Err(errors) => problems.extend(errors.into_iter().map(|error| {
-                    let path = format!("data.{}", error.key);
-                    document.problem(&path, error.message).hint(error.hint)
-                })),
+                Err(errors) => problems.extend(errors.into_iter().map(|error| document.config_problem(error))),
             }
         }
         match found {

@@ -389,10 +389,27 @@ fn a_file_is_a_manifest() {
     );
     let map =
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config-instances, namespace: knative-serving}\ndata:\n";
-    let lines = error(&format!("{map}  specs: |\n    - {{name: a, price: -1/h}}\n"));
+    let lines = error(&format!(
+        "{map}  # Ours.\n  specs: |\n    - {{name: a, price: -1/h}}\n    - name: b\n      price: 1/h\n      cpu: 0\n      pric: 1\n"
+    ));
+    for (line, said) in lines.iter().zip([
+        "c.yaml:7: data.specs[0].price: invalid value: -1/h: it is negative",
+        "c.yaml:10: data.specs[1].cpu: 0 is out of range",
+        "c.yaml:11: data.specs[1].pric: unknown field",
+    ]) {
+        assert!(line.starts_with(said), "{lines:#?}");
+    }
+    let blank = error(&format!("{map}  specs: |\n\n    # A comment.\n    - {{name: a}}\n"));
     assert!(
-        lines[0].starts_with("c.yaml:5: data.specs[0].price: invalid value: -1/h: it is negative"),
-        "{lines:?}"
+        blank[0].starts_with("c.yaml:8: data.specs[0].price: missing"),
+        "{blank:?}"
+    );
+    let folded = error(&format!("{map}  specs: >-\n    [{{name: a,\n    price: -1/h}}]\n"));
+    assert!(folded[0].starts_with("c.yaml:5: data.specs[0].price: "), "{folded:?}");
+    let quoted = error(&format!("{map}  specs: \"- {{name: a}}\"\n"));
+    assert!(
+        quoted[0].starts_with("c.yaml:5: data.specs[0].price: missing"),
+        "{quoted:?}"
     );
     assert!(error("kind: [\n")[0].contains("not valid YAML"));
 }

@@ -29,6 +29,8 @@ pub(super) struct Checker<'a> {
     pub(super) problems: Vec<Problem>,
     pub(super) places: HashMap<String, Place>,
     pub(super) damaged: Vec<String>,
+    /// Where the first line of a text behind `|` stands.
+    pub(super) texts: HashMap<String, usize>,
 }
 
 impl<'a> Checker<'a> {
@@ -41,6 +43,7 @@ impl<'a> Checker<'a> {
             problems: Vec::new(),
             places: HashMap::new(),
             damaged: Vec::new(),
+            texts: HashMap::new(),
         }
     }
 
@@ -77,7 +80,13 @@ impl<'a> Checker<'a> {
             (Data::Map(entries), Shape::Object(object)) => Some(self.fields(entries, object, path)),
             (Data::Map(entries), Shape::Map(of)) => Some(self.keys(entries, *of, path)),
             (Data::List(items), Shape::List(of)) => Some(self.items(items, *of, path)),
-            (Data::Scalar(scalar), _) => self.scalar(scalar, shape, path, place),
+            (Data::Scalar(scalar), _) => {
+                // An alias stands where its anchor does.
+                if scalar.literal && node.place.line >= place.line {
+                    self.texts.insert(path.to_owned(), place.line + 1);
+                }
+                self.scalar(scalar, shape, path, place)
+            }
             (Data::Map(_) | Data::List(_), _) => {
                 let found = if matches!(node.data, Data::Map(_)) {
                     "an object"

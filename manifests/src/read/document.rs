@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::config::ConfigError;
 use crate::problem::Problem;
 use crate::resources::{Kind, Resource};
 
@@ -21,6 +22,7 @@ pub struct Document {
     pub resource: Resource,
     pub(super) places: HashMap<String, Place>,
     pub(super) damaged: Vec<String>,
+    pub(super) texts: HashMap<String, usize>,
 }
 
 /// A file, and which of its documents.
@@ -44,13 +46,7 @@ pub struct Place {
 impl Document {
     /// Where the field `path` stands (`spec.template.spec.containers[0].image`), or the nearest field around it.
     pub fn place(&self, path: &str) -> Option<Place> {
-        let mut path = path;
-        loop {
-            if let Some(place) = self.places.get(path) {
-                return Some(*place);
-            }
-            path = parent(path)?;
-        }
+        place_in(&self.places, path)
     }
 
     /// A problem with the field `path`, at its line.
@@ -59,6 +55,17 @@ impl Document {
         match self.place(path) {
             Some(place) => problem.at(place.line, place.column),
             None => problem,
+        }
+    }
+
+    /// What is wrong with a ConfigMap's `data`, at the line within a value's text where that is known.
+    pub fn config_problem(&self, error: ConfigError) -> Problem {
+        let path = format!("data.{}", error.key);
+        let problem = self.problem(&path, error.message).hint(error.hint);
+        let value = path.split('[').next().unwrap_or(&path);
+        match (error.line, self.texts.get(value)) {
+            (Some(line), Some(first)) => problem.at(first + line - 1, 1),
+            _ => problem,
         }
     }
 
@@ -72,6 +79,17 @@ impl Document {
     /// Whether nothing was left out.
     pub fn is_sound(&self) -> bool {
         self.damaged.is_empty()
+    }
+}
+
+/// Where `path` stands, or the nearest field around it.
+pub(crate) fn place_in(places: &HashMap<String, Place>, path: &str) -> Option<Place> {
+    let mut path = path;
+    loop {
+        if let Some(place) = places.get(path) {
+            return Some(*place);
+        }
+        path = parent(path)?;
     }
 }
 

@@ -66,6 +66,7 @@ fn check(
             resource,
             places: std::mem::take(&mut checker.places),
             damaged: std::mem::take(&mut checker.damaged),
+            texts: std::mem::take(&mut checker.texts),
         }),
         Err(error) => {
             problems.push(Problem::new(file, index, error).at(root.place.line, root.place.column));

@@ -16,6 +16,7 @@ mod surrogates;
 mod tree;
 mod words;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -23,8 +24,8 @@ use serde_json::Value;
 use crate::problem::Problem;
 use crate::resources::Shape;
 
-pub(crate) use document::is_within;
 pub use document::{Document, Origin, Place};
+pub(crate) use document::{is_within, place_in};
 
 /// Reads all documents of one file. `file` is what problems call it.
 ///
@@ -59,7 +60,7 @@ pub fn read(file: &str, text: &str) -> (Vec<Document>, Vec<Problem>) {
 /// # Errors
 /// Everything that is wrong with it, as `PATH: message; hint`.
 pub(crate) fn read_value(text: &str, shape: Shape) -> Result<Value, Vec<String>> {
-    let (value, problems) = read_problems(text, shape);
+    let (value, problems, _) = read_problems(text, shape);
     let line = |problem: &Problem| format!("{}: {}; {}", problem.path, problem.message, problem.hint);
     let trim = |line: String| line.trim_start_matches(": ").trim_end_matches("; ").to_owned();
     if problems.is_empty() {
@@ -69,11 +70,11 @@ pub(crate) fn read_value(text: &str, shape: Shape) -> Result<Value, Vec<String>>
     }
 }
 
-/// [`read_value`] that gives what is right together with what is wrong; lines are those of the text.
-pub(crate) fn read_problems(text: &str, shape: Shape) -> (Value, Vec<Problem>) {
+/// [`read_value`] that gives what is right together with what is wrong, and where each field stands in the text.
+pub(crate) fn read_problems(text: &str, shape: Shape) -> (Value, Vec<Problem>, HashMap<String, Place>) {
     let file: Arc<str> = Arc::from("");
     let mut value = Value::Null;
-    let mut problems = Vec::new();
+    let (mut problems, mut places) = (Vec::new(), HashMap::new());
     for parsed in tree::parse(text, 1) {
         match parsed {
             Ok(root) if root.is_null() => {}
@@ -81,6 +82,7 @@ pub(crate) fn read_problems(text: &str, shape: Shape) -> (Value, Vec<Problem>) {
                 let mut checker = check::Checker::new(&file, 0, shape);
                 value = checker.object(&root);
                 problems.append(&mut checker.problems);
+                places = checker.places;
             }
             Err(error) => problems.push(
                 Problem::new(&file, 0, error.message)
@@ -89,7 +91,7 @@ pub(crate) fn read_problems(text: &str, shape: Shape) -> (Value, Vec<Problem>) {
             ),
         }
     }
-    (value, problems)
+    (value, problems, places)
 }
 
 /// The text between document markers, with the line each chunk starts at (from 1), so that a syntax error costs one

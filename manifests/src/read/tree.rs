@@ -35,6 +35,8 @@ pub(super) struct Scalar {
     pub(super) text: String,
     /// Neither quoted nor a block: may be a number, a boolean or null.
     pub(super) plain: bool,
+    /// Line by line as it stands there, behind `|`.
+    pub(super) literal: bool,
     /// The suffix of a core tag: `str`, `int`, ...
     pub(super) tag: Option<String>,
 }
@@ -144,6 +146,7 @@ impl Builder {
                 let scalar = Scalar {
                     text: text.into_owned(),
                     plain,
+                    literal: style == ScalarStyle::Literal,
                     tag: core_tag(tag.as_deref(), place)?,
                 };
                 self.finish(
