@@ -80,7 +80,7 @@ fn menu() -> Menu {
         offers: vec![
             offer(Rung::Zero, 0.0, 1.3e-4, 0.8, 1.0),
             offer(Rung::Frozen, 6e-7, 0.0, 1e-3, 1.0),
-            offer(Rung::Throttled, 9.8e-6, 0.0, 0.0, 2.0),
+            offer(Rung::Reserve, 9.8e-6, 0.0, 0.0, 2.0),
             offer(Rung::Full, 6.13e-5, 0.0, 0.0, 1.0),
         ],
         moves: vec![

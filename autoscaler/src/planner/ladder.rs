@@ -42,108 +42,130 @@ pub struct Ladder {
 /// The best ladder from `age` on, standing on offer `at`. `late` says for each offer how likely a request that meets it is
 /// late, `price_of_late` what that is worth.
 pub fn ladder(menu: &Menu, late: &[f64], hazard: &Hazard, price_of_late: f64, at: usize, age: Duration) -> Ladder {
-    let count = menu.offers.len().min(MOST_OFFERS).min(late.len());
-    if count == 0 {
-        return Ladder::default();
-    }
-    let (at, from) = (at.min(count - 1), bin(age));
-    let mut price = [0.0; MOST_OFFERS];
-    let mut met = [0.0; MOST_OFFERS];
-    for (offer, late) in late.iter().enumerate().take(count) {
-        price[offer] = cost(menu.offers[offer].price);
-        met[offer] = cost(menu.offers[offer].wake) + cost(price_of_late * probability(*late));
-    }
-    let mut moves = [[f64::INFINITY; MOST_OFFERS]; MOST_OFFERS];
-    for (from, row) in menu.moves.iter().enumerate().take(count) {
-        for (to, money) in row.iter().enumerate().take(count) {
-            moves[from][to] = if money.is_nan() { f64::INFINITY } else { money.max(0.0) };
-        }
-    }
-    (0..count).for_each(|offer| moves[offer][offer] = 0.0);
-    // Longer than the longest: until the chance of the last bin has come true.
-    let last_length = edge(BINS) - edge(BINS - 1);
-    let beyond = last_length / hazard.at(BINS - 1).max(LEAST_TAIL);
-    let mut value = [f64::INFINITY; MOST_OFFERS];
-    for offer in 0..count {
-        value[offer] = price[offer] * beyond + met[offer];
-    }
-    value = cheapest(&moves, &value, count, |_, _| ());
-    let mut choice = [[0_u8; MOST_OFFERS]; BINS];
-    for bin in (from..BINS).rev() {
-        let length = edge(bin + 1) - edge(bin);
-        let chance = hazard.at(bin);
-        let mut staying = [f64::INFINITY; MOST_OFFERS];
-        for offer in 0..count {
-            staying[offer] =
-                price[offer] * length * (1.0 - chance / 2.0) + chance * met[offer] + (1.0 - chance) * value[offer];
-        }
-        value = cheapest(&moves, &staying, count, |from, to| choice[bin][from] = to);
-    }
-    walk(menu, late, hazard, &choice, &moves, at, age)
+    // A size of its own for each count lets the compiler unroll what is done 162 times.
+    let solve = match menu.offers.len().min(late.len()) {
+        0 => return Ladder::default(),
+        1 => solve::<1>,
+        2 => solve::<2>,
+        3 => solve::<3>,
+        4 => solve::<4>,
+        5 => solve::<5>,
+        6 => solve::<6>,
+        7 => solve::<7>,
+        _ => solve::<MOST_OFFERS>,
+    };
+    solve(menu, late, hazard, price_of_late, at, age)
 }
 
-/// For each offer the cheapest way on; ties stay where they are.
-fn cheapest(
-    moves: &[[f64; MOST_OFFERS]; MOST_OFFERS],
-    value: &[f64; MOST_OFFERS],
-    count: usize,
-    mut chosen: impl FnMut(usize, u8),
-) -> [f64; MOST_OFFERS] {
-    let mut best = [f64::INFINITY; MOST_OFFERS];
-    for from in 0..count {
-        let mut to = from;
-        best[from] = value[from];
-        for other in 0..count {
-            let through = moves[from][other] + value[other];
-            if through < best[from] {
-                (best[from], to) = (through, other);
-            }
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "below MOST_OFFERS")]
-        chosen(from, to as u8);
-    }
-    best
-}
-
-/// Forwards along the choices: the steps, and what they come to.
-fn walk(
+/// With the first `N` offers.
+fn solve<const N: usize>(
     menu: &Menu,
     late: &[f64],
     hazard: &Hazard,
-    choice: &[[u8; MOST_OFFERS]; BINS],
-    moves: &[[f64; MOST_OFFERS]; MOST_OFFERS],
+    price_of_late: f64,
     at: usize,
     age: Duration,
 ) -> Ladder {
-    let mut ladder = Ladder::default();
-    let (mut at, mut left) = (at, 1.0);
-    for (bin, choice) in choice.iter().enumerate().skip(bin(age)) {
-        let to = usize::from(choice[at]);
-        let start = Duration::from_secs_f64(edge(bin)).max(age);
-        if ladder.steps.is_empty() {
-            ladder.steps.push(Step { age, offer: to });
-        } else if to != at {
-            let lead = if to > at {
-                seconds(menu.offers[to].lead)
-            } else {
-                Duration::ZERO
-            };
-            let earliest = ladder.steps.last().map_or(age, |step| step.age);
-            let age = start.saturating_sub(lead).max(earliest);
-            // One that would be left in the instant in which it is reached is never reached.
-            ladder.steps.pop_if(|step| step.age == age);
-            ladder.steps.push(Step { age, offer: to });
-        }
+    let choices = Choices::<N>::of(menu, late, price_of_late);
+    // Longer than the longest: until the chance of the last bin has come true.
+    let last_length = edge(BINS) - edge(BINS - 1);
+    let beyond = last_length / hazard.at(BINS - 1).max(LEAST_TAIL);
+    let for_ever = std::array::from_fn(|offer| choices.price[offer] * beyond + choices.met[offer]);
+    let (mut value, _) = choices.cheapest(&for_ever);
+    let mut table = [[0_u8; N]; BINS];
+    for (bin, row) in table.iter_mut().enumerate().skip(bin(age)).rev() {
         let (length, chance) = (edge(bin + 1) - edge(bin), hazard.at(bin));
-        let offer = &menu.offers[to];
-        ladder.cost +=
-            left * (moves[at][to] + cost(offer.price) * length * (1.0 - chance / 2.0) + chance * cost(offer.wake));
-        ladder.late += left * chance * probability(late[to]);
-        left *= 1.0 - chance;
-        at = to;
+        let (idle, left) = (length * (1.0 - chance / 2.0), 1.0 - chance);
+        let staying = std::array::from_fn(|offer| {
+            choices.price[offer] * idle + chance * choices.met[offer] + left * value[offer]
+        });
+        (value, *row) = choices.cheapest(&staying);
     }
-    ladder.late = ladder.late.clamp(0.0, 1.0);
-    ladder
+    choices.walk(menu, late, hazard, &table, at.min(N - 1), age)
+}
+
+/// What there is to choose from, fit to be added up.
+struct Choices<const N: usize> {
+    price: [f64; N],
+    /// Money and lateness when a request comes.
+    met: [f64; N],
+    moves: [[f64; N]; N],
+}
+
+impl<const N: usize> Choices<N> {
+    fn of(menu: &Menu, late: &[f64], price_of_late: f64) -> Self {
+        let offer = |index: usize| &menu.offers[index];
+        let way = |from: usize, to: usize| {
+            let money = menu.moves.get(from).and_then(|row| row.get(to)).copied();
+            match money {
+                _ if from == to => 0.0,
+                Some(money) if !money.is_nan() => money.max(0.0),
+                _ => f64::INFINITY,
+            }
+        };
+        Self {
+            price: std::array::from_fn(|index| cost(offer(index).price)),
+            met: std::array::from_fn(|index| cost(offer(index).wake) + cost(price_of_late * probability(late[index]))),
+            moves: std::array::from_fn(|from| std::array::from_fn(|to| way(from, to))),
+        }
+    }
+
+    /// For each offer what the cheapest way on comes to, and where it leads; ties stay where they are.
+    fn cheapest(&self, value: &[f64; N]) -> ([f64; N], [u8; N]) {
+        let (mut best, mut chosen) = (*value, [0; N]);
+        for from in 0..N {
+            let mut to = from;
+            for other in 0..N {
+                let through = self.moves[from][other] + value[other];
+                if through < best[from] {
+                    (best[from], to) = (through, other);
+                }
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "below MOST_OFFERS")]
+            let to = to as u8;
+            chosen[from] = to;
+        }
+        (best, chosen)
+    }
+
+    /// Forwards through the table: the steps, and what they come to.
+    fn walk(
+        &self,
+        menu: &Menu,
+        late: &[f64],
+        hazard: &Hazard,
+        table: &[[u8; N]; BINS],
+        mut at: usize,
+        age: Duration,
+    ) -> Ladder {
+        let mut ladder = Ladder::default();
+        let mut left = 1.0;
+        for (bin, row) in table.iter().enumerate().skip(bin(age)) {
+            let to = usize::from(row[at]);
+            if ladder.steps.is_empty() {
+                ladder.steps.push(Step { age, offer: to });
+            } else if to != at {
+                let lead = if to > at {
+                    seconds(menu.offers[to].lead)
+                } else {
+                    Duration::ZERO
+                };
+                let earliest = ladder.steps.last().map_or(age, |step| step.age);
+                let age = Duration::from_secs_f64(edge(bin)).saturating_sub(lead).max(earliest);
+                // One that would be left in the instant in which it is reached is never reached.
+                ladder.steps.pop_if(|step| step.age == age);
+                ladder.steps.push(Step { age, offer: to });
+            }
+            let (length, chance) = (edge(bin + 1) - edge(bin), hazard.at(bin));
+            let wake = cost(menu.offers[to].wake);
+            ladder.cost += left * (self.moves[at][to] + self.price[to] * length * (1.0 - chance / 2.0) + chance * wake);
+            ladder.late += left * chance * probability(late[to]);
+            left *= 1.0 - chance;
+            at = to;
+        }
+        ladder.late = ladder.late.clamp(0.0, 1.0);
+        ladder
+    }
 }
 
 fn probability(value: f64) -> f64 {

@@ -25,7 +25,7 @@ fn menu(slow: f64) -> Menu {
     Menu {
         offers: vec![
             offer(Rung::Zero, 0.0, 2.0, 0.9, 1.0),
-            offer(Rung::Throttled, 0.16, 0.0, 0.0, slow),
+            offer(Rung::Reserve, 0.16, 0.0, 0.0, slow),
             offer(Rung::Full, 1.0, 0.0, 0.0, 1.0),
         ],
         moves: vec![vec![0.0, 0.32, 2.0], vec![0.0, 0.0, 2.0], vec![0.0, 0.32, 0.0]],
@@ -102,7 +102,7 @@ fn a_timer_is_learned_after_a_few_calls() {
         let offer = offer_at(&schedule.ladder, Duration::from_secs(minutes * 60)).unwrap();
         world.menu.offers[offer].rung
     };
-    assert_eq!((at(30), at(60)), (Rung::Zero, Rung::Throttled), "{schedule:?}");
+    assert_eq!((at(30), at(60)), (Rung::Zero, Rung::Reserve), "{schedule:?}");
     assert!(schedule.ladder.late < 0.05, "{schedule:?}");
 }
 
@@ -114,7 +114,7 @@ fn a_slow_reserve_serves_short_requests_only() {
         long.call(120, 5_000);
     }
     let schedule = short.plan(2);
-    assert!(short.rungs(&schedule).contains(&Rung::Throttled), "{schedule:?}");
+    assert!(short.rungs(&schedule).contains(&Rung::Reserve), "{schedule:?}");
     let schedule = long.plan(2);
     let met = offer_at(&schedule.ladder, Duration::from_secs(120)).unwrap();
     assert_eq!(long.menu.offers[met].rung, Rung::Full, "{schedule:?}");
