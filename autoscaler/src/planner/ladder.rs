@@ -115,8 +115,8 @@ impl<const N: usize> Choices<N> {
         let (mut best, mut chosen) = (*value, [0; N]);
         for from in 0..N {
             let mut to = from;
-            for other in 0..N {
-                let through = self.moves[from][other] + value[other];
+            for (other, value) in value.iter().enumerate() {
+                let through = self.moves[from][other] + value;
                 if through < best[from] {
                     (best[from], to) = (through, other);
                 }
