@@ -69,6 +69,12 @@ Examples:
     Inspect(Inspect),
     /// Say why a revision runs as it does: inputs, clamps, choice, alternatives and their price
     Explain(Explain),
+    /// Show where a service stands while nobody asks: rungs by age, prices, latency bounds, and what else was looked at
+    #[command(after_help = "\
+Examples:
+  knarr plan hello                             the plan of the service's newest revision, and what is asked of it now
+  knarr plan hello-00001 -o json               the same for programs")]
+    Plan(Plan),
     /// Show what every revision costs, now and today, beside Knative's defaults and an instance that never goes
     #[command(after_help = "\
 Without being asked it says what min-scale costs, and what a cheaper rung would save. Prices are those of the catalogue.")]
@@ -84,11 +90,12 @@ Examples:
   knarr images rm 127.0.0.1:5000/app:v1
   knarr images prune --all                     remove what no revision uses")]
     Images(Images),
-    /// Decide again what the flight recorder has written, bit for bit
+    /// Decide again what the flight recorder has written, bit for bit; show what another policy would have done
     #[command(after_help = "\
 Examples:
   knarr replay                                 what this machine's Knarr recorded, also while it runs
   knarr replay flight/                         a directory that was copied from elsewhere
+  knarr replay --policy auto --policy fixed-10m --catalogue eci
 
 Exit code 0 when every decision came out as it was recorded, 1 when one did not.")]
     Replay(Replay),
@@ -372,6 +379,18 @@ pub(crate) struct Explain {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// A service or revision, as NAME or NAMESPACE/NAME
+    #[arg(value_name = "SERVICE")]
+    pub(crate) revision: String,
+    /// How to show it
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Cost {
     /// Only this namespace
     #[arg(short, long)]
@@ -388,6 +407,14 @@ pub(crate) struct Replay {
     /// A recording: one file, a directory of them, or a data directory [default: the data directory]
     #[arg(value_name = "FILE|DIR")]
     pub(crate) path: Option<PathBuf>,
+    /// Show what the same requests would have come to with this policy for every revision: knative, auto, zero, frozen,
+    /// throttled, reserve, keep, always-on, fixed-TIME (as fixed-10m); may be repeated
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) policy: Vec<control::whatif::Policy>,
+    /// With these prices: local, eci, ecs-burstable, fargate, or a file with a ConfigMap config-instances [default: the
+    /// recording's]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) catalogue: Option<String>,
     /// How to show it
     #[arg(short, long, default_value = "table")]
     pub(crate) output: Output,

@@ -8,7 +8,7 @@ use control::client;
 use control::status::{Ready, Status};
 use serde::de::DeserializeOwned;
 
-use crate::args::{DataDir, Explain, Get, Logs, Output, What};
+use crate::args::{DataDir, Explain, Get, Logs, Output, Plan, What};
 use crate::out;
 use crate::table::table;
 
@@ -56,6 +56,13 @@ pub(crate) async fn explain(args: Explain) -> anyhow::Result<()> {
         encoded(&args.revision),
         args.since.as_millis()
     );
+    stream(args.data, &path).await
+}
+
+/// Prints where a revision stands while nobody asks, and why.
+pub(crate) async fn plan(args: Plan) -> anyhow::Result<()> {
+    let format = if args.output == Output::Json { "json" } else { "text" };
+    let path = format!("/v1/plan?revision={}&format={format}", encoded(&args.revision));
     stream(args.data, &path).await
 }
 

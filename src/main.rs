@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Top(args) => on_this_thread(top::top(args)),
         Command::Inspect(args) => on_this_thread(inspect::inspect(args)),
         Command::Explain(args) => on_this_thread(ask::explain(args)),
+        Command::Plan(args) => on_this_thread(ask::plan(args)),
         Command::Cost(args) => on_this_thread(cost::cost(args)),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Images(args) => images_command::images(args),

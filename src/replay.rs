@@ -1,16 +1,20 @@
 //! `knarr replay`: decides again what a recording says was decided, and shows what another policy would have done.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use control::replay::{Nobody, Replayed, replay};
+use control::happened::Happened;
+use control::replay::{Replayed, replay};
+use control::whatif::{self, Outcome, Policy};
 use manifests::units::Timestamp;
 use serde_json::json;
 
 use crate::args::{Output, Replay};
 use crate::ask::directory;
 use crate::out;
+use crate::table::table;
 
 /// Replays and says how it went; exit code 1 when anything differs.
 pub(crate) fn run(args: Replay) -> anyhow::Result<ExitCode> {
@@ -18,10 +22,26 @@ pub(crate) fn run(args: Replay) -> anyhow::Result<ExitCode> {
         Some(path) => path,
         None => directory(args.data)?,
     };
-    let replayed = replay(&path, &mut Nobody).context("cannot replay")?;
+    let catalogue = args.catalogue.as_deref().map(whatif::catalogue).transpose();
+    let catalogue = catalogue.map_err(anyhow::Error::msg)?;
+    let mut happened = Happened::default();
+    let replayed = replay(&path, &mut happened).context("cannot replay")?;
+    happened.close();
+    let asked = catalogue.is_some() || !args.policy.is_empty();
+    let mut outcomes = Vec::new();
+    if asked && replayed.difference.is_none() {
+        let instances = catalogue.map_or_else(|| Arc::clone(&happened.instances), Arc::new);
+        let mut really = Outcome::of("really".into(), true, &happened);
+        if args.catalogue.is_some() {
+            (really.cost, really.idle_cost) = (None, None);
+        }
+        outcomes.push(really);
+        let policies = std::iter::once(Policy::AsRecorded).chain(args.policy);
+        outcomes.extend(policies.map(|policy| whatif::simulate(&happened, policy, &instances)));
+    }
     let text = match args.output {
-        Output::Table => words(&replayed),
-        Output::Json => json_of(&replayed)?,
+        Output::Table => words(&replayed) + &comparison(&outcomes),
+        Output::Json => json_of(&replayed, &outcomes)?,
     };
     out::print(text.as_bytes())?;
     Ok(if replayed.difference.is_some() {
@@ -66,7 +86,42 @@ fn words(replayed: &Replayed) -> String {
     }
 }
 
-fn json_of(replayed: &Replayed) -> anyhow::Result<String> {
+/// What happened beside what would have.
+fn comparison(outcomes: &[Outcome]) -> String {
+    if outcomes.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<String>> = outcomes
+        .iter()
+        .map(|it| {
+            let counts = [it.requests, it.starts, it.refused, it.idle_arrivals, it.violations];
+            let mut row = vec![it.policy.clone()];
+            row.extend(counts.map(|count| count.to_string()));
+            row.extend(
+                [it.cost, it.idle_cost]
+                    .map(|money| money.map_or_else(|| "-".to_owned(), |money| format!("{money:.4}"))),
+            );
+            row
+        })
+        .collect();
+    let heads = [
+        "POLICY",
+        "REQUESTS",
+        "STARTS",
+        "503S",
+        "IDLE ARRIVALS",
+        "LATE",
+        "COST",
+        "OF IT IDLE",
+    ];
+    format!(
+        "\n{}\nAll but the first are simulated: the same requests to the second, starts as long as the recording's, every revision \
+         there from the beginning. LATE: idle arrivals that waited for longer than their revision's limit.\n",
+        table(&heads, &rows)
+    )
+}
+
+fn json_of(replayed: &Replayed, outcomes: &[Outcome]) -> anyhow::Result<String> {
     let Replayed {
         summary,
         torn,
@@ -82,6 +137,7 @@ fn json_of(replayed: &Replayed) -> anyhow::Result<String> {
         "from": summary.from.map(|it| at(it).to_string()),
         "to": summary.to.map(|it| at(it).to_string()),
         "torn": torn,
+        "policies": outcomes,
         "difference": difference.as_ref().map(|it| json!({
             "event": it.event,
             "at": at(it.at).to_string(),

@@ -120,6 +120,10 @@ impl Answers for Live {
         (self.clock)()
     }
 
+    fn plan(&self, target: &str, json: bool) -> Result<String, String> {
+        self.planned(target, json)
+    }
+
     fn cost(&self) -> CostReport {
         self.costs_now()
     }
@@ -353,7 +357,7 @@ impl Live {
     }
 
     /// The revision that `target` (`NAME` or `NAMESPACE/NAME`) names: itself, or a Service's newest.
-    fn revision_called(&self, target: &str) -> Result<RevisionId, String> {
+    pub(crate) fn revision_called(&self, target: &str) -> Result<RevisionId, String> {
         let id = object_called(target);
         let desired = self.desired();
         let store = desired.store();

@@ -8,6 +8,7 @@
 //! | `GET /v1/explain?revision=NAME&since_ms=N&format=text` | no | yes |
 //! | `GET /v1/logs?target=NAME&tail=N&follow=true&since_ms=N&timestamps=true` (text, streamed) | no | yes |
 //! | `GET /v1/top` (JSON, `docs/status.md`) | no | yes |
+//! | `GET /v1/plan?revision=NAME&format=text` | no | yes |
 //! | `GET /v1/cost` (JSON, `docs/status.md`) | no | yes |
 //! | `GET /v1/inspect?target=NAME` (JSON) | no | yes |
 //! | `POST /v1/exec?target=NAME&command=A&command=B...` (upgrades to [`crate::frames`]) | no | yes |
@@ -68,6 +69,11 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// When `target` names nothing, in words for the user.
     fn logs(&self, target: &str, query: LogQuery) -> Result<BoxStream<'static, Bytes>, String>;
+    /// Where a revision stands while nobody asks, and why; as text or as JSON.
+    ///
+    /// # Errors
+    /// When `target` names nothing, in words for the user.
+    fn plan(&self, target: &str, json: bool) -> Result<String, String>;
     /// What every revision costs.
     fn cost(&self) -> CostReport;
     /// What every ready sandbox uses now.
@@ -235,6 +241,13 @@ async fn answer(request: &Request<Incoming>, asker: Asker, answers: &dyn Answers
             json(&status)
         }
         ("/v1/top", Asker::Owner) => json(&answers.top().await),
+        ("/v1/plan", Asker::Owner) => {
+            let json = parameter(query, "format").as_deref() == Some("json");
+            match answers.plan(&parameter(query, "revision").unwrap_or_default(), json) {
+                Ok(plan) => text(StatusCode::OK, plan),
+                Err(why) => text(StatusCode::NOT_FOUND, why),
+            }
+        }
         ("/v1/cost", Asker::Owner) => json(&answers.cost()),
         ("/v1/inspect", Asker::Owner) => match answers.inspect(parameter(query, "target").unwrap_or_default()).await {
             Ok(found) => json(&found),
@@ -271,9 +284,13 @@ async fn answer(request: &Request<Incoming>, asker: Asker, answers: &dyn Answers
                 Err(why) => text(StatusCode::NOT_FOUND, why),
             }
         }
-        ("/v1/explain" | "/v1/logs" | "/v1/exec" | "/v1/top" | "/v1/cost" | "/v1/inspect", Asker::Anybody) => text(
+        (
+            "/v1/explain" | "/v1/logs" | "/v1/exec" | "/v1/top" | "/v1/plan" | "/v1/cost" | "/v1/inspect",
+            Asker::Anybody,
+        ) => text(
             StatusCode::FORBIDDEN,
-            "only on the control socket: use `knarr explain`, `logs`, `exec`, `top`, `cost` or `inspect`\n".to_owned(),
+            "only on the control socket: use `knarr explain`, `logs`, `exec`, `top`, `plan`, `cost` or `inspect`\n"
+                .to_owned(),
         ),
         _ => text(
             StatusCode::NOT_FOUND,
@@ -349,6 +366,9 @@ mod tests {
                 "hello" => Ok(futures_util::stream::iter(["a\n", "b\n"].map(Bytes::from)).boxed()),
                 other => Err(format!("no service, revision or sandbox \"{other}\"")),
             }
+        }
+        fn plan(&self, _: &str, _: bool) -> Result<String, String> {
+            Ok(String::new())
         }
         fn cost(&self) -> CostReport {
             CostReport::default()

@@ -119,7 +119,7 @@ impl Live {
         });
         CostReport {
             at_ms: now.as_millis(),
-            currency: String::new(),
+            currency: self.snapshots.borrow().instances.currency.to_string(),
             revisions: revisions.collect(),
             gone: ledger.gone.1,
             total: ledger.total(),

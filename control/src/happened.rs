@@ -14,7 +14,8 @@ use manifests::exchange::{LoadKind, LoadReport, RevisionLoad};
 use manifests::ids::{RevisionId, SandboxId};
 use manifests::instances::Instances;
 use manifests::revision::Revision;
-use manifests::units::Timestamp;
+use manifests::units::{Bytes, Timestamp};
+use sandbox::driver::Capacity;
 
 /// Looks on while a recording is replayed.
 #[derive(Debug, Default)]
@@ -23,10 +24,12 @@ pub struct Happened {
     pub revisions: BTreeMap<RevisionId, Life>,
     /// The first event, and the last.
     pub span: Option<(Timestamp, Timestamp)>,
+    /// What the host had, for how many starts at once and how much memory.
+    pub room: Capacity,
     /// The catalogue at the end.
     pub instances: Arc<Instances>,
     /// Starts in flight, with when they were ordered.
-    ordered: HashMap<SandboxId, Timestamp>,
+    pub(crate) ordered: HashMap<SandboxId, Timestamp>,
 }
 
 /// One revision.
@@ -36,6 +39,8 @@ pub struct Life {
     pub revision: Arc<Revision>,
     /// Seconds with requests: their end, how many came, and how long each was here on average.
     pub arrivals: Vec<(Timestamp, u32, Duration)>,
+    /// What it held when it was frozen last.
+    pub frozen: Option<Bytes>,
     /// How long starts took.
     pub started: Vec<Duration>,
     /// Sandboxes that were ordered.
@@ -60,10 +65,11 @@ pub struct Life {
 }
 
 impl Life {
-    fn new(revision: Arc<Revision>, now: Timestamp) -> Self {
+    pub(crate) fn new(revision: Arc<Revision>, now: Timestamp) -> Self {
         Self {
             revision,
             arrivals: Vec::new(),
+            frozen: None,
             started: Vec::new(),
             starts: 0,
             refused: 0,
@@ -180,6 +186,10 @@ impl Watch for Happened {
         self.ordered.clear();
     }
 
+    fn room(&mut self, capacity: Capacity) {
+        self.room = capacity;
+    }
+
     fn was_there(&mut self, now: Timestamp, revision: &Arc<Revision>) {
         let life = self.revisions.entry(revision.id.clone());
         life.or_insert_with(|| Life::new(Arc::clone(revision), now));
@@ -208,6 +218,11 @@ impl Watch for Happened {
                 let ordered = self.ordered.remove(id);
                 if let (Some(life), Some(ordered), Ok(_)) = (self.revisions.get_mut(revision), ordered, result) {
                     life.started.push(now.since(ordered));
+                }
+            }
+            Some(Event::Frozen { revision, result, .. }) => {
+                if let (Some(life), Ok(memory)) = (self.revisions.get_mut(revision), result) {
+                    life.frozen = Some(*memory);
                 }
             }
             _ => {}

@@ -30,6 +30,8 @@ fn costs_of_the_day_and_what_was_learned_survive_a_restart() {
     let knarr = Knarr::at(&place, &[]);
     assert_eq!(knarr.get("web", "/").status, 200);
     knarr.until_zero("web-00001");
+    // What drains or stops is paid for until it is gone.
+    knarr.until_revision("web-00001", "costs nothing", |it| it.price_per_hour == 0.0);
     knarr.until("min-scale has cost something", |status| {
         let kept = status.revisions.iter().find(|it| it.name == "kept-00001");
         kept.and_then(|it| it.cost).is_some_and(|cost| cost.min_scale > 0.0)
@@ -83,4 +85,51 @@ fn costs_of_the_day_and_what_was_learned_survive_a_restart() {
     anew.until_said("what was learned cannot be read; it is learned anew");
     anew.until_said("today's begin anew");
     anew.stop();
+}
+
+#[test]
+fn a_plan_says_where_it_stands_and_what_else_was_looked_at() {
+    let auto = service("auto")
+        .with("knarr.dev/idle", "auto")
+        .with("knarr.dev/cold-start-sla", "p99<30s");
+    let knarr = Knarr::serve(&[
+        SHORT_WINDOWS,
+        ("auto.yaml", &auto.yaml()),
+        ("plain.yaml", &service("plain").yaml()),
+    ]);
+    for name in ["auto", "plain"] {
+        assert_eq!(knarr.get(name, "/").status, 200);
+    }
+    let planned = || knarr.ask(&["plan", "auto"]).well().out;
+    crate::support::until("a plan is made", || planned().contains("plan of "), planned);
+    let text = planned();
+    for wanted in [
+        "default/auto-00001, knarr.dev/idle: auto, p99<30s",
+        "now  ",
+        "demand  ",
+        "today  ",
+        "IDLE FOR",
+        "RUNG",
+        "VERDICT",
+        "zero",
+        "full",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let json: Value = serde_json::from_str(&knarr.ask(&["plan", "auto-00001", "-o", "json"]).well().out).unwrap();
+    let candidates = json["plan"]["candidates"].as_array().unwrap();
+    assert!(
+        candidates.len() >= 3 && json["today"]["actual"].as_f64().unwrap() > 0.0,
+        "{json}"
+    );
+    let plain = knarr.ask(&["plan", "plain"]).well().out;
+    assert!(
+        plain.contains("knarr.dev/idle: knative") && plain.contains("Nothing is planned"),
+        "{plain}"
+    );
+    let wrong = knarr.ask(&["plan", "nobody"]);
+    assert!(
+        wrong.code == Some(1) && wrong.err.contains("no revision or service default/nobody"),
+        "{wrong:?}"
+    );
 }

@@ -75,6 +75,42 @@ fn a_knarr_that_was_killed_under_load_decides_again_bit_for_bit() {
         (&true.into(), &2.into(), &0.into()),
         "{both}"
     );
+    let words = [
+        "replay",
+        "-o",
+        "json",
+        "--policy",
+        "always-on",
+        "--policy",
+        "knative",
+        "--catalogue",
+        "eci",
+    ];
+    let compared = crate::support::Output::of(place.knarr(&words)).well();
+    let compared: Value = serde_json::from_str(&compared.out).unwrap();
+    let of = |policy: &str| {
+        let mut rows = compared["policies"].as_array().unwrap().iter();
+        rows.find(|row| row["policy"] == policy)
+            .unwrap_or_else(|| panic!("no {policy}: {compared}"))
+    };
+    for policy in ["really", "as recorded", "always-on", "knative"] {
+        assert_eq!(of(policy)["requests"], of("really")["requests"], "{compared}");
+        assert!(
+            of(policy)["starts"].as_u64().unwrap() >= 3 && of(policy)["cost"].as_f64().is_none_or(|cost| cost > 0.0),
+            "{compared}"
+        );
+    }
+    assert!(of("really")["requests"].as_u64().unwrap() > 300, "{compared}");
+    for (words, wanted) in [
+        (
+            ["replay", "--policy", "best"],
+            "\"best\" is no policy; there are knative, auto",
+        ),
+        (["replay", "--catalogue", "/none"], "/none: No such file"),
+    ] {
+        let said = crate::support::Output::of(place.knarr(&words));
+        assert!(said.code != Some(0) && said.err.contains(wanted), "{said:?}");
+    }
     assert!(
         both["events"].as_u64().unwrap() > steps && both["decisions"].as_u64().unwrap() > 30,
         "{both}"

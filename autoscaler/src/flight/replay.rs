@@ -25,6 +25,8 @@ pub trait Watch {
     fn orders(&mut self, now: Timestamp, orders: &[Output]);
     /// Another life of a Knarr begins: nothing of the one before runs any more.
     fn begin(&mut self);
+    /// What the host can take, as far as it was asked.
+    fn room(&mut self, capacity: Capacity);
     /// A revision that was there before the recording begins.
     fn was_there(&mut self, now: Timestamp, revision: &Arc<Revision>);
 }
@@ -37,6 +39,7 @@ impl Watch for Nobody {
     fn event(&mut self, _: Timestamp, _: Option<&Event>) {}
     fn orders(&mut self, _: Timestamp, _: &[Output]) {}
     fn begin(&mut self) {}
+    fn room(&mut self, _: Capacity) {}
     fn was_there(&mut self, _: Timestamp, _: &Arc<Revision>) {}
 }
 
@@ -239,6 +242,7 @@ impl<'a> Replay<'a> {
                 .answered
                 .ok_or_else(|| self.unreadable("an answer refers to none"))?;
             answers.push(answer.into());
+            self.watch.room(answer.into());
         }
         let event = match step.event {
             Some(event) => Some(event.event(&mut self.known).map_err(|why| self.unreadable(&why))?),
