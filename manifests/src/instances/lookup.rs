@@ -34,15 +34,19 @@ impl Instances {
         fitting.min_by(|a, b| a.price.total_cmp(&b.price))
     }
 
-    /// The spec that a revision runs on under load: that with the revision's own limits where there is one; else the first
-    /// of `listed` (or the cheapest of all) that has what the revision asks for; else the default, or the first listed
-    /// that does not burst.
+    /// The spec that a revision runs on under load, of those that are `listed` (of all when none is): that with the
+    /// revision's own limits where there is one; else the first listed (or the cheapest of all) that has what the revision
+    /// asks for; else the first listed that does not burst, or the default. Never one that is only to stand idle on.
     pub fn full_for(&self, workload: &Workload, listed: &[Arc<str>]) -> &InstanceSpec {
-        let listed: Vec<&InstanceSpec> = listed.iter().filter_map(|name| self.get(name)).collect();
+        let serves = |spec: &&InstanceSpec| !spec.throttled;
+        let listed: Vec<&InstanceSpec> = listed.iter().filter_map(|name| self.get(name)).filter(serves).collect();
         let own = |spec: &&InstanceSpec| spec.cpu.is_none();
-        if listed.is_empty()
-            && let Some(own) = self.specs.iter().find(own)
-        {
+        let own = if listed.is_empty() {
+            self.specs.iter().find(own)
+        } else {
+            listed.iter().copied().find(own)
+        };
+        if let Some(own) = own {
             return own;
         }
         let (cpu, memory) = (wanted_cpu(workload), wanted_memory(workload));

@@ -163,6 +163,18 @@ fn specs_are_found_by_name_size_and_need() {
     );
     assert_eq!(full(&asks, &["1-2Gi", "2-4Gi"]), "1-2Gi", "none fits");
     assert_eq!(full(&silent, &["gone"]), "2-4Gi");
+    let local = Instances::default();
+    for (listed, want) in [
+        (&[][..], "full"),
+        (&["reserve", "full"], "full"),
+        (&["throttled", "reserve"], "reserve"),
+        (&["throttled"], "full"),
+    ] {
+        let names: Vec<Arc<str>> = listed.iter().map(|name| (*name).into()).collect();
+        for workload in [&silent, &asks] {
+            assert_eq!(&*local.full_for(workload, &names).name, want, "{listed:?}");
+        }
+    }
     let ecs = Instances::shipped("ecs-burstable").unwrap();
     let listed = ["ecs.t6-c1m1.large".into(), "ecs.c7.large".into()];
     assert_eq!(
