@@ -101,6 +101,14 @@ Exit code 0 when every decision came out as it was recorded, 1 when one did not.
     Replay(Replay),
     /// Load on anything that speaks HTTP, and what is made of its results
     Load(Box<crate::load::Load>),
+    /// What policies would cost over a trace of real calls: the shipped decider and planner in virtual time
+    #[command(after_help = "\
+Examples:
+  knarr simulate loadtest/traces/azure2019-236            every policy, once
+  knarr simulate loadtest/traces/azure2019-236 --evaluate the verdict: 10 seeds, half of the functions, what is demanded
+  knarr simulate calls.csv --policy auto --policy knative --output json
+  knarr simulate loadtest/traces/azure2019-236 --output svg > frontier.svg")]
+    Simulate(Box<crate::simulate::Simulate>),
     /// Show on this machine what Knarr does: cold start, burst, split, crashes, the cold-start promise
     Demo(Demo),
     /// The small HTTP app behind the examples (`knarr workload --help`)

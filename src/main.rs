@@ -14,6 +14,7 @@ mod out;
 mod replay;
 mod run;
 mod serve;
+mod simulate;
 mod table;
 mod terminal;
 mod top;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Images(args) => images_command::images(args),
         Command::Replay(args) => replay::run(args),
         Command::Load(args) => load::load(*args),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::Demo(args) => demo::demo(args),
         Command::Workload { args } => return workload::main(args.into_iter().map(Into::into)),
         Command::Completions { shell } => {

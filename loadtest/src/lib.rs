@@ -41,6 +41,7 @@ mod run;
 mod scenario;
 pub mod scenario_file;
 mod server_timing;
+pub mod simulate;
 mod target;
 mod template;
 mod thresholds;

@@ -28,6 +28,7 @@ mod python;
 mod replay;
 mod rollout;
 mod routing;
+mod simulate;
 
 #[path = "../support/mod.rs"]
 mod support;

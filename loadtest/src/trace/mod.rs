@@ -10,6 +10,7 @@ mod durations;
 mod plain;
 mod replay;
 mod table;
+mod tile;
 
 use std::io;
 use std::ops::Range;
@@ -192,40 +193,62 @@ impl Trace {
     /// The calls in one minute, in order of time.
     pub fn minute(&self, minute: u32, seed: u64) -> Vec<Invocation> {
         let mut calls = Vec::new();
-        for (index, function) in self.functions.iter().enumerate() {
-            let mut draws = function.draws(seed, minute);
-            for at in self.times(function, minute, seed, &mut draws) {
-                let duration = function.durations.as_ref().map(|it| it.quantile(draws.random()));
-                calls.push(Invocation {
-                    at,
-                    function: index,
-                    duration,
-                });
-            }
+        for function in 0..self.functions.len() {
+            self.calls(function, minute, seed, &mut calls);
         }
         calls.sort_by_key(|call| (call.at, call.function));
         calls
     }
 
-    /// When `function` is called in this minute.
-    fn times(&self, function: &Function, minute: u32, seed: u64, draws: &mut Xoshiro256PlusPlus) -> Vec<Duration> {
+    /// The calls of one function in one minute, in order of time.
+    pub fn minute_of(&self, function: usize, minute: u32, seed: u64) -> Vec<Invocation> {
+        let mut calls = Vec::new();
+        self.calls(function, minute, seed, &mut calls);
+        calls.sort_by_key(|call| call.at);
+        calls
+    }
+
+    /// Adds the calls of one function in one minute, in any order.
+    fn calls(&self, index: usize, minute: u32, seed: u64, calls: &mut Vec<Invocation>) {
+        let Some(function) = self.functions.get(index) else {
+            return;
+        };
         let begin = MINUTE * minute;
+        let mut draws = function.draws(seed, minute);
+        let first = calls.len();
+        let mut call = |at| {
+            calls.push(Invocation {
+                at,
+                function: index,
+                duration: None,
+            });
+        };
         match &function.calls {
             Calls::Times(times) => {
                 let from = times.partition_point(|at| *at < begin);
                 let to = times.partition_point(|at| *at < begin + MINUTE);
-                times[from..to].to_vec()
+                times[from..to].iter().copied().for_each(&mut call);
             }
             Calls::PerMinute(counts) => {
                 let count = self.offset(minute).and_then(|index| counts.get(index)).copied();
-                let count = count.unwrap_or_default();
+                let Some(count) = count.filter(|count| *count > 0) else {
+                    return;
+                };
                 // For all minutes alike, so that a timer keeps its period across them.
-                let phase: f64 = function.draws(seed, u32::MAX).random();
-                let offsets = (0..count).map(|nth| match function.trigger {
-                    Trigger::Timer => (f64::from(nth) + phase) / f64::from(count),
-                    _ => draws.random(),
-                });
-                offsets.map(|offset| begin + MINUTE.mul_f64(offset)).collect()
+                let phase: Option<f64> =
+                    (function.trigger == Trigger::Timer).then(|| function.draws(seed, u32::MAX).random());
+                for nth in 0..count {
+                    let offset = match phase {
+                        Some(phase) => (f64::from(nth) + phase) / f64::from(count),
+                        None => draws.random(),
+                    };
+                    call(begin + MINUTE.mul_f64(offset));
+                }
+            }
+        }
+        if let Some(durations) = &function.durations {
+            for call in &mut calls[first..] {
+                call.duration = Some(durations.quantile(draws.random()));
             }
         }
     }
@@ -251,8 +274,9 @@ impl Trace {
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Function {
-    /// A stream of random numbers of its own for each function and minute.
-    fn draws(&self, seed: u64, minute: u32) -> Xoshiro256PlusPlus {
+    /// A stream of random numbers of its own for each function and minute. Minutes that no trace has stand for what is drawn
+    /// once for all of it.
+    pub(crate) fn draws(&self, seed: u64, minute: u32) -> Xoshiro256PlusPlus {
         // FNV-1a, which is what it is in every version of everything.
         let bytes = self.name.bytes().chain(minute.to_le_bytes()).chain(seed.to_le_bytes());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

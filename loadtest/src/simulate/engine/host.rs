@@ -1,0 +1,301 @@
+//! The host: starts, stops, changes and freezes instances, each in its time, and knows what each costs. PURE.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use autoscaler::Output;
+use autoscaler::fleet::Event;
+use manifests::exchange::{EndpointSet, LoadKind};
+use manifests::ids::{RevisionId, SandboxId};
+use manifests::units::Timestamp;
+use sandbox::driver::{Limits, Phases, SandboxSpec, Started};
+
+use super::{Engine, Next};
+use crate::simulate::arena::Key;
+use crate::simulate::market::{FULL, Market};
+use crate::simulate::pool::Told;
+
+/// One instance.
+pub(super) struct Sandbox {
+    app: usize,
+    id: SandboxId,
+    ordered: Timestamp,
+    stage: Stage,
+    spec: Spec,
+    /// The spec that it is being changed to.
+    coming: Spec,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Starting,
+    Running,
+    Frozen,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spec {
+    Full,
+    Reserve,
+}
+
+impl Spec {
+    fn of(limits: &Limits) -> Self {
+        if limits.cpu.is_none_or(|cpu| cpu >= FULL) {
+            Self::Full
+        } else {
+            Self::Reserve
+        }
+    }
+
+    fn price(self, market: &Market) -> f64 {
+        match (self, market.reserve) {
+            (Self::Reserve, Some(reserve)) => reserve.price,
+            _ => market.full,
+        }
+    }
+}
+
+impl Sandbox {
+    /// How many times as long a call takes with so many at once.
+    pub(super) fn slowdown(&self, market: &Market, running: u32) -> f64 {
+        match (self.spec, market.reserve) {
+            (Spec::Reserve, Some(reserve)) => {
+                reserve.slowdown * (f64::from(running) / f64::from(reserve.capacity.max(1))).max(1.0)
+            }
+            _ => 1.0,
+        }
+    }
+}
+
+impl Engine<'_> {
+    /// Does what the fleet says, until it says no more.
+    pub(super) fn settle(&mut self) {
+        loop {
+            while let Some(output) = self.fleet.poll_output() {
+                self.execute(output);
+            }
+            let Some(set) = self.sets.pop_front() else { break };
+            self.put(&set);
+        }
+        self.stirred = false;
+        self.timeout = self.fleet.next_timeout();
+    }
+
+    fn execute(&mut self, output: Output) {
+        match output {
+            Output::Start(spec) => self.start(&spec),
+            Output::Cancel(id) => {
+                if let Some(key) = self.names.get(&id).copied() {
+                    self.gone(key);
+                }
+            }
+            Output::Stop { id, .. } => self.after(&id, STOP, Next::Stopped),
+            Output::SetLimits { id, limits, .. } => {
+                if let Some(sandbox) = self.names.get(&id).and_then(|key| self.sandboxes.get_mut(*key)) {
+                    sandbox.coming = Spec::of(&limits);
+                }
+                self.after(&id, self.settings.resize, Next::Resized);
+            }
+            Output::Freeze { id, .. } => self.after(&id, FREEZE, Next::Frozen),
+            Output::Thaw { id, .. } => {
+                // From here on it uses CPU again.
+                self.stage(&id, Stage::Running);
+                self.after(&id, self.settings.thaw, Next::Thawed);
+            }
+            Output::Endpoints(set) => self.sets.push_back(set),
+            Output::Status(_) => {}
+        }
+    }
+
+    fn start(&mut self, spec: &SandboxSpec) {
+        let Some(index) = self.index.get(&spec.revision).copied() else {
+            return;
+        };
+        let app = &mut self.apps[index];
+        let calls = app.tally.arrivals;
+        // Whom a start is for draws the same whether it waits for it or is expected.
+        let before = if app.pool.in_flight() > 0 {
+            calls.saturating_sub(1)
+        } else {
+            calls
+        };
+        let function = &self.trace.functions[index];
+        let latency = self
+            .settings
+            .starts
+            .latency(function, self.seed, app.median, before, app.starts);
+        app.starts += 1;
+        app.tally.starts += 1;
+        let of = Spec::of(&spec.limits);
+        let key = self.sandboxes.insert(Sandbox {
+            app: index,
+            id: spec.id.clone(),
+            ordered: self.now,
+            stage: Stage::Starting,
+            spec: of,
+            coming: of,
+        });
+        app.sandboxes.push(key);
+        self.names.insert(spec.id.clone(), key);
+        self.used.fetch_add(app.memory.0, Ordering::Relaxed);
+        self.price(index);
+        self.later(self.now.plus(latency), Next::Started(key));
+    }
+
+    /// What happens at the instant that was foreseen.
+    pub(super) fn happen(&mut self, next: Next) {
+        match next {
+            Next::Ends(request, revision) => self.end(request, revision),
+            Next::Started(key) => {
+                let Some((revision, id)) = self.named(key) else { return };
+                self.stage(&id, Stage::Running);
+                let phases = Phases::default();
+                let warnings = Vec::new();
+                let result = Ok(Started { phases, warnings });
+                self.handle(Event::Started { revision, id, result });
+            }
+            Next::Stopped(key) => {
+                let Some((revision, id)) = self.named(key) else { return };
+                self.gone(key);
+                let result = Ok(());
+                self.handle(Event::Stopped { revision, id, result });
+            }
+            Next::Resized(key) => {
+                let Some((revision, id)) = self.named(key) else { return };
+                self.resize(key);
+                let result = Ok(());
+                self.handle(Event::LimitsSet { revision, id, result });
+            }
+            Next::Frozen(key) => {
+                let Some((revision, id)) = self.named(key) else { return };
+                self.stage(&id, Stage::Frozen);
+                let app = self.sandboxes.get(key).map_or(0, |sandbox| sandbox.app);
+                let result = Ok(self.apps[app].memory);
+                self.handle(Event::Frozen { revision, id, result });
+            }
+            Next::Thawed(key) => {
+                let Some((revision, id)) = self.named(key) else { return };
+                let result = Ok(());
+                self.handle(Event::Thawed { revision, id, result });
+            }
+        }
+    }
+
+    /// An endpoint set reaches the gateway.
+    fn put(&mut self, set: &EndpointSet) {
+        let Some(index) = self.index.get(&set.revision).copied() else {
+            return;
+        };
+        let (names, pool) = (&self.names, &mut self.apps[index].pool);
+        let (drops, told) = pool.apply(set, |id| names.get(id).copied());
+        if drops {
+            if pool.activate(self.now) {
+                self.active.push(index);
+            }
+            self.tell(index, LoadKind::Sandboxes);
+        }
+        self.serve(index);
+        if set.refuses {
+            while let Some(request) = self.apps[index].pool.dismiss(self.now) {
+                self.refuse(request, false);
+            }
+        }
+        if told == Told::Now {
+            self.wake(index);
+        }
+    }
+
+    fn named(&self, key: Key) -> Option<(RevisionId, SandboxId)> {
+        let sandbox = self.sandboxes.get(key)?;
+        Some((self.apps[sandbox.app].id.clone(), sandbox.id.clone()))
+    }
+
+    fn after(&mut self, id: &SandboxId, takes: Duration, next: impl FnOnce(Key) -> Next) {
+        if let Some(key) = self.names.get(id).copied() {
+            self.later(self.now.plus(takes), next(key));
+        }
+    }
+
+    fn stage(&mut self, id: &SandboxId, stage: Stage) {
+        let key = self.names.get(id).copied();
+        if let Some(sandbox) = key.and_then(|key| self.sandboxes.get_mut(key)) {
+            sandbox.stage = stage;
+            let app = sandbox.app;
+            self.price(app);
+        }
+    }
+
+    /// Its calls go on at another speed.
+    fn resize(&mut self, key: Key) {
+        let Some(sandbox) = self.sandboxes.get_mut(key) else {
+            return;
+        };
+        sandbox.spec = sandbox.coming;
+        let app = sandbox.app;
+        self.price(app);
+        let running = self.apps[app].pool.running_on(key);
+        let slowdown = self
+            .sandboxes
+            .get(key)
+            .map_or(1.0, |it| it.slowdown(self.market, running));
+        if running == 0 {
+            return;
+        }
+        let here: Vec<Key> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.sandbox == Some(key))
+            .map(|(key, _)| key)
+            .collect();
+        for request_key in here {
+            let Some(request) = self.requests.get_mut(request_key) else {
+                continue;
+            };
+            let done = self.now.since(request.begun).div_f64(request.slowdown);
+            request.left = request.left.saturating_sub(done);
+            (request.begun, request.slowdown) = (self.now, slowdown);
+            request.revision += 1;
+            let (end, revision) = (self.now.plus(request.left.mul_f64(slowdown)), request.revision);
+            self.later(end, Next::Ends(request_key, revision));
+        }
+    }
+
+    /// An instance is gone, and its bill is made.
+    fn gone(&mut self, key: Key) {
+        let Some(sandbox) = self.sandboxes.remove(key) else {
+            return;
+        };
+        self.names.remove(&sandbox.id);
+        let app = &mut self.apps[sandbox.app];
+        app.sandboxes.retain(|other| *other != key);
+        self.used.fetch_sub(app.memory.0, Ordering::Relaxed);
+        let over = self.market.billing.residue(self.now.since(sandbox.ordered));
+        let price = match sandbox.stage {
+            Stage::Frozen => self.market.frozen_price(app.memory).unwrap_or(self.market.full),
+            _ => sandbox.spec.price(self.market),
+        };
+        app.meter.charge_residue(over.as_secs_f64() * price);
+        self.price(sandbox.app);
+    }
+
+    /// What the instances of a function cost from now on.
+    fn price(&mut self, index: usize) {
+        let app = &mut self.apps[index];
+        let (mut starting, mut running) = (0.0, 0.0);
+        for sandbox in app.sandboxes.iter().filter_map(|key| self.sandboxes.get(*key)) {
+            match sandbox.stage {
+                Stage::Starting => starting += sandbox.spec.price(self.market),
+                Stage::Running => running += sandbox.spec.price(self.market),
+                Stage::Frozen => running += self.market.frozen_price(app.memory).unwrap_or(self.market.full),
+            }
+        }
+        app.meter.set(self.now.as_nanos(), starting, running);
+    }
+}
+
+/// From the order to stop an instance until it is gone.
+const STOP: Duration = Duration::from_millis(50);
+
+/// From the order to freeze one until it stands still.
+const FREEZE: Duration = Duration::from_millis(2);

@@ -1,0 +1,77 @@
+//! The simulator: what a policy would cost, and how many calls it would keep waiting, over a trace of real calls.
+//!
+//! It drives the shipped decider, gate and planner ([`autoscaler::fleet::Fleet`]) through virtual time, request by request;
+//! only what is around them is simulated.
+//!
+//! | file | what |
+//! |---|---|
+//! | `engine`, `pool`, `bill` | arrivals, the gateway's slots and queue, the host and its bills, around the fleet |
+//! | `market`, `settings`, `starts` | prices; assumptions; how long starts take |
+//! | `policy`, `baselines`, `tune` | what is compared |
+//! | `gaps` | idle time by idle time instead: the quick engine |
+//! | `tally`, `summary`, `statistics` | what happened, and how sure one can be of it |
+//! | `experiment`, `evaluate`, `scale` | many runs; the verdict; the control loop by its size |
+//! | `report`, `svg` | as tables, as a picture |
+
+mod arena;
+mod baselines;
+mod bill;
+mod engine;
+mod evaluate;
+mod experiment;
+mod gaps;
+mod market;
+mod policy;
+mod pool;
+pub mod report;
+mod scale;
+mod settings;
+mod starts;
+mod statistics;
+mod summary;
+pub mod svg;
+mod tally;
+mod tune;
+
+use autoscaler::planner::Population;
+
+pub use baselines::Lacks;
+pub use bill::{Billing, Costs};
+pub use evaluate::{Check, Demand, Evaluation, TEN_MINUTES, cases, evaluate, halves, policies, tuned};
+pub use experiment::{Case, Row, minutes, run};
+pub use market::{ECI_FULL, ECI_MEMORY, ECI_RESERVE, ECI_RESERVE_CAPACITY, Market, Reserve};
+pub use policy::Policy;
+pub use scale::{Scale, scale};
+pub use settings::{Engine, Settings};
+pub use starts::Starts;
+pub use statistics::lower_bound;
+pub use summary::{Broken, MANY, Summary};
+pub use tally::{Added, Tally};
+
+use crate::trace::Trace;
+
+/// Runs one policy over a trace: how each function fared, in the order of the trace. `minute` is called after each minute of
+/// the trace and may end the run by `false`.
+pub fn simulate(
+    trace: &Trace,
+    settings: &Settings,
+    market: &Market,
+    policy: &Policy,
+    seed: u64,
+    mut minute: impl FnMut() -> bool,
+) -> Vec<Tally> {
+    if settings.engine == Engine::Fleet {
+        let mut engine = engine::Engine::new(trace, settings, market, policy, seed);
+        engine.run(minute);
+        return engine.finish();
+    }
+    let world = policy::World::of(*policy, trace, settings, seed);
+    let population = Population::default();
+    let live = |function| {
+        let life = gaps::Life::of(trace, settings, function, seed);
+        life.live(settings, market, &population, &mut *policy.planner(&world, function))
+    };
+    let tallies = (0..trace.functions.len()).map(live).collect();
+    trace.minutes.clone().all(|_| minute());
+    tallies
+}
