@@ -108,7 +108,13 @@ fn run(incoming: &Receiver<Watch>) {
 /// One try. A refused connect leaves the socket as it was; a full backlog leaves it connecting, and a later call tells.
 fn accepts(socket: &OwnedFd, port: u16) -> bool {
     let address = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port);
-    matches!(rustix::net::connect(socket, &address), Ok(()) | Err(Errno::ISCONN))
+    let connect = || rustix::net::connect(socket, &address);
+    // Loopback has the answer by the time the call returns, but only another call tells it.
+    let answer = match connect() {
+        Err(Errno::INPROGRESS) => connect(),
+        answer => answer,
+    };
+    matches!(answer, Ok(()) | Err(Errno::ISCONN))
 }
 
 #[expect(
@@ -141,6 +147,20 @@ mod tests {
         for (age, watched, interval) in cases {
             assert_eq!(pace(age, watched), interval, "{age:?} {watched}");
         }
+    }
+
+    #[test]
+    fn one_try_tells_whether_a_port_is_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let socket = || crate::spawner::socket().unwrap();
+        assert!(accepts(&socket(), port));
+        drop(listener);
+        let waiting = socket();
+        assert!(!accepts(&waiting, port));
+        assert!(!accepts(&waiting, port));
+        let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        assert!(accepts(&waiting, port));
     }
 
     #[tokio::test]
