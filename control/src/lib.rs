@@ -15,6 +15,7 @@ pub mod cost;
 pub mod datadir;
 pub mod desired;
 pub mod exec;
+mod expect;
 pub mod frames;
 mod gc;
 pub mod happened;

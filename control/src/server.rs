@@ -39,6 +39,7 @@ use crate::config::Config;
 use crate::cost;
 use crate::datadir::{DataDir, DataDirError};
 use crate::desired::Machine;
+use crate::expect::expect_starts;
 use crate::inside::Services;
 use crate::learned;
 use crate::metrics;
@@ -157,6 +158,7 @@ impl Server {
 
         // Sandboxes.
         let published = snapshots.clone();
+        let expected = snapshots.clone();
         let services = Services::new(snapshots.clone());
         let driver = LocalDriver::new(LocalConfig {
             egress: EgressConfig {
@@ -263,6 +265,7 @@ impl Server {
         });
         let services = control.services();
         let claims = Claims::new(Arc::clone(&driver));
+        tasks.spawn(expect_starts(expected, Arc::clone(&driver), stop.clone()));
         tasks.spawn(run::run(control, statuses, snapshots_to, images, claims, stop.clone()));
         tasks.spawn(api::serve_admin(
             admin,

@@ -23,6 +23,6 @@ mod volumes;
 mod wire;
 
 pub use local::{
-    Freezing, LocalConfig, LocalDriver, POOL_METRICS, PoolStats, Runtime, SetupError, describe_pool, is_hopeless,
-    refused, share_of_memory,
+    Expected, Freezing, LocalConfig, LocalDriver, POOL_METRICS, PoolStats, Runtime, SetupError, describe_pool,
+    is_hopeless, refused, share_of_memory,
 };

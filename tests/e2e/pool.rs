@@ -26,16 +26,17 @@ fn what_starts_find_in_the_pool_is_counted_by_revision() {
         let there = || value(&knarr, name).is_some_and(|it| it >= at_least);
         until(name, there, String::new);
     };
-    ready("knarr_pool_shells{kind=\"generic\"}", 1);
-    assert_eq!(of("app-00001"), [0, 0, 0]);
-    assert_eq!(knarr.get("app", "/").status, 200);
-    assert_eq!(of("app-00001"), [0, 1, 0], "the first start takes a shell for any app");
-    // From then on one waits that has the root already; another revision has the same root.
+    // It is deployed at zero: one waits for its first start that has the root already.
     ready(
         "knarr_pool_revision_shells{namespace=\"default\",revision=\"app-00001\"}",
         1,
     );
-    ready("knarr_pool_refills_total{kind=\"rooted\"}", 1);
+    assert_eq!(of("app-00001"), [0, 0, 0]);
+    assert_eq!(knarr.get("app", "/").status, 200);
+    assert_eq!(of("app-00001"), [1, 0, 0]);
+    // The next one waits for it again, and for every revision with the same root.
+    ready("knarr_pool_refills_total{kind=\"rooted\"}", 2);
+    ready("knarr_pool_shells{kind=\"rooted\"}", 1);
     knarr
         .place()
         .write("app.yaml", &app.proven().env("TARGET", "again").yaml());

@@ -19,6 +19,7 @@ mod dial;
 mod doctor;
 mod end;
 mod evict;
+mod expect;
 mod freeze;
 mod health;
 mod image;
@@ -56,6 +57,7 @@ pub use capacity::share_of_memory;
 pub use config::{LocalConfig, SetupError};
 pub use doctor::{is_hopeless, refused};
 use end::Stopping;
+pub use expect::Expected;
 pub use freeze::Freezing;
 pub use meters::{TABLE as POOL_METRICS, describe as describe_pool};
 use state::Inner;
@@ -125,6 +127,12 @@ impl LocalDriver {
             direct_starts: counts.missed,
             revisions: state.pool.revisions(),
         }
+    }
+
+    /// Says that a revision that never started may start soon: where the pool has room for one more service, a shell with
+    /// its root is made now. Nothing of the app runs.
+    pub async fn expect(&self, spec: &SandboxSpec) -> Expected {
+        expect::expect(&self.inner, spec).await
     }
 
     /// Sets the gauges of the pool to what is so now.

@@ -1,4 +1,5 @@
-//! Shells made ahead: some that any app can take, and for the services started last one or two with their root mounted.
+//! Shells made ahead: some that any app can take, and one or two with their root mounted for the services started last, or
+//! expected to start.
 //! Pure: it says what to make and what to end, and does neither.
 
 use std::any::Any;
@@ -42,6 +43,8 @@ pub(super) struct Pool<S> {
     services: HashMap<Arc<Key>, Service<S>>,
     /// Counts the starts: what was used last has the highest.
     clock: u64,
+    /// Counts those that never started, which are all before the first start.
+    expected: u64,
     pub counts: Counts,
 }
 
@@ -76,6 +79,9 @@ pub(super) struct Counts {
     pub missed: u64,
 }
 
+/// Those that are only expected come before it.
+const FIRST_START: u64 = 1 << 32;
+
 /// A service that was found empty has this many shells from then on.
 const AT_MOST: usize = 2;
 
@@ -84,7 +90,8 @@ impl<S> Default for Pool<S> {
         Self {
             generic: VecDeque::new(),
             services: HashMap::new(),
-            clock: 0,
+            clock: FIRST_START,
+            expected: 0,
             counts: Counts::default(),
         }
     }
@@ -101,14 +108,10 @@ impl<S: Pooled> Pool<S> {
         bounds: Bounds,
     ) -> Option<(S, bool)> {
         self.clock += 1;
+        let used = self.clock;
         let mut rooted = None;
         if bounds.services > 0 {
-            let service = self.services.entry(Arc::clone(key)).or_insert_with(|| Service {
-                shells: VecDeque::new(),
-                lease: None,
-                revisions: HashMap::new(),
-            });
-            service.lease = lease;
+            let service = self.service(key, lease);
             rooted = live(&mut service.shells);
             let known = service.revisions.get(revision).map(|(_, wanted)| *wanted);
             let wanted = match known {
@@ -116,7 +119,7 @@ impl<S: Pooled> Pool<S> {
                 Some(wanted) => wanted,
                 None => 1,
             };
-            service.revisions.insert(revision.clone(), (self.clock, wanted));
+            service.revisions.insert(revision.clone(), (used, wanted));
         }
         if let Some(shell) = rooted {
             self.counts.rooted += 1;
@@ -128,6 +131,31 @@ impl<S: Pooled> Pool<S> {
             None => self.counts.missed += 1,
         }
         shell.map(|shell| (shell, false))
+    }
+
+    /// Whether one more service would be remembered, without another losing its shells.
+    pub(super) fn has_room(&self, bounds: Bounds) -> bool {
+        self.services.values().map(|it| it.revisions.len()).sum::<usize>() < bounds.services
+    }
+
+    /// A revision that never started is remembered, if there is room: its first start shall find a shell.
+    pub(super) fn expect(&mut self, (key, revision): (&Arc<Key>, &RevisionId), lease: Option<Lease>, bounds: Bounds) {
+        if self.has_room(bounds) {
+            self.expected += 1;
+            let used = self.expected;
+            let service = self.service(key, lease);
+            service.revisions.entry(revision.clone()).or_insert((used, 1));
+        }
+    }
+
+    fn service(&mut self, key: &Arc<Key>, lease: Option<Lease>) -> &mut Service<S> {
+        let service = self.services.entry(Arc::clone(key)).or_insert_with(|| Service {
+            shells: VecDeque::new(),
+            lease: None,
+            revisions: HashMap::new(),
+        });
+        service.lease = lease;
+        service
     }
 
     /// Which shell is missing most: a generic one, or one for the service started last that has too few.
@@ -337,6 +365,30 @@ mod tests {
             missed: 1,
         };
         assert_eq!(pool.counts, counts);
+    }
+
+    #[test]
+    fn an_expected_service_has_a_shell_before_its_first_start_and_loses_it_to_those_that_started() {
+        let mut pool = Pool::default();
+        pool.put(None, Fake(0, false));
+        for name in ["a", "b", "c"] {
+            pool.expect((&key(name), &revision(name)), None, BOUNDS);
+        }
+        for (id, name) in [(1, "b"), (2, "a")] {
+            assert_eq!(
+                pool.missing(BOUNDS),
+                Some(Some(key(name))),
+                "there is no room for the third"
+            );
+            pool.put(Some(&key(name)), Fake(id, false));
+        }
+        assert_eq!(pool.missing(BOUNDS), None);
+        pool.expect((&key("a"), &revision("a")), None, BOUNDS);
+        assert_eq!(pool.missing(BOUNDS), None, "known");
+        let first = pool.take((&key("a"), &revision("a")), None, true, BOUNDS);
+        assert_eq!(first, Some((Fake(2, false), true)));
+        pool.take((&key("d"), &revision("d")), None, false, BOUNDS);
+        assert_eq!(pool.trim(BOUNDS), [Fake(1, false)], "b never started");
     }
 
     #[test]

@@ -389,18 +389,8 @@ impl Drop for Reservation {
 
 /// One from the pool, with its limits rewritten; else a new one. True when the root is mounted, or about to be.
 fn take_shell(inner: &Inner, spec: &SandboxSpec, app: &App, users: Users) -> Result<(Arc<Shell>, bool), Trouble> {
-    let key = Arc::new(Key {
-        users,
-        root: app.root.clone(),
-    });
+    let (key, lease) = kept(app, users);
     let generic = users == inner.abilities.host_users();
-    let lease = match &app.from {
-        From::Host(_) => None,
-        From::Image(image) => {
-            let weak: Lease = Arc::downgrade(image) as Lease;
-            Some(weak)
-        }
-    };
     let (stale, pooled) = {
         let mut state = inner.lock();
         // Before the same image, fetched anew, is taken for the one that was removed.
@@ -427,6 +417,22 @@ fn take_shell(inner: &Inner, spec: &SandboxSpec, app: &App, users: Users) -> Res
         };
     }
     new_shell(inner, &app.role.limits(spec), app, users, None).map(|shell| (shell, true))
+}
+
+/// What a shell that is kept for an app depends on.
+pub(super) fn kept(app: &App, users: Users) -> (Arc<Key>, Option<Lease>) {
+    let key = Key {
+        users,
+        root: app.root.clone(),
+    };
+    let lease = match &app.from {
+        From::Host(_) => None,
+        From::Image(image) => {
+            let weak: Lease = Arc::downgrade(image) as Lease;
+            Some(weak)
+        }
+    };
+    (Arc::new(key), lease)
 }
 
 /// Made now, with the root.
