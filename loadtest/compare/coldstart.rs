@@ -5,93 +5,58 @@
 
 mod support;
 
-use std::fmt::Write as _;
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
 
-use loadtest::{Phase, Temperature, Timing};
-use support::{App, Knarr, Result, apps, free_addr, get, now, quantile};
+use loadtest::{Phase, Temperature};
+use support::plain::plain;
+use support::{App, Knarr, Programs, Result, quantile};
 
-const USAGE: &str = "\
-Usage: loadtest/compare/coldstart [FLAGS]
+mod pooled;
 
-  --starts N        cold starts of the workload app [default: 200]
-  --others N        cold starts of Python and Node, where installed in /usr/bin; 0 for none [default: 20]
-  --at-most MS      fail when Knarr adds more than this to the workload's median
-  --at-most-way MS  fail when all but the start takes more than this at the median of the image
-  --knarr PATH, --workload PATH   the programs [given by the script]
-  --image IMAGE, --server PATH    an image, and the server in it as a program of this machine [given by the script]
-";
+/// Cold starts through Knarr beside plain starts of the same programs; what is measured: README.md beside the script
+#[derive(clap::Parser)]
+#[command(name = "loadtest/compare/coldstart")]
+struct Flags {
+    /// Cold starts of the workload app, and of the image
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    starts: usize,
+    /// Cold starts of Python and Node, where installed in /usr/bin; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    others: usize,
+    /// Services of the image that have run before, and have a shell in the pool; at most 64; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(0..=64))]
+    services: u16,
+    /// How often each of them is woken
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    rounds: usize,
+    /// Between two of these requests
+    #[arg(long, value_name = "MS", default_value_t = 20)]
+    pause: u64,
+    /// Fail when Knarr adds more than this to the workload's median
+    #[arg(long, value_name = "MS")]
+    at_most: Option<f64>,
+    /// Fail when a request at zero takes more than this beyond a start from the pool, at the median
+    #[arg(long, value_name = "MS")]
+    at_most_way: Option<f64>,
+    #[command(flatten)]
+    programs: Programs,
+    /// The image [given by the script, as what follows]
+    #[arg(long)]
+    image: String,
+    /// The server in it, as a program of this machine
+    #[arg(long, value_name = "PATH", value_parser = support::program)]
+    server: PathBuf,
+    /// The example `start_latency`, which starts sandboxes without a gateway
+    #[arg(long, value_name = "PATH", value_parser = support::program)]
+    starter: PathBuf,
+}
 
 fn main() -> ExitCode {
-    match Flags::parse(std::env::args().skip(1)).and_then(|flags| flags.map_or(Ok(()), |flags| measure(&flags))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-struct Flags {
-    starts: usize,
-    others: usize,
-    at_most: Option<f64>,
-    at_most_way: Option<f64>,
-    knarr: PathBuf,
-    workload: PathBuf,
-    image: String,
-    server: PathBuf,
-}
-
-impl Flags {
-    /// `None` when help was wanted.
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>> {
-        let mut flags = Self {
-            starts: 200,
-            others: 20,
-            at_most: None,
-            at_most_way: None,
-            knarr: PathBuf::new(),
-            workload: PathBuf::new(),
-            image: String::new(),
-            server: PathBuf::new(),
-        };
-        while let Some(name) = args.next() {
-            if matches!(name.as_str(), "-h" | "--help") {
-                print!("{USAGE}");
-                return Ok(None);
-            }
-            let value = args
-                .next()
-                .ok_or_else(|| format!("{name} needs a value, or is no flag; see --help"))?;
-            let wrong = || format!("{name} is {value:?}, but must be a number");
-            match name.as_str() {
-                "--starts" => flags.starts = value.parse().map_err(|_| wrong())?,
-                "--others" => flags.others = value.parse().map_err(|_| wrong())?,
-                "--at-most" => flags.at_most = Some(value.parse().map_err(|_| wrong())?),
-                "--at-most-way" => flags.at_most_way = Some(value.parse().map_err(|_| wrong())?),
-                "--image" => flags.image = value,
-                "--server" => flags.server = value.into(),
-                "--knarr" => flags.knarr = value.into(),
-                "--workload" => flags.workload = value.into(),
-                _ => return Err(format!("unknown flag {name}; see --help").into()),
-            }
-        }
-        for (name, path) in [
-            ("--knarr", &flags.knarr),
-            ("--workload", &flags.workload),
-            ("--server", &flags.server),
-        ] {
-            if !path.is_file() {
-                return Err(format!("{name} must name a program, and {path:?} is none").into());
-            }
-        }
-        Ok(Some(flags))
-    }
+    support::run(measure)
 }
 
 /// What was measured of one app.
@@ -103,95 +68,110 @@ struct Times {
     /// What of `cold` was not the start of the sandbox.
     way: Vec<Duration>,
     phases: [Vec<Duration>; 5],
+    /// How many of them found a shell with their root.
+    pooled: f64,
 }
 
 fn measure(flags: &Flags) -> Result<()> {
     let work = tempfile::tempdir()?;
-    let mut apps = apps(&flags.workload, work.path(), flags.starts, flags.others)?;
-    apps.push(App {
-        name: "image",
+    let mut apps = support::apps(&flags.programs.workload, work.path(), flags.starts, flags.others)?;
+    let image = |name, starts| App {
+        name,
         program: flags.server.clone(),
         image: Some(flags.image.clone()),
         args: Vec::new(),
-        starts: flags.starts,
-    });
-    let manifest = work.path().join("apps.yaml");
-    fs::write(&manifest, manifests(&apps)?)?;
-    let services = apps.iter().map(|app| app.starts + 1).sum();
-    let knarr = Knarr::start(&flags.knarr, &[], &manifest, work.path(), services)?;
-    let mut all = Vec::new();
+        starts,
+    };
+    apps.push(image("image", flags.starts));
+    let again = image("pooled", flags.services.into());
+    let mut objects = vec![support::at_zero(&[("scale-to-zero-grace-period", "1s")])];
     for app in &apps {
         // The last service of each app is for warming up: page cache, and Knarr's first sight of the program.
-        cold(&knarr, app, app.starts)?;
-        plain(app)?;
-        let mut times = Times::default();
-        for index in 0..app.starts {
-            times.plain.push(plain(app)?);
-            let (took, timing) = cold(&knarr, app, index)?;
-            let start = timing.phases[Phase::Start as usize].unwrap_or_default();
-            times.way.push(took.saturating_sub(start));
-            times.cold.push(took);
-            times.warm.push(knarr.request(&format!("{}-{index}", app.name))?.0);
-            for (all, one) in times.phases.iter_mut().zip(timing.phases) {
-                all.extend(one);
-            }
-        }
-        all.push(times);
+        let names = (0..=app.starts).map(|index| format!("{}-{index}", app.name));
+        objects.extend(names.map(|name| support::service(app, &name, &[])));
     }
-    drop(knarr);
+    let soon = [("autoscaling.knative.dev/window", "6s")];
+    let names = (0..again.starts).map(|index| format!("{}-{index}", again.name));
+    objects.extend(names.map(|name| support::service(&again, &name, &soon)));
+    let manifest = work.path().join("apps.yaml");
+    fs::write(&manifest, support::manifest(&objects))?;
+    let knarr = Knarr::start(&flags.programs.knarr, &[], &manifest, work.path(), objects.len() - 1)?;
+    let mut all = Vec::new();
+    for app in &apps {
+        all.push(first_starts(&knarr, app)?);
+    }
     print(&apps, &mut all);
+    let mut pooled = match again.starts {
+        0 => None,
+        _ => Some(pooled::measure(&knarr, &again, flags, work.path())?),
+    };
+    drop(knarr);
+    if let Some(pooled) = &mut pooled {
+        pooled.print(flags);
+    }
     let added = added_ms(&mut all[0]);
     if let Some(limit) = flags.at_most.filter(|limit| added > *limit) {
         return Err(format!("Knarr adds {added:.2} ms to the workload's median, more than {limit}").into());
     }
-    let way = all.last_mut().map_or(0.0, |times| quantile(&mut times.way, 0.5));
+    let way = pooled.map_or(0.0, |mut pooled| pooled.beyond_ms());
     if let Some(limit) = flags.at_most_way.filter(|limit| way > *limit) {
-        return Err(format!("all but the start takes {way:.2} ms at the image's median, more than {limit}").into());
+        let text = format!(
+            "a request at zero takes {way:.2} ms beyond a start from the pool at the median, more than {limit}"
+        );
+        return Err(text.into());
     }
     Ok(())
 }
 
-/// Services at zero from their creation (Knative: `initial-scale` 0 needs the cluster's leave), one per start.
-fn manifests(apps: &[App]) -> Result<String> {
-    let mut yaml =
-        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: config-autoscaler\n  namespace: knative-serving\n\
-        data:\n  allow-zero-initial-scale: \"true\"\n"
-            .to_owned();
-    for app in apps {
-        // JSON is YAML.
-        let (image, args) = (app.image(), serde_json::to_string(&app.args)?);
-        for index in 0..=app.starts {
-            write!(
-                yaml,
-                "---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata:\n  name: {name}-{index}\nspec:\n  template:\n    \
-                 metadata:\n      annotations:\n        autoscaling.knative.dev/initial-scale: \"0\"\n        \
-                 knarr.dev/server-timing: enabled\n    spec:\n      containers:\n        - image: {image}\n          \
-                 args: {args}\n",
-                name = app.name
-            )?;
+/// The first start of each service.
+fn first_starts(knarr: &Knarr, app: &App) -> Result<Times> {
+    knarr.request(&format!("{}-{}", app.name, app.starts), Temperature::Cold)?;
+    plain(app)?;
+    let mut times = Times::default();
+    let before = from_pool(knarr, app)?;
+    for index in 0..app.starts {
+        times.plain.push(plain(app)?);
+        let service = format!("{}-{index}", app.name);
+        let cold = knarr.request(&service, Temperature::Cold)?;
+        let start = cold.phases[Phase::Start as usize].unwrap_or_default();
+        times.way.push(cold.time.saturating_sub(start));
+        times.cold.push(cold.time);
+        times.warm.push(knarr.request(&service, Temperature::Warm)?.time);
+        for (all, one) in times.phases.iter_mut().zip(cold.phases) {
+            all.extend(one);
         }
     }
-    Ok(yaml)
+    times.pooled = from_pool(knarr, app)? - before;
+    Ok(times)
+}
+
+/// Starts of the app's services that found a shell with their root.
+fn from_pool(knarr: &Knarr, app: &App) -> Result<f64> {
+    let labels = [format!("revision=\"{}-", app.name), "result=\"rooted\"".to_owned()];
+    knarr.metric("knarr_pool_starts_total", &labels)
 }
 
 fn print(apps: &[App], all: &mut [Times]) {
     println!("milliseconds to the first byte; plain = vfork, exec, busy connect of the same program in the same run");
+    println!("first starts of services that never ran:");
     println!(
-        "{:<9} {:>6} | {:>9} {:>9} | {:>9} {:>9} | {:>9} | {:>9} | {:>8} | of it, by Server-Timing, p50",
-        "app", "starts", "plain p50", "p99", "Knarr p50", "p99", "added p50", "no start", "warm p50"
+        "{:<9} {:>6} {:>9} | {:>9} {:>9} | {:>9} {:>9} | {:>9} | {:>9} | {:>8} | of it, by Server-Timing, p50",
+        "app", "starts", "from pool", "plain p50", "p99", "Knarr p50", "p99", "added p50", "no start", "warm p50"
     );
     for (app, times) in apps.iter().zip(all) {
         let phases = Phase::ALL
             .iter()
             .zip(&mut times.phases)
             .filter(|(_, times)| !times.is_empty());
+        let pooled = times.pooled;
         let phases: Vec<_> = phases
             .map(|(phase, times)| format!("{} {:.2}", phase.name(), quantile(times, 0.5)))
             .collect();
         println!(
-            "{:<9} {:>6} | {:>9.2} {:>9.2} | {:>9.2} {:>9.2} | {:>9.2} | {:>9.2} | {:>8.2} | {}",
+            "{:<9} {:>6} {:>9} | {:>9.2} {:>9.2} | {:>9.2} {:>9.2} | {:>9.2} | {:>9.2} | {:>8.2} | {}",
             app.name,
             app.starts,
+            pooled,
             quantile(&mut times.plain, 0.5),
             quantile(&mut times.plain, 0.99),
             quantile(&mut times.cold, 0.5),
@@ -208,39 +188,7 @@ fn added_ms(times: &mut Times) -> f64 {
     quantile(&mut times.cold, 0.5) - quantile(&mut times.plain, 0.5)
 }
 
-/// A request that must find its service at zero.
-fn cold(knarr: &Knarr, app: &App, index: usize) -> Result<(Duration, Timing)> {
-    let (time, timing) = knarr.request(&format!("{}-{index}", app.name))?;
-    match timing.temperature {
-        Temperature::Cold => Ok((time, timing)),
-        other => Err(format!("{}-{index} was not cold, but {}", app.name, other.name()).into()),
-    }
-}
-
-/// A plain start; std spawns by `posix_spawn`, which is vfork and exec.
-fn plain(app: &App) -> Result<Duration> {
-    let addr = free_addr()?;
-    let mut command = Command::new(&app.program);
-    command
-        .args(&app.args)
-        .env("PORT", addr.port().to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let start = now();
-    let mut process = command.spawn()?;
-    let answer = connect(addr, start + Duration::from_secs(30)).and_then(|stream| get(stream, "localhost", "/"));
-    process.kill()?;
-    process.wait()?;
-    Ok(answer?.ok()?.first_byte - start)
-}
-
-/// As often as it can, until somebody listens.
-fn connect(addr: SocketAddr, deadline: Instant) -> Result<TcpStream> {
-    loop {
-        match TcpStream::connect(addr) {
-            Ok(stream) => return Ok(stream),
-            Err(error) if now() > deadline => return Err(error.into()),
-            Err(_) => {}
-        }
-    }
+/// Long enough for what the last request left to be done.
+fn pause(flags: &Flags) {
+    sleep(Duration::from_millis(flags.pause));
 }

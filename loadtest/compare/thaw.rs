@@ -5,91 +5,39 @@
 
 mod support;
 
-use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
 use loadtest::Temperature;
-use support::{App, Knarr, Result, apps, now, quantile};
+use support::{App, Knarr, Programs, Result, now, quantile};
 
-const USAGE: &str = "\
-Usage: loadtest/compare/thaw [FLAGS]
-
-  --rounds N        rounds, each with every service [default: 10]
-  --services N      services of each app [default: 10]
-  --others N        services of Python and Node, where installed in /usr/bin; 0 for none [default: 4]
-  --reclaimed       wait until the memory of the frozen ones is in swap, of which there must be some
-  --at-most MS      fail when a thaw adds more than this to the workload's warm median
-  --knarr PATH, --workload PATH   the programs [given by the script]
-";
+/// Requests at frozen services beside warm and cold ones; what is measured: README.md beside the script
+#[derive(clap::Parser)]
+#[command(name = "loadtest/compare/thaw")]
+struct Flags {
+    /// Rounds, each with every service
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    rounds: usize,
+    /// Services of the workload app
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    services: usize,
+    /// Services of Python and Node each, where installed in /usr/bin; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    others: usize,
+    /// Wait until the memory of the frozen ones is in swap, of which there must be some
+    #[arg(long)]
+    reclaimed: bool,
+    /// Fail when a thaw adds more than this to the workload's warm median
+    #[arg(long, value_name = "MS")]
+    at_most: Option<f64>,
+    #[command(flatten)]
+    programs: Programs,
+}
 
 fn main() -> ExitCode {
-    match Flags::parse(std::env::args().skip(1)).and_then(|flags| flags.map_or(Ok(()), |flags| measure(&flags))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-struct Flags {
-    rounds: usize,
-    services: usize,
-    others: usize,
-    reclaimed: bool,
-    at_most: Option<f64>,
-    knarr: PathBuf,
-    workload: PathBuf,
-}
-
-impl Flags {
-    /// `None` when help was wanted.
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>> {
-        let mut flags = Self {
-            rounds: 10,
-            services: 10,
-            others: 4,
-            reclaimed: false,
-            at_most: None,
-            knarr: PathBuf::new(),
-            workload: PathBuf::new(),
-        };
-        while let Some(name) = args.next() {
-            match name.as_str() {
-                "-h" | "--help" => {
-                    print!("{USAGE}");
-                    return Ok(None);
-                }
-                "--reclaimed" => {
-                    flags.reclaimed = true;
-                    continue;
-                }
-                _ => {}
-            }
-            let value = args
-                .next()
-                .ok_or_else(|| format!("{name} needs a value, or is no flag; see --help"))?;
-            let wrong = || format!("{name} is {value:?}, but must be a number");
-            match name.as_str() {
-                "--rounds" => flags.rounds = value.parse().map_err(|_| wrong())?,
-                "--services" => flags.services = value.parse().map_err(|_| wrong())?,
-                "--others" => flags.others = value.parse().map_err(|_| wrong())?,
-                "--at-most" => flags.at_most = Some(value.parse().map_err(|_| wrong())?),
-                "--knarr" => flags.knarr = value.into(),
-                "--workload" => flags.workload = value.into(),
-                _ => return Err(format!("unknown flag {name}; see --help").into()),
-            }
-        }
-        let swap = fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1);
-        if flags.reclaimed && !swap {
-            return Err("--reclaimed needs swap: a zram device, for example".into());
-        }
-        Ok(Some(flags))
-    }
+    support::run(measure)
 }
 
 /// What was measured of one app.
@@ -103,20 +51,30 @@ struct Times {
 }
 
 fn measure(flags: &Flags) -> Result<()> {
+    let swap = fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1);
+    if flags.reclaimed && !swap {
+        return Err("--reclaimed needs swap: a zram device, for example".into());
+    }
     let work = tempfile::tempdir()?;
-    let apps = apps(&flags.workload, work.path(), flags.services, flags.others)?;
-    let manifest = work.path().join("apps.yaml");
+    let apps = support::apps(&flags.programs.workload, work.path(), flags.services, flags.others)?;
+    let path = work.path().join("apps.yaml");
     let settings = work.path().join("knarr.toml");
-    fs::write(&manifest, manifests(&apps, flags.rounds)?)?;
+    fs::write(&path, manifest(&apps, flags.rounds))?;
     fs::write(&settings, format!("reclaim-frozen = {}\n", flags.reclaimed))?;
     let frozen: usize = apps.iter().map(|app| app.starts).sum();
     let services = frozen + apps.len() * flags.rounds;
     let config = settings.to_string_lossy();
-    let knarr = Knarr::start(&flags.knarr, &["--config", &config], &manifest, work.path(), services)?;
+    let knarr = Knarr::start(
+        &flags.programs.knarr,
+        &["--config", &config],
+        &path,
+        work.path(),
+        services,
+    )?;
     let mut all: Vec<Times> = apps.iter().map(|_| Times::default()).collect();
     for app in &apps {
         for index in 0..app.starts {
-            knarr.request(&format!("{}-{index}", app.name))?;
+            knarr.request(&format!("{}-{index}", app.name), Temperature::Cold)?;
         }
     }
     for round in 0..flags.rounds {
@@ -133,11 +91,11 @@ fn measure(flags: &Flags) -> Result<()> {
             };
             for index in 0..app.starts {
                 let service = format!("{}-{index}", app.name);
-                times.frozen.push(asked(&knarr, &service, Temperature::Frozen)?);
-                times.warm.push(asked(&knarr, &service, Temperature::Warm)?);
+                times.frozen.push(knarr.request(&service, Temperature::Frozen)?.time);
+                times.warm.push(knarr.request(&service, Temperature::Warm)?.time);
             }
             let cold = format!("{}-cold-{round}", app.name);
-            times.cold.push(asked(&knarr, &cold, Temperature::Cold)?);
+            times.cold.push(knarr.request(&cold, Temperature::Cold)?.time);
         }
     }
     drop(knarr);
@@ -148,15 +106,6 @@ fn measure(flags: &Flags) -> Result<()> {
             Err(format!("a thaw adds {added:.2} ms to the workload's warm median, more than {limit}").into())
         }
         _ => Ok(()),
-    }
-}
-
-fn asked(knarr: &Knarr, service: &str, wanted: Temperature) -> Result<Duration> {
-    let (time, timing) = knarr.request(service)?;
-    if timing.temperature == wanted {
-        Ok(time)
-    } else {
-        Err(format!("{service} was not {}, but {}", wanted.name(), timing.temperature.name()).into())
     }
 }
 
@@ -192,32 +141,16 @@ fn held(status: &serde_json::Value, app: &App) -> f64 {
 }
 
 /// Services that are frozen as soon as nobody asks, and one at zero for each round.
-fn manifests(apps: &[App], rounds: usize) -> Result<String> {
-    let mut yaml =
-        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: config-autoscaler\n  namespace: knative-serving\n\
-        data:\n  allow-zero-initial-scale: \"true\"\n"
-            .to_owned();
+fn manifest(apps: &[App], rounds: usize) -> String {
+    let frozen = [("knarr.dev/idle", "frozen"), ("knarr.dev/freeze-delay", "0s")];
+    let mut objects = vec![support::at_zero(&[])];
     for app in apps {
-        let frozen = (0..app.starts).map(|index| (format!("{}-{index}", app.name), true));
-        let cold = (0..rounds).map(|round| (format!("{}-cold-{round}", app.name), false));
-        // JSON is YAML.
-        let (image, args) = (app.image(), serde_json::to_string(&app.args)?);
-        for (name, frozen) in frozen.chain(cold) {
-            let idle = if frozen {
-                "        knarr.dev/idle: frozen\n        knarr.dev/freeze-delay: 0s\n"
-            } else {
-                ""
-            };
-            write!(
-                yaml,
-                "---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  template:\n    \
-                 metadata:\n      annotations:\n        autoscaling.knative.dev/initial-scale: \"0\"\n        \
-                 knarr.dev/server-timing: enabled\n{idle}    spec:\n      containers:\n        - image: {image}\n          \
-                 args: {args}\n",
-            )?;
-        }
+        let names = (0..app.starts).map(|index| format!("{}-{index}", app.name));
+        objects.extend(names.map(|name| support::service(app, &name, &frozen)));
+        let names = (0..rounds).map(|round| format!("{}-cold-{round}", app.name));
+        objects.extend(names.map(|name| support::service(app, &name, &[])));
     }
-    Ok(yaml)
+    support::manifest(&objects)
 }
 
 fn print(apps: &[App], all: &mut [Times], reclaimed: bool) {

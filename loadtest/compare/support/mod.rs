@@ -1,21 +1,53 @@
-//! What the comparisons have in common: apps to start, a Knarr to start them, and a client that looks at the first byte.
+//! What the comparisons have in common: the command line, apps to start, a Knarr to start them, plain starts beside it.
 
 #![allow(dead_code, reason = "each comparison uses its part")]
 
+mod knarr;
+pub(crate) mod plain;
+
 use std::error::Error;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use loadtest::Timing;
-use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Map, Value, json};
+
+pub(crate) use self::knarr::Knarr;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// The programs that every comparison starts; given by its script.
+#[derive(clap::Args)]
+pub(crate) struct Programs {
+    /// The knarr program
+    #[arg(long, value_name = "PATH", value_parser = program)]
+    pub(crate) knarr: PathBuf,
+    /// The workload app
+    #[arg(long, value_name = "PATH", value_parser = program)]
+    pub(crate) workload: PathBuf,
+}
+
+/// The path of a program that is there.
+pub(crate) fn program(path: &str) -> std::result::Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err("there is no such program".to_owned())
+    }
+}
+
+/// Runs a comparison, and says what went wrong.
+pub(crate) fn run<Flags: clap::Parser>(measure: impl FnOnce(&Flags) -> Result<()>) -> ExitCode {
+    match measure(&Flags::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// A program that listens on `$PORT`.
 pub(crate) struct App {
@@ -25,14 +57,6 @@ pub(crate) struct App {
     pub(crate) image: Option<String>,
     pub(crate) args: Vec<String>,
     pub(crate) starts: usize,
-}
-
-impl App {
-    /// As manifests name it.
-    pub(crate) fn image(&self) -> String {
-        let program = || format!("host:{}", self.program.display());
-        self.image.clone().unwrap_or_else(program)
-    }
 }
 
 /// The workload app, and Python and Node where they are installed: `starts` and `others` of each.
@@ -74,133 +98,45 @@ pub(crate) fn apps(workload: &Path, work: &Path, starts: usize, others: usize) -
     Ok(apps)
 }
 
-/// `knarr serve`; ended on drop.
-pub(crate) struct Knarr {
-    process: Child,
-    addr: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Knarr {
-    /// Returns when `services` services are ready, which starts none of them.
-    pub(crate) fn start(program: &Path, flags: &[&str], manifest: &Path, work: &Path, services: usize) -> Result<Self> {
-        let (addr, admin) = (free_addr()?, free_addr()?);
-        let log = work.join("knarr.log");
-        let process = Command::new(program)
-            .args(["serve", "--listen", &addr.to_string(), "--admin", &admin.to_string()])
-            .args(flags)
-            .arg("--data-dir")
-            .arg(work.join("data"))
-            .arg(manifest)
-            .stdin(Stdio::null())
-            .stdout(File::create(&log)?)
-            .stderr(File::options().append(true).open(&log)?)
-            .spawn()?;
-        let mut knarr = Self { process, addr, admin };
-        let deadline = now() + Duration::from_secs(60);
-        while ready_services(admin).unwrap_or(0) < services {
-            let said = || fs::read_to_string(&log).unwrap_or_default();
-            if let Some(status) = knarr.process.try_wait()? {
-                return Err(format!("knarr serve ended with {status}:\n{}", said()).into());
-            }
-            if now() > deadline {
-                return Err(format!("knarr serve has not made all services ready in a minute:\n{}", said()).into());
-            }
-            sleep(Duration::from_millis(100));
-        }
-        Ok(knarr)
-    }
-
-    /// The time to the first byte.
-    pub(crate) fn request(&self, service: &str) -> Result<(Duration, Timing)> {
-        let answer = get(
-            TcpStream::connect(self.addr)?,
-            &format!("{service}.default.localhost"),
-            "/",
-        )?;
-        let time = answer.first_byte - answer.sent;
-        answer.ok().map(|answer| (time, answer.timing))
-    }
-
-    /// The status document.
-    pub(crate) fn status(&self) -> Result<serde_json::Value> {
-        status(self.admin)
-    }
-}
-
-fn status(admin: SocketAddr) -> Result<serde_json::Value> {
-    let answer = get(TcpStream::connect(admin)?, "localhost", "/v1/status")?.ok()?;
-    Ok(serde_json::from_str(&answer.body)?)
-}
-
-fn ready_services(admin: SocketAddr) -> Result<usize> {
-    let status = status(admin)?;
-    let services = status["services"].as_array().ok_or("no services in the status")?;
-    Ok(services
-        .iter()
-        .filter(|service| service["ready"]["status"] == "True")
-        .count())
-}
-
-impl Drop for Knarr {
-    fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
-        for _ in 0..200 {
-            if !matches!(self.process.try_wait(), Ok(None)) {
-                return;
-            }
-            sleep(Duration::from_millis(50));
-        }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-pub(crate) struct Answer {
-    pub(crate) sent: Instant,
-    pub(crate) first_byte: Instant,
-    status: u16,
-    timing: Timing,
-    body: String,
-}
-
-impl Answer {
-    pub(crate) fn ok(self) -> Result<Self> {
-        if self.status == 200 {
-            Ok(self)
-        } else {
-            Err(format!("answered {}: {}", self.status, self.body).into())
-        }
-    }
-}
-
-/// One request on a connection that stands; the answer is read to its end, so that the server is done.
-pub(crate) fn get(mut stream: TcpStream, host: &str, path: &str) -> Result<Answer> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-    let sent = now();
-    stream.write_all(request.as_bytes())?;
-    let mut reader = BufReader::new(stream);
-    reader.fill_buf()?;
-    let first_byte = now();
-    let mut answer = String::new();
-    reader.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("closed without a whole answer")?;
-    let status = head.get(9..12).and_then(|code| code.parse().ok()).ok_or("not HTTP")?;
-    let mut headers = HeaderMap::new();
-    for (name, value) in head.lines().filter_map(|line| line.split_once(':')) {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value.trim())) {
-            headers.append(name, value);
-        }
-    }
-    Ok(Answer {
-        sent,
-        first_byte,
-        status,
-        timing: Timing::from_headers(&headers),
-        body: body.to_owned(),
+/// What makes Knarr start nothing before the first request (Knative: `initial-scale` 0 needs the cluster's leave), with
+/// more settings of `config-autoscaler`.
+pub(crate) fn at_zero(settings: &[(&str, &str)]) -> Value {
+    let settings = settings.iter().chain(&[("allow-zero-initial-scale", "true")]);
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "config-autoscaler", "namespace": "knative-serving"},
+        "data": strings(settings),
     })
+}
+
+/// A service of an app, at zero from its creation, with more annotations.
+pub(crate) fn service(app: &App, name: &str, annotations: &[(&str, &str)]) -> Value {
+    let own = [
+        ("autoscaling.knative.dev/initial-scale", "0"),
+        ("knarr.dev/server-timing", "enabled"),
+    ];
+    let program = || format!("host:{}", app.program.display());
+    let container = json!({"image": app.image.clone().unwrap_or_else(program), "args": app.args});
+    json!({
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"template": {
+            "metadata": {"annotations": strings(own.iter().chain(annotations))},
+            "spec": {"containers": [container]},
+        }},
+    })
+}
+
+fn strings<'a>(pairs: impl IntoIterator<Item = &'a (&'a str, &'a str)>) -> Map<String, Value> {
+    let pairs = pairs.into_iter();
+    pairs.map(|(key, value)| ((*key).to_owned(), json!(value))).collect()
+}
+
+/// All of them as one file: JSON is YAML.
+pub(crate) fn manifest(objects: &[Value]) -> String {
+    objects.iter().map(|object| format!("---\n{object}\n")).collect()
 }
 
 /// In milliseconds: the smallest value that this share of all do not exceed; 0 of none.
@@ -216,10 +152,6 @@ pub(crate) fn quantile(times: &mut [Duration], share: f64) -> f64 {
     times
         .get(rank.saturating_sub(1))
         .map_or(0.0, |time| time.as_secs_f64() * 1e3)
-}
-
-pub(crate) fn free_addr() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a measuring program is a shell")]

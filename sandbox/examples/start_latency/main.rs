@@ -1,7 +1,8 @@
 //! How much a sandbox adds to a start: `start` to ready, beside plain spawn and busy connect of the same static server,
 //! and beside container runtimes with the same seven namespaces where they are installed; in turns.
 //!
-//! As root: `cargo run --release -p knarr-sandbox --example start_latency [rounds N | burst N | alive N]`.
+//! As root: `cargo run --release -p knarr-sandbox --example start_latency [rounds N | burst N | alive N | each]`. `each` is
+//! for a measuring program: it starts one from the pool for each line that it reads, and answers with the microseconds.
 
 #![allow(unsafe_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
@@ -44,7 +45,8 @@ fn main() {
             "rounds" => bench.rounds(count.unwrap_or(200)).await,
             "burst" => bench.burst(count.unwrap_or(50) as usize).await,
             "alive" => bench.alive(count.unwrap_or(1000)).await,
-            other => panic!("{other}: rounds, burst or alive"),
+            "each" => bench.each().await,
+            other => panic!("{other}: rounds, burst, alive or each"),
         }
     });
     fs::remove_dir_all(dir).unwrap();
@@ -122,6 +124,26 @@ impl Bench {
         println!("pool: {:?}", pooled.pool());
         pooled.shutdown(Duration::ZERO).await;
         direct.shutdown(Duration::ZERO).await;
+    }
+
+    /// One from the pool whenever somebody says so.
+    async fn each(&self) {
+        let driver = self.driver("each", |_| {});
+        let mut warm = true;
+        for (n, line) in std::iter::once(Ok(String::new()))
+            .chain(std::io::stdin().lines())
+            .enumerate()
+        {
+            line.unwrap();
+            let id = format!("e{n}");
+            let (_, ready) = self.start(&driver, &id, 0).await;
+            driver.stop(&SandboxId::new(id), Duration::ZERO).await.unwrap();
+            // The first one fetches the image and makes the pool remember it.
+            if !std::mem::take(&mut warm) {
+                println!("{}", ready.as_micros());
+            }
+        }
+        driver.shutdown(Duration::ZERO).await;
     }
 
     /// Services at zero, all wanted at once; beside as many plain spawns from one process.
