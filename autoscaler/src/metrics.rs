@@ -11,7 +11,7 @@
 //! | `knarr_revision_stable_rps`, `_panic_rps` | gauge | namespace, revision | averages over the windows |
 //! | `knarr_revision_target` | gauge | namespace, revision | wanted average per replica, in the metric's unit |
 //! | `knarr_revision_excess_burst_capacity` | gauge | namespace, revision | requests; -1 is unlimited |
-//! | `knarr_revision_rung` | gauge | namespace, revision | 0 zero, 1 frozen, 2 throttled, 3 full |
+//! | `knarr_revision_rung` | gauge | namespace, revision | 0 zero, 1 frozen, 2 throttled, 3 reserve, 4 full |
 //! | `knarr_revision_price_per_hour` | gauge | namespace, revision | of what runs |
 //! | `knarr_sandbox_starts_total` | counter | namespace, revision, outcome | ended starts |
 //! | `knarr_sandbox_start_seconds` | histogram | namespace, revision | from the decision to ready |

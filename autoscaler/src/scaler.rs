@@ -19,11 +19,17 @@
 //! *freezing* ─▶ *frozen* ─▶ *thawing* ─▶ *ready*. Woken while it drains, it is ready again at once; woken while it is being
 //! frozen, it is thawed as soon as it stands still.
 //!
-//! S1. Never more sandboxes starting or ready than `max-scale` allows (initial-scale and min-scale may ask for more).
+//! Where an idle revision stands follows from its policy (idle.rs) or from the planner's schedule (course.rs, menu.rs). What
+//! a sandbox runs on is a spec of the catalogue: changed in place where it can be, else another sandbox is started beside, and
+//! the first one serves until that is ready, on the way down as on the way up. What arrives on a cheaper instance stays there
+//! while it is enough.
+//!
+//! S1. Never more sandboxes starting or ready than `max-scale` allows (initial-scale and min-scale may ask for more). One that
+//!     is to be replaced by another on a different spec, and that one, count as one.
 //! S2. A sandbox is stopped only after it left the endpoint set and every gateway released it, or its drain deadline passed.
 //! S3. Every sandbox in the endpoint set is ready, and none of them is frozen or being frozen.
 //! S4. A sandbox is frozen only after it left the endpoint set and every gateway has neither a request nor a connection
-//!     there, and only where the manifest asks for it; at most one of a revision.
+//!     there, and only where the manifest asks for it; at most one of a revision, or as many as min-scale says.
 //! S5. A frozen sandbox counts as no replica: it is neither ready nor starting.
 //! S6. Idle sandboxes are evicted only while something does not fit, in the order of [`crate::evict`], and never one that a
 //!     request needs.

@@ -21,7 +21,8 @@ use statrs::function::erf::erfc;
 /// The newest measured wake-ups of one revision from one rung.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Latencies {
-    samples: VecDeque<Duration>,
+    /// Seconds: a revision has several of these, and there may be a hundred thousand revisions.
+    samples: VecDeque<f32>,
 }
 
 /// What the measurements say about the next wake-up.
@@ -41,7 +42,7 @@ impl Latencies {
         if self.samples.len() == KEPT {
             self.samples.pop_front();
         }
-        self.samples.push_back(took);
+        self.samples.push_back(took.as_secs_f32());
     }
 
     /// How many are kept.
@@ -54,9 +55,14 @@ impl Latencies {
         self.samples.is_empty()
     }
 
+    fn samples(&self) -> impl Iterator<Item = Duration> + Clone {
+        let exact = |seconds: f64| Duration::try_from_secs_f64((seconds * 1e6).round() / 1e6).unwrap_or(LONGEST);
+        self.samples.iter().map(move |seconds| exact(f64::from(*seconds)))
+    }
+
     /// The one in the middle; `None` when nothing was measured.
     pub fn median(&self) -> Option<Duration> {
-        let mut sorted: Vec<Duration> = self.samples.iter().copied().collect();
+        let mut sorted: Vec<Duration> = self.samples().collect();
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).copied()
     }
@@ -67,7 +73,7 @@ impl Latencies {
         let Some(fit) = self.fit(prior) else { return 1.0 };
         let t =
             StudentsT::new(0.0, 1.0, fit.freedom).map_or(1.0, |t| t.sf((ln_seconds(limit) - fit.mean) / fit.spread));
-        let misses = self.samples.iter().filter(|took| **took > limit).count();
+        let misses = self.samples().filter(|took| *took > limit).count();
         if misses == 0 {
             t
         } else {
@@ -95,9 +101,9 @@ impl Latencies {
         let fit = self.fit(prior)?;
         let t = StudentsT::new(0.0, 1.0, fit.freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(sla.quantile));
         let mut bound = seconds((fit.mean + t * fit.spread).exp());
-        let misses = self.samples.iter().filter(|took| **took > sla.limit).count();
+        let misses = self.samples().filter(|took| *took > sla.limit).count();
         if misses > 0 && share_at_most(misses, measured) > 1.0 - sla.quantile {
-            bound = self.samples.iter().copied().fold(bound, Duration::max);
+            bound = self.samples().fold(bound, Duration::max);
         }
         Some(Estimate {
             bound,
@@ -108,11 +114,7 @@ impl Latencies {
 
     fn fit(&self, prior: Option<Duration>) -> Option<Fit> {
         let one_prior = prior.filter(|_| self.samples.is_empty());
-        let logs = self
-            .samples
-            .iter()
-            .chain(one_prior.as_ref())
-            .map(|took| ln_seconds(*took));
+        let logs = self.samples().chain(one_prior).map(ln_seconds);
         let n = count(logs.clone().count());
         if n < 1.0 {
             return None;

@@ -1,4 +1,4 @@
-//! The promise, first form: when idle, the cheapest rung that keeps the cold-start SLA.
+//! The promise: when idle, the ladder that costs least while requests come within the cold-start SLA.
 
 use std::time::Duration;
 
@@ -7,6 +7,9 @@ use loadtest::Plan;
 use super::stage::Stage;
 
 const SCENE: &str = "promise";
+
+/// Where an app that starts in milliseconds may idle: a frozen sandbox of few MiB costs hardly more than none.
+const CHEAP: [&str; 2] = ["zero", "frozen"];
 
 pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
     stage.screen.heading(
@@ -26,18 +29,19 @@ pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
                         .find(|it| it.name == name)
                         .map(|it| it.rung.clone())
                 };
-                rung(fast).as_deref() == Some("zero") && rung(slow).as_deref() == Some("frozen")
+                let cheap = |name: &str| rung(name).is_some_and(|it| CHEAP.contains(&it.as_str()));
+                cheap(fast) && rung(slow).as_deref() == Some("frozen")
             },
         )
         .await;
-    for (name, wanted) in [(fast, "zero"), (slow, "frozen")] {
+    for (name, wanted) in [(fast, &CHEAP[..]), (slow, &["frozen"][..])] {
         let now = stage.revision(name)?;
         let seen = format!("{} at {:.4} per hour", now.rung, now.price_per_hour);
         stage.claim(
             SCENE,
-            &format!("{name} idles at {wanted}"),
+            &format!("{name} idles at {}", wanted.join(" or ")),
             seen,
-            settled.is_some() && now.rung == wanted,
+            settled.is_some() && wanted.contains(&now.rung.as_str()),
         );
         let explained = stage
             .server

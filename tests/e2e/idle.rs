@@ -25,17 +25,17 @@ fn idle_goes_to_zero_and_back() {
     }
 }
 
-/// The cheapest way to idle that keeps the promise: nothing for an app that starts at once, a frozen sandbox for one that
-/// takes two seconds.
+/// The cheapest way to idle that keeps the promise: nothing where a start is surely in time, a frozen sandbox where it is not.
 #[test]
 fn idle_auto_keeps_the_promise_at_least_cost() {
-    let promised = |name: &str| {
+    let promised = |name: &str, sla: &str| {
         service(name)
             .proven()
             .with("knarr.dev/idle", "auto")
-            .with("knarr.dev/cold-start-sla", "p99<1500ms")
+            .with("knarr.dev/cold-start-sla", sla)
     };
-    let text = promised("fast").yaml() + &promised("slow").arg("--start-delay").arg("2s").yaml();
+    let slow = promised("slow", "p99<1500ms").arg("--start-delay").arg("2s");
+    let text = promised("fast", "p99<60s").yaml() + &slow.yaml();
     let knarr = Knarr::serve(&[SHORT_WINDOWS, ("promise.yaml", &text)]);
     knarr.until_revision("fast-00001", "has gone to zero", |it| {
         it.rung == "zero" && it.actual_replicas == 0
@@ -53,12 +53,15 @@ fn idle_auto_keeps_the_promise_at_least_cost() {
         assert!(explained.contains(word), "{word}: {explained}");
     }
 
-    let reply = knarr.client().ask(&host("slow"), "/", &[("X-Knarr-Timing", "1")]);
-    assert_eq!(reply.status, 200);
-    assert!(!reply.header("server-timing").unwrap().contains("cold"), "{reply:?}");
+    // It is at full speed while somebody is there, and not a moment longer.
+    let mut client = knarr.client();
+    client.send(&host("slow"), "/sleep?ms=1500", &[("X-Knarr-Timing", "1")]);
     let woken = knarr.until_revision("slow-00001", "is at full speed", |it| {
         it.rung == "full" && it.price_per_hour == 1.0
     });
+    let reply = client.reply();
+    assert_eq!(reply.status, 200);
+    assert!(!reply.header("server-timing").unwrap().contains("cold"), "{reply:?}");
     assert_eq!(
         processes::apps(knarr.pid(), "slow-00001"),
         [process],
@@ -142,6 +145,81 @@ fn a_monitor_neither_wakes_nor_keeps_awake_nor_counts() {
         || knarr.get("broken", "/healthz").status == 503,
         || knarr.get("broken", "/healthz").text(),
     );
+}
+
+/// Where nothing can be frozen and starts are slow, a smaller cgroup of the same sandbox serves whoever comes alone.
+#[test]
+fn idle_auto_serves_from_a_cheaper_spec_as_long_as_that_is_enough() {
+    let instances = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: config-instances, namespace: knative-serving}
+data:
+  frozen: none
+  specs: |
+    - {name: whole, price: 1/h, in-place: true}
+    - {name: small, cpu: 250m, memory: 64Mi, price: 0.3/h, in-place: true}
+";
+    let web = service("web")
+        .proven()
+        .arg("--start-delay")
+        .arg("2s")
+        .with("knarr.dev/idle", "auto")
+        .with("knarr.dev/cold-start-sla", "p99<500ms")
+        .with("target", "10")
+        .with("max-scale", "1");
+    let knarr = Knarr::serve(&[
+        SHORT_WINDOWS,
+        ("config-instances.yaml", instances),
+        ("web.yaml", &web.yaml()),
+    ]);
+    knarr.until_revision("web-00001", "runs", |it| it.actual_replicas == 1);
+    let limits = |revision: &RevisionStatus| -> serde_json::Value {
+        let seen = knarr.ask(&["inspect", &revision.sandboxes[0], "--json"]).well().out;
+        serde_json::from_str::<serde_json::Value>(&seen).unwrap()["limits"].clone()
+    };
+    let small = |it: &RevisionStatus| it.rung == "reserve" && it.price_per_hour == 0.3;
+    // Nobody knows how long its requests take before there was one.
+    assert_eq!(knarr.get("web", "/").status, 200);
+    let idle = knarr.until_revision("web-00001", "stands on less", small);
+    let before = processes::apps(knarr.pid(), "web-00001");
+    let seen = limits(&idle);
+    assert_eq!(
+        (&seen["cpu"], &seen["memoryBytes"]),
+        (&"250m".into(), &(64 << 20).into()),
+        "{seen}"
+    );
+    for _ in 0..4 {
+        let reply = knarr.client().ask(&host("web"), "/", &[("X-Knarr-Timing", "1")]);
+        assert_eq!(reply.status, 200);
+        assert!(!reply.header("server-timing").unwrap().contains("cold"), "{reply:?}");
+        std::thread::sleep(std::time::Duration::from_millis(700));
+    }
+    assert_eq!(
+        knarr.revision("web-00001").rung,
+        "reserve",
+        "one after the other is no reason for more"
+    );
+
+    // Eight at a time are more than a quarter of ten.
+    let load = knarr.burst("web", "/sleep?ms=8000", 8);
+    let full = |it: &RevisionStatus| it.rung == "full" && it.price_per_hour == 1.0;
+    let busy = knarr.until_revision("web-00001", "is full", full);
+    let seen = limits(&busy);
+    assert!(seen["cpu"].is_null() && seen["memoryBytes"].is_null(), "{seen}");
+    let report = load.report();
+    assert_eq!(report.count(200), 8, "{report}");
+    // They would have taken four times as long on the small spec: it has learned that this is not in time.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(knarr.revision("web-00001").rung, "full");
+    assert_eq!(
+        processes::apps(knarr.pid(), "web-00001"),
+        before,
+        "the same process all along"
+    );
+    let explained = knarr.ask(&["explain", "web"]).well().out;
+    for word in ["by the plan for p99<500ms", "reserve (small)", "chosen"] {
+        assert!(explained.contains(word), "{word}: {explained}");
+    }
 }
 
 /// Clients that read nothing of a large answer, and clients that never send all of their request.

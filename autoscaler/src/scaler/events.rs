@@ -108,8 +108,11 @@ impl Scaler {
                 tracing::warn!(sandbox = %id, %error, "start failed");
                 metrics::start_ended(&self.revision.id, Err(execute::outcome(&error)));
                 if spec.rung < Rung::Full {
-                    // What it was to replace serves on, and stays.
-                    self.cannot_stand_on(spec.rung);
+                    // What it was to replace serves on.
+                    match error {
+                        StartError::Exhausted(_) => self.memory_at = Some(cx.now.plus(execute::MEMORY_RETRY)),
+                        _ => self.cannot_stand_on(spec.rung),
+                    }
                     return self.look(cx, Cause::StartFailed(error.to_string()));
                 }
                 match error {

@@ -15,7 +15,7 @@ use crate::evict::ASSUMED_START;
 use crate::planner::menu::MOST_OFFERS;
 use crate::planner::{ASSUMED_THAW, ASSUMED_UPGRADE, Candidate, Menu, Offer, Plan, PlannedStep, Verdict, sla_text};
 use crate::specs::{Spec, Specs, per_hour};
-use crate::start_latency::Latencies;
+use crate::start_latency::{Estimate, Latencies};
 
 /// A menu, and every rung that was looked at for it.
 pub(super) struct Choice {
@@ -31,15 +31,15 @@ struct Look {
     offer: Offer,
     place: Place,
     cpu: Option<Millicores>,
-    /// Measured wake-ups from here, and what stands in for them; `None` where a request is served at once.
-    wakes: Option<(Latencies, Option<Duration>)>,
+    /// What a wake-up from here adds; `None` when nobody can say, or nobody asked.
+    wakes: Option<Estimate>,
     /// Why it cannot be had.
     rejected: Option<Verdict>,
 }
 
 impl Scaler {
-    /// The one place where measurements become prices and probabilities.
-    pub(super) fn choice(&self, cx: &Context) -> Choice {
+    /// The one place where measurements become prices and probabilities; with bounds for people when `told`.
+    pub(super) fn choice(&self, told: bool, cx: &Context) -> Choice {
         let sla = &self.revision.planning.sla;
         let full = self.specs.full();
         let start = self.starts.mean(full.start).map(|seconds| full.start_money(seconds));
@@ -68,7 +68,7 @@ impl Scaler {
                     ..offer
                 },
                 place: Place { rung, spec },
-                wakes: Some((latencies.clone(), prior)),
+                wakes: if told { latencies.estimate(sla, prior) } else { None },
                 rejected,
             }
         };
@@ -110,7 +110,7 @@ impl Scaler {
                     spec: Some(Arc::clone(spec)),
                 },
                 cpu: spec.limits.cpu,
-                wakes: None,
+                wakes: Some(Estimate::default()),
                 rejected: (!self.can_reserve(spec)).then_some(Verdict::Unavailable),
             });
         }
@@ -125,7 +125,7 @@ impl Scaler {
                 spec: None,
             },
             cpu: full.limits.cpu,
-            wakes: None,
+            wakes: Some(Estimate::default()),
             rejected: None,
         });
         let least = self.least_rung();
@@ -194,10 +194,7 @@ impl Choice {
         };
         let candidate = |look: &Look| {
             let Offer { rung, spec, price, .. } = look.offer.clone();
-            let estimate = match &look.wakes {
-                Some((latencies, prior)) => latencies.estimate(sla, *prior),
-                None => Some(crate::start_latency::Estimate::default()),
-            };
+            let estimate = look.wakes;
             let verdict = match (look.rejected, later(&look.place)) {
                 _ if look.place == *now => Verdict::Chosen,
                 (Some(rejected), _) => rejected,

@@ -47,7 +47,7 @@ impl IdlePlanner for Fixed {
 }
 
 /// Prices of [`Instances::default`], with a reserve: in place, or another sandbox; so many times slower.
-fn catalogue(in_place: bool, slow: f64) -> Arc<Instances> {
+pub(super) fn catalogue(in_place: bool, slow: f64) -> Arc<Instances> {
     let mut instances = Instances::default();
     let full = instances.get("full").unwrap().clone();
     let throttled = instances.specs.iter().find(|spec| spec.throttled).unwrap().clone();
