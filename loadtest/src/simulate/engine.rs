@@ -20,8 +20,9 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use autoscaler::fleet::{Event, Fleet};
-use manifests::exchange::{EndpointSet, LoadKind, LoadReport, RevisionLoad, Rung};
+use manifests::exchange::{EndpointSet, LoadKind, LoadReport, RevisionLoad, Rung, Snapshot};
 use manifests::ids::{GatewayId, Generation, RevisionId, SandboxId};
+use manifests::revision::Revision;
 use manifests::units::{Bytes, Clock, Timestamp};
 
 use super::arena::{Arena, Key};
@@ -45,6 +46,9 @@ pub(super) struct Engine<'a> {
     now: Timestamp,
     apps: Vec<App>,
     index: HashMap<RevisionId, usize>,
+    /// What is deployed, and the functions that are not yet.
+    snapshot: Snapshot,
+    waiting: Vec<Option<Arc<Revision>>>,
     sandboxes: Arena<Sandbox>,
     names: HashMap<SandboxId, Key>,
     requests: Arena<Request>,
@@ -103,6 +107,8 @@ struct Request {
 /// What happens at an instant that is known.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Next {
+    /// The functions that are called for the first time in this minute are deployed.
+    Deploy,
     Started(Key),
     Stopped(Key),
     Resized(Key),
@@ -141,6 +147,8 @@ impl<'a> Engine<'a> {
             now,
             apps: Vec::with_capacity(trace.functions.len()),
             index: HashMap::with_capacity(trace.functions.len()),
+            snapshot: policy.snapshot(trace, settings, market, now),
+            waiting: Vec::new(),
             sandboxes: Arena::default(),
             names: HashMap::new(),
             requests: Arena::default(),
@@ -157,7 +165,6 @@ impl<'a> Engine<'a> {
             stirred: false,
             watch: None,
         };
-        let snapshot = policy.snapshot(trace, settings, market, now);
         for (index, function) in trace.functions.iter().enumerate() {
             let id = super::policy::revision_id(index);
             engine.apps.push(App {
@@ -172,7 +179,12 @@ impl<'a> Engine<'a> {
             });
             engine.index.insert(id, index);
         }
-        engine.handle(Event::Snapshot(Arc::new(snapshot)));
+        if settings.initial_scale > 0 {
+            let mut later = std::mem::take(&mut engine.snapshot.revisions);
+            let of = |app: &App| later.remove(&app.id);
+            engine.waiting = engine.apps.iter().map(of).collect();
+        }
+        engine.handle(Event::Snapshot(Arc::new(engine.snapshot.clone())));
         engine.settle();
         engine
     }
@@ -240,14 +252,31 @@ impl<'a> Engine<'a> {
             let minute = self.minutes.next()?;
             self.calls = self.trace.minute(minute, self.seed);
             self.calls.reverse();
+            let new = |call: &Invocation| self.waiting.get(call.function).is_some_and(Option::is_some);
+            if self.calls.iter().any(new) {
+                self.later(instant(MINUTE * minute).max(self.now), Next::Deploy);
+            }
         }
         self.calls.last().map(|call| instant(call.at))
+    }
+
+    /// Deploys what is called for the first time in the minute at hand.
+    fn deploy(&mut self) {
+        for call in &self.calls {
+            if let Some(revision) = self.waiting.get_mut(call.function).and_then(Option::take) {
+                self.snapshot.revisions.insert(revision.id.clone(), revision);
+            }
+        }
+        self.snapshot.generation = self.snapshot.generation.next();
+        self.handle(Event::Snapshot(Arc::new(self.snapshot.clone())));
     }
 
     fn arrive(&mut self, call: Invocation) {
         let index = call.function;
         let Some(app) = self.apps.get_mut(index) else { return };
-        let idle = app.pool.in_flight() == 0;
+        // The first call of a deployment is not the end of an idle time.
+        let first = app.tally.arrivals == 0 && self.settings.initial_scale > 0;
+        let idle = app.pool.in_flight() == 0 && !first;
         let work = call.duration.unwrap_or(self.settings.duration);
         let request = self.requests.insert(Request {
             app: index,

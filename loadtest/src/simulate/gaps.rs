@@ -30,7 +30,7 @@ pub(super) struct Idle {
 /// The idle times of one function.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Life {
-    /// The start at deployment; `None` without one.
+    /// The start at deployment, for the first call; `None` without one.
     deployed: Option<Duration>,
     idle: Vec<Idle>,
     /// Since when nothing was in flight at the end, and when that was.
@@ -48,15 +48,20 @@ impl Life {
         let begin = instant(Duration::from_secs(60) * trace.minutes.start);
         let end = instant(Duration::from_secs(60) * trace.minutes.end);
         let deployed = (settings.initial_scale > 0).then(|| start(0));
-        let mut free = begin.plus(deployed.unwrap_or_default());
+        let mut free = begin;
         let (mut idle, mut calls) = (Vec::new(), 0);
         for call in trace
             .minutes
             .clone()
             .flat_map(|minute| trace.minute_of(function, minute, seed))
         {
-            let (at, service) = (instant(call.at), call.duration.unwrap_or(settings.duration));
-            if at > free {
+            let (mut at, service) = (instant(call.at), call.duration.unwrap_or(settings.duration));
+            if calls == 0
+                && let Some(start) = deployed
+            {
+                // What is deployed for it is not late for it.
+                at = at.plus(start);
+            } else if at > free {
                 idle.push(Idle {
                     since: free,
                     gap: at.since(free),
@@ -68,7 +73,7 @@ impl Life {
             calls += 1;
         }
         Self {
-            deployed,
+            deployed: deployed.filter(|_| calls > 0),
             idle,
             last: (free, end.max(free)),
             calls,
@@ -89,6 +94,9 @@ impl Life {
             answered: self.calls,
             ..Tally::default()
         };
+        if self.calls == 0 {
+            return tally;
+        }
         let mut learned = Latencies::default();
         let mut rung = Rung::Zero;
         if let Some(start) = self.deployed {

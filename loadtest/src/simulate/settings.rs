@@ -42,7 +42,8 @@ pub struct Settings {
     pub resize: Duration,
     /// `containerConcurrency`: calls that an instance takes at once; 0 is no limit.
     pub concurrency: u32,
-    /// `initial-scale`: instances that are started when the functions are deployed, at the first minute.
+    /// `initial-scale`: instances that are started when a function is deployed. A function is deployed in the minute of its
+    /// first call, which is not the end of an idle time then; with 0 all are deployed at the first minute, and every call counts.
     pub initial_scale: u32,
     /// How long a call takes of which the trace does not say it.
     pub duration: Duration,

@@ -146,6 +146,7 @@ impl Engine<'_> {
     /// What happens at the instant that was foreseen.
     pub(super) fn happen(&mut self, next: Next) {
         match next {
+            Next::Deploy => self.deploy(),
             Next::Ends(request, revision) => self.end(request, revision),
             Next::Started(key) => {
                 let Some((revision, id)) = self.named(key) else { return };

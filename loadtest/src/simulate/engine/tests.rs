@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use manifests::units::Bytes;
 
-use crate::simulate::{Billing, Market, Policy, Settings, Starts, Tally, simulate};
+use crate::simulate::{Billing, Engine, Market, Policy, Settings, Starts, Tally, simulate};
 use crate::trace::{Calls, Durations, Function, Trace, Trigger};
 
 fn function(name: &str, times: &[f64], seconds: f64) -> Function {
@@ -105,13 +105,25 @@ fn three_calls_under_the_others() {
 
 #[test]
 fn what_is_deployed_is_started_once() {
-    let trace = trace(5, vec![function("a", &[10.0, 200.0], 0.1)]);
+    // In the minute of the first call, which finds nothing yet at 61 s and is not late by that.
+    let trace = trace(6, vec![function("a", &[61.0, 280.0], 0.1), function("never", &[], 0.1)]);
     let deployed = Settings {
         initial_scale: 1,
         ..settings()
     };
-    let tally = run(&trace, &deployed, Policy::Knative).remove(0);
-    assert_eq!((tally.starts, tally.cold, tally.violations), (2, 1, 1), "{tally:?}");
+    for engine in [Engine::Fleet, Engine::Gaps] {
+        let tallies = run(
+            &trace,
+            &Settings {
+                engine,
+                ..deployed.clone()
+            },
+            Policy::Knative,
+        );
+        let of = |tally: &Tally| (tally.arrivals, tally.idle, tally.starts, tally.cold, tally.violations);
+        assert_eq!(of(&tallies[0]), (2, 1, 2, 1, 1), "{engine:?}: {tallies:?}");
+        assert_eq!(of(&tallies[1]), (0, 0, 0, 0, 0), "{engine:?}: {tallies:?}");
+    }
 }
 
 #[test]
