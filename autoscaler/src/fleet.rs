@@ -263,7 +263,8 @@ impl Fleet {
         for id in self.touched.drain(begin..) {
             if let Some(entry) = self.revisions.get_mut(&id) {
                 entry.touched = false;
-                learned.push((id, entry.scaler.learned()));
+                let known = entry.scaler.learned();
+                learned.extend((!known.is_empty()).then_some((id, known)));
             }
         }
         learned

@@ -3,11 +3,14 @@
 //! A revision comes back under its name; whether it is still the same program is told by [`program`]. Nothing learned of
 //! one program is believed of another.
 
+use std::sync::Arc;
+
 use manifests::revision::Revision;
 use manifests::units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::evict::Rhythm;
+use crate::slowdown::Usual;
 use crate::start_latency::Latencies;
 
 /// What one revision has taught.
@@ -30,6 +33,12 @@ pub struct Learned {
     /// How often it is used.
     #[serde(default)]
     pub rhythm: Rhythm,
+    /// How long requests take on a full instance.
+    #[serde(default)]
+    pub(crate) usual: Usual,
+    /// On cheaper specs, by name: starts, and how long requests take.
+    #[serde(default)]
+    pub(crate) elsewhere: Vec<(Arc<str>, Latencies, Usual)>,
     /// What its planner has learned.
     #[serde(default)]
     pub planner: Option<serde_json::Value>,
@@ -45,6 +54,8 @@ impl Learned {
             thaws,
             peak,
             rhythm,
+            usual,
+            elsewhere,
             planner,
         } = self;
         let _ = program;
@@ -53,6 +64,8 @@ impl Learned {
             && thaws.is_empty()
             && peak.is_none()
             && *rhythm == Rhythm::default()
+            && *usual == Usual::default()
+            && elsewhere.is_empty()
             && planner.is_none()
     }
 }

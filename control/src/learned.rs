@@ -201,10 +201,9 @@ mod tests {
     }
 
     fn learned(program: u64) -> Learned {
-        Learned {
-            program,
-            ..Learned::default()
-        }
+        let mut learned = Learned::default();
+        learned.program = program;
+        learned
     }
 
     fn at(seconds: u64) -> Timestamp {

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-use manifests::ids::{Generation, RevisionId};
-use manifests::units::{Bytes, Timestamp};
+use manifests::exchange::{LoadKind, LoadReport, RevisionLoad};
+use manifests::ids::{GatewayId, Generation, RevisionId};
+use manifests::units::{Bytes, Concurrency, Rps, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng};
 use sandbox::driver::Capacity;
 
+use super::file::Next;
 use super::replay::{Nobody, Problem, Replay, Summary};
+use super::ring;
+use super::writer::{Recorder, Settings};
 use crate::explain::Explain;
 use crate::fleet::{Event, Fleet};
 use crate::testing::revision;
@@ -92,4 +98,78 @@ fn whatever_was_changed_in_a_recording_is_found() {
         panic!("another format cannot be read");
     };
     assert!(why.contains("in format 99"), "{why}");
+}
+
+#[test]
+fn a_ring_on_disk_keeps_its_size_and_what_is_left_decides_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let limit = 512 << 10;
+    let settings = Settings {
+        directory: directory.path().join("flight"),
+        limit,
+        take: 7,
+    };
+    let mut recorder = Recorder::start(settings.clone()).unwrap();
+    let mut fleet = Fleet::new(Explain::default(), 7, Box::new(Default::default)).recorded();
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut snapshot = manifests::exchange::Snapshot {
+        generation: Generation::first(7),
+        ..Default::default()
+    };
+    for n in 0..40 {
+        let mut revision = revision("default", &format!("r{n:02}-00001"));
+        revision.scaling.initial_scale = manifests::units::Replicas(0);
+        snapshot.revisions.insert(revision.id.clone(), revision.into());
+    }
+    let ids: Vec<RevisionId> = snapshot.revisions.keys().cloned().collect();
+    fleet.handle(Event::Snapshot(snapshot.into()), at(0));
+    let mut segments = 0;
+    for second in 1..1200 {
+        let load = |id: &RevisionId| RevisionLoad {
+            revision: id.clone(),
+            kind: LoadKind::Periodic,
+            concurrency: Concurrency(rng.random_range(0.0..9.0)),
+            rps: Rps(rng.random_range(0.0..9.0)),
+            work: Default::default(),
+            in_flight: 1,
+            waiting: 0,
+            acked: Generation::default(),
+            draining: Vec::new(),
+            ejected: Vec::new(),
+        };
+        let report = LoadReport {
+            gateway: GatewayId("g".into()),
+            generation: Generation {
+                epoch: 7,
+                counter: second,
+            },
+            revisions: ids.iter().map(load).collect(),
+        };
+        fleet.handle(Event::Report(report), at(second));
+        if fleet.next_timeout().is_some_and(|due| due <= at(second)) {
+            fleet.handle_timeout(at(second));
+        }
+        while fleet.poll_output().is_some() {}
+        recorder.write(fleet.take_recorded());
+        if recorder.wants_segment() {
+            fleet.begin_segment();
+            segments += 1;
+        }
+    }
+    drop(recorder);
+    let found = ring::list(&settings.directory).unwrap();
+    let size: u64 = found.iter().map(|segment| segment.size).sum();
+    // One block more than a segment's share may be on its way.
+    assert!(size < limit + limit / 2, "{size} bytes");
+    assert!(segments > 0, "{size} bytes in {} segments", found.len());
+    let mut nobody = Nobody;
+    let mut replay = Replay::new(&mut nobody);
+    replay.begin_take();
+    for segment in found {
+        let mut blocks = ring::open(&segment.path).unwrap().unwrap();
+        while let Next::Lines(lines) = blocks.next_block().unwrap() {
+            replay.lines(&lines).unwrap();
+        }
+    }
+    assert!(replay.summary().decisions > 1000, "{:?}", replay.summary());
 }

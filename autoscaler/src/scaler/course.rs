@@ -71,6 +71,18 @@ pub(super) struct Elsewhere {
     pub(super) usual: Usual,
 }
 
+impl Elsewhere {
+    /// To be kept over a restart.
+    pub(super) fn learned(&self) -> (Arc<str>, Latencies, Usual) {
+        (Arc::clone(&self.spec), self.starts.clone(), self.usual)
+    }
+
+    /// From what was kept.
+    pub(super) fn from_learned((spec, starts, usual): (Arc<str>, Latencies, Usual)) -> Self {
+        Self { spec, starts, usual }
+    }
+}
+
 impl Mind {
     /// For revisions with `knarr.dev/idle: auto`.
     pub(super) fn of(revision: &Revision, cx: &Context) -> Option<Box<Self>> {

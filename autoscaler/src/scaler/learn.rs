@@ -1,6 +1,7 @@
 //! What is kept of a revision over a restart of Knarr, and taken up again.
 
 use super::Scaler;
+use super::course::Elsewhere;
 use crate::learned::{Learned, program};
 
 impl Scaler {
@@ -13,6 +14,8 @@ impl Scaler {
             thaws: self.thaws.clone(),
             peak: self.peak,
             rhythm: self.rhythm,
+            usual: self.usual,
+            elsewhere: self.elsewhere.iter().map(Elsewhere::learned).collect(),
             planner: self.mind.as_ref().and_then(|mind| mind.save()),
         }
     }
@@ -26,6 +29,8 @@ impl Scaler {
             thaws,
             peak,
             rhythm,
+            usual,
+            elsewhere,
             planner,
         } = learned;
         self.starts = starts;
@@ -33,6 +38,8 @@ impl Scaler {
         self.thaws = thaws;
         self.peak = peak;
         self.rhythm = rhythm;
+        self.usual = usual;
+        self.elsewhere = elsewhere.into_iter().map(Elsewhere::from_learned).collect();
         if let (Some(mind), Some(planner)) = (&mut self.mind, planner) {
             mind.go_on_from(&planner);
         }
