@@ -1,11 +1,12 @@
 //! `knarr simulate` from the command line: what it prints, and what it says of wrong words.
 
 use std::fs;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::support::{Output, Place};
+use crate::support::{KNARR, Output, Place};
 
 /// Three functions for an hour: one often, one each ten minutes, one once.
 fn place() -> Arc<Place> {
@@ -24,9 +25,14 @@ fn place() -> Arc<Place> {
 
 fn simulate(place: &Place, words: &[&str]) -> Output {
     let path = place.path("calls.csv");
-    let mut all = vec!["simulate", path.to_str().unwrap()];
-    all.extend(words);
-    Output::of(place.knarr(&all))
+    told(&[&[path.to_str().unwrap()], words].concat())
+}
+
+/// What it says to these words.
+fn told(words: &[&str]) -> Output {
+    let mut command = Command::new(KNARR);
+    command.arg("simulate").args(words).stdin(Stdio::null());
+    Output::of(command)
 }
 
 fn rows(output: Output) -> Vec<Value> {
@@ -52,10 +58,7 @@ fn policies_are_compared_and_the_same_seed_says_the_same() {
     let number = |row: usize, key: &str| first[row][key].as_f64().unwrap();
     assert_eq!((first.len(), first[0]["policy"].as_str()), (2, Some("knative")));
     assert!(number(0, "idle_cost") < number(1, "idle_cost"), "{first:?}");
-    assert!(
-        number(0, "violations") > 0.0 && number(1, "violations") == 0.0,
-        "{first:?}"
-    );
+    assert!(number(0, "violations") > number(1, "violations"), "{first:?}");
     let table = simulate(&place, &words).well().out;
     assert!(
         table.contains("engine fleet") && table.contains("OF KNATIVE") && table.contains("always-one"),
@@ -101,13 +104,13 @@ fn wrong_words_are_told() {
         (&["--quantile", "99"], "must be a number between 0 and 1"),
         (&["--seeds", "0"], "0 is not in 1..=10000"),
         (&["--check"], "--evaluate"),
-        (&["--start-sigma", "-1"], "--start-sigma"),
+        (&["--start-sigma", "9"], "must be a number from 0 to 5"),
     ] {
         let output = simulate(&place, words);
         assert_ne!(output.code, Some(0), "{words:?}");
         assert!(output.err.contains(said), "{words:?}: {}", output.err);
     }
-    let missing = Output::of(place.knarr(&["simulate", "no-such-trace"]));
+    let missing = told(&["no-such-trace"]);
     assert!(missing.err.contains("cannot read no-such-trace"), "{}", missing.err);
     fs::write(place.path("calls.csv"), "timestamp,service\nsoon,a\n").unwrap();
     let broken = simulate(&place, &[]);

@@ -204,15 +204,15 @@ fn judge(rows: &[Row], summaries: &[Summary]) -> Vec<Check> {
             let what = format!("{what} / {name}");
             checks.push(check(what, figure(&ones), Some(interval), limit.map(Demand::AtMost)));
         };
-        add("idle cost", &|times| a.cost(times) / b.cost(times), cost);
+        add("idle cost", &|times| over(a.cost(times), b.cost(times)), cost);
         add(
             "violations, pooled",
-            &|times| a.share(times) / b.share(times),
+            &|times| over(a.share(times), b.share(times)),
             violations,
         );
         let mean = |times: &[u32]| {
             let of = |row: &Row| mean_share(&row.runs, |index| times[index]);
-            of(auto) / of(other)
+            over(of(auto), of(other))
         };
         add("violations, mean per function", &mean, violations);
     };
@@ -225,7 +225,7 @@ fn judge(rows: &[Row], summaries: &[Summary]) -> Vec<Check> {
     }
     if let Some((oracle, _)) = find(Policy::Oracle) {
         let (a, b) = (Sums::of(auto), Sums::of(oracle));
-        let figure = |times: &[u32]| a.cost(times) / b.cost(times);
+        let figure = |times: &[u32]| over(a.cost(times), b.cost(times));
         let interval = bootstrap(a.cost.len(), RESAMPLES, 0.95, 1, figure);
         checks.push(check(
             "idle cost / oracle".into(),
@@ -288,8 +288,13 @@ impl Sums {
     }
 
     fn share(&self, times: &[u32]) -> f64 {
-        weigh(&self.late, times) / weigh(&self.idle, times)
+        over(weigh(&self.late, times), weigh(&self.idle, times))
     }
+}
+
+/// Nothing of nothing is nothing.
+fn over(part: f64, all: f64) -> f64 {
+    if part == 0.0 { 0.0 } else { part / all }
 }
 
 fn weigh(values: &[f64], times: &[u32]) -> f64 {

@@ -161,7 +161,7 @@ const STYLE: &str = ".back{fill:#fff}.ink{fill:#1b1f24}.tick,.label{fill:#57606a
 .c0{fill:#0072b2}.s0{stroke:#0072b2}.c1{fill:#d55e00}.s1{stroke:#d55e00}.c2{fill:#009e73}.s2{stroke:#009e73}.c3{fill:#cc79a7}.s3{stroke:#cc79a7}\
 .c4{fill:#e69f00}.s4{stroke:#e69f00}.c5{fill:#56b4e9}.s5{stroke:#56b4e9}.c6{fill:#8c6d1f}.s6{stroke:#8c6d1f}.c7{fill:#6e7781}.s7{stroke:#6e7781}\
 @media(prefers-color-scheme:dark){.back{fill:#0d1117}.ink{fill:#e6edf3}.tick,.label{fill:#9198a1}.frame{stroke:#6e7681}.grid{stroke:#2a313a}\
-.sla{stroke:#ff7b72}.c0{fill:#58a6e0}.s0{stroke:#58a6e0}.c6{fill:#d2b45c}.s6{stroke:#d2b45c}}";
+.sla{stroke:#ff7b72}.c0{fill:#b392f0}.s0{stroke:#b392f0}.c6{fill:#d2b45c}.s6{stroke:#d2b45c}}";
 
 #[cfg(test)]
 mod tests {
