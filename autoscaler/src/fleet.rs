@@ -430,9 +430,14 @@ impl Fleet {
 
     fn change(&mut self, generation: Generation, instances: Option<Arc<Instances>>, changes: Vec<Change>) {
         self.generation = self.generation.max(generation);
-        let priced_anew = instances.is_some();
         if let Some(instances) = instances {
             (self.cx.instances, self.cx.specs) = (instances, None);
+            // Before the revisions that change with it: those know only what they had and what they get.
+            let mut ids: Vec<RevisionId> = self.revisions.keys().cloned().collect();
+            ids.sort_unstable();
+            for id in ids {
+                self.with(&id, Scaler::price_anew);
+            }
         }
         for change in changes {
             match change {
@@ -444,13 +449,6 @@ impl Fleet {
                 Change::Updated(revision) => {
                     self.with(&revision.id, |scaler, cx| scaler.update(Arc::clone(&revision), cx));
                 }
-            }
-        }
-        if priced_anew {
-            let mut ids: Vec<RevisionId> = self.revisions.keys().cloned().collect();
-            ids.sort_unstable();
-            for id in ids {
-                self.with(&id, Scaler::price_anew);
             }
         }
     }

@@ -58,7 +58,7 @@ fn policies_are_compared_and_the_same_seed_says_the_same() {
     let number = |row: usize, key: &str| first[row][key].as_f64().unwrap();
     assert_eq!((first.len(), first[0]["policy"].as_str()), (2, Some("knative")));
     assert!(number(0, "idle_cost") < number(1, "idle_cost"), "{first:?}");
-    assert!(number(0, "violations") > number(1, "violations"), "{first:?}");
+    assert!(number(0, "cold") > number(1, "cold"), "{first:?}");
     let table = simulate(&place, &words).well().out;
     assert!(
         table.contains("engine fleet") && table.contains("OF KNATIVE") && table.contains("always-one"),

@@ -43,8 +43,8 @@ impl Default for Budget {
 pub const LATE_IS_WORTH: f64 = 600.0;
 
 /// Below this many ends of idle times a day a late request is worth more, in inverse proportion, at most [`RAREST`] times.
-pub const RARE_PER_DAY: f64 = 150.0;
-const RAREST: f64 = 16.0;
+pub const RARE_PER_DAY: f64 = 240.0;
+const RAREST: f64 = 24.0;
 
 const LEAST: f64 = -1.0;
 const MOST: f64 = 6.0;

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use super::Instances;
 use crate::config;
+use crate::problem::Problem;
 use crate::read;
 use crate::resources::Resource;
 use crate::units::Bytes;
@@ -40,7 +41,7 @@ impl Instances {
     ///
     /// # Errors
     /// Everything that is wrong with it, with `name` and lines.
-    pub fn from_text(name: &str, text: &str) -> Result<Self, Vec<crate::problem::Problem>> {
+    pub fn from_text(name: &str, text: &str) -> Result<Self, Vec<Problem>> {
         let (documents, mut problems) = read::read(name, text);
         let mut found = None;
         for document in &documents {
@@ -48,6 +49,12 @@ impl Instances {
                 continue;
             };
             if map.metadata.name != NAME {
+                continue;
+            }
+            if map.metadata.namespace != config::SYSTEM_NAMESPACE {
+                let message = format!("is the catalogue only in namespace {}", config::SYSTEM_NAMESPACE);
+                let hint = format!("write namespace: {}", config::SYSTEM_NAMESPACE);
+                problems.push(document.problem("metadata.name", message).hint(hint));
                 continue;
             }
             match config::instances(&map.data) {
@@ -58,7 +65,7 @@ impl Instances {
         match found {
             Some(found) if problems.is_empty() => Ok(found),
             None if problems.is_empty() => {
-                let problem = crate::problem::Problem::new(&name.into(), 0, "has no catalogue");
+                let problem = Problem::new(&name.into(), 0, "has no catalogue");
                 Err(vec![problem.hint("write a ConfigMap called config-instances")])
             }
             _ => Err(problems),

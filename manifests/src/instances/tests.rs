@@ -423,6 +423,13 @@ fn a_file_is_a_manifest() {
         quoted[0].starts_with("c.yaml:5: data.specs[0].price: missing"),
         "{quoted:?}"
     );
+    let elsewhere = error(&format!("{map}  catalogue: eci\n").replace(", namespace: knative-serving", ""));
+    assert_eq!(
+        elsewhere,
+        [
+            "c.yaml:3: metadata.name: is the catalogue only in namespace knative-serving; write namespace: knative-serving"
+        ]
+    );
     assert!(error("kind: [\n")[0].contains("not valid YAML"));
 }
 

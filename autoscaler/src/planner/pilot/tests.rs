@@ -102,7 +102,7 @@ fn a_timer_is_learned_after_a_few_calls() {
         let offer = offer_at(&schedule.ladder, Duration::from_secs(minutes * 60)).unwrap();
         world.menu.offers[offer].rung
     };
-    assert_eq!((at(30), at(60)), (Rung::Zero, Rung::Reserve), "{schedule:?}");
+    assert_eq!((at(45), at(60)), (Rung::Zero, Rung::Reserve), "{schedule:?}");
     assert!(schedule.ladder.late < 0.05, "{schedule:?}");
 }
 
@@ -125,8 +125,8 @@ const OFTEN: f64 = 1e4;
 #[test]
 fn a_late_request_weighs_more_where_there_are_few() {
     let price = |per_day| Budget::default().price_of_late(1.0, per_day);
-    assert_eq!(price(150.0), price(1e9));
-    assert_eq!(price(15.0), 10.0 * price(150.0));
+    assert_eq!(price(240.0), price(1e9));
+    assert_eq!(price(24.0), 10.0 * price(240.0));
     assert_eq!((price(0.0), price(f64::NAN)), (price(1.0), price(1.0)), "bounded");
 }
 
