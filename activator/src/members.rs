@@ -70,6 +70,7 @@ impl Members {
                 sandbox: sandbox.id().clone(),
                 in_flight,
                 connections,
+                answered: sandbox.has_answered(),
             });
             in_flight > 0 || connections > 0
         });

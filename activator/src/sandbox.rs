@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub struct Sandbox {
     pub(crate) since: Timestamp,
     id: SandboxId,
     start: Duration,
+    answered: AtomicBool,
     parking: Parking,
 }
 
@@ -52,6 +54,7 @@ impl Sandbox {
             since,
             id,
             start,
+            answered: AtomicBool::new(false),
             parking: Parking::new(connections),
         }
     }
@@ -69,6 +72,17 @@ impl Sandbox {
     /// When this gateway first heard of it, ready.
     pub fn since(&self) -> Timestamp {
         self.since
+    }
+
+    /// It has begun to answer a request: should it end soon, it had not failed to start.
+    pub fn answers(&self) {
+        if !self.has_answered() {
+            self.answered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Requests in flight from this gateway.

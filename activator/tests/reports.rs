@@ -204,7 +204,25 @@ fn draining(sandbox: &SandboxId, in_flight: u32, connections: u32) -> Draining {
         sandbox: sandbox.clone(),
         in_flight,
         connections,
+        answered: false,
     }
+}
+
+/// Scaling hears whether what has ended had served: see its back-off.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_sandbox_is_reported_with_whether_it_had_answered() {
+    let mut world = World::new(1, Limits::default());
+    let pool = world.deploy("a", 1);
+    world.serve("a", &["s1", "s2"]);
+    let slot = pool.try_slot().unwrap();
+    let id = slot.sandbox().id().clone();
+    slot.sandbox().answers();
+    drop(slot);
+    said(&mut world);
+    world.serve("a", &[]);
+    let told = said(&mut world).remove(0).draining;
+    let answered: Vec<_> = told.iter().map(|left| (left.sandbox == id, left.answered)).collect();
+    assert_eq!(answered, [(true, true), (false, false)]);
 }
 
 /// A frozen app's pooled connections would be lost requests: their end is part of what is acknowledged.

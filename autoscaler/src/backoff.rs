@@ -2,17 +2,31 @@
 //!
 //! Kubernetes' CrashLoopBackOff (10 s, doubling to 5 min), with differences: the first [`FREE`] failures are replaced at
 //! once, sandboxes that fail together count as one failure, and what is no failure to start is replaced at once always:
-//! one that was killed from outside, and one that ended after it had served ([`Run::served`]). Requests that wait for a
-//! replacement of what worked a moment ago are not made to wait for more than its start.
+//! one that was killed from outside, one that ended after it had served for a while ([`Run::served`]), and one that ended
+//! sooner but had answered a request. Gateways say so when they hear of its end, so that for as long as they take it
+//! counts as a failure ([`Backoff::answered`]). Requests that wait for a replacement of what worked a moment ago are not
+//! made to wait for more than its start.
 
 use std::time::Duration;
 
+use manifests::ids::SandboxId;
 use manifests::units::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The failures of one revision since it last ran well.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Backoff {
+    failures: u32,
+    last: Option<Timestamp>,
+    /// The failure counted last, while it may still turn out to be none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    doubt: Option<Doubt>,
+}
+
+/// A sandbox that ended soon after it was ready, and what there was before that counted as a failure.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Doubt {
+    sandbox: SandboxId,
     failures: u32,
     last: Option<Timestamp>,
 }
@@ -24,6 +38,7 @@ impl Backoff {
         if self.last.is_none_or(|last| ordered >= last) {
             self.failures = self.failures.saturating_add(1);
             self.last = Some(now);
+            self.doubt = None;
         }
     }
 
@@ -31,18 +46,38 @@ impl Backoff {
     pub(crate) fn refused(&mut self, now: Timestamp) {
         self.failures = self.failures.max(FREE).saturating_add(1);
         self.last = Some(now);
+        self.doubt = None;
     }
 
     /// A sandbox that had been ready ended, without being asked to, or is to be replaced.
-    pub(crate) fn ended(&mut self, run: Run, now: Timestamp) {
+    pub(crate) fn ended(&mut self, sandbox: &SandboxId, run: Run, now: Timestamp) {
         if run.ready >= WELL {
             *self = Self::default();
         } else if run.end == End::Itself && run.served() {
             // It says that starts do not fail, as much as a failed one says that they do.
             self.failures = self.failures.saturating_sub(1);
         } else if run.end != End::Killed {
+            let (failures, last) = (self.failures, self.last);
             self.failed(run.ordered, now);
+            if run.end == End::Itself && self.failures > failures {
+                let sandbox = sandbox.clone();
+                self.doubt = Some(Doubt {
+                    sandbox,
+                    failures,
+                    last,
+                });
+            }
         }
+    }
+
+    /// A gateway says that this one had answered a request: if its end counted as a failure, it does no more. True then.
+    pub(crate) fn answered(&mut self, sandbox: &SandboxId) -> bool {
+        let Some(Doubt { failures, last, .. }) = self.doubt.take_if(|doubt| doubt.sandbox == *sandbox) else {
+            return false;
+        };
+        self.failures = failures.saturating_sub(1);
+        self.last = last;
+        true
     }
 
     /// Failures since it last ran well.
@@ -147,6 +182,7 @@ mod tests {
             let mut backoff = Backoff {
                 failures: 5,
                 last: Some(Timestamp::from_millis(1_000_000)),
+                doubt: None,
             };
             let ordered = Timestamp::from_millis(1_020_000);
             let run = Run {
@@ -156,10 +192,33 @@ mod tests {
                 end,
             };
             let now = ordered.plus(run.start + run.ready);
-            backoff.ended(run, now);
+            let id = SandboxId::new("one");
+            backoff.ended(&id, run, now);
             assert_eq!(backoff.failures(), failures, "{run:?}");
             assert_eq!(backoff.until(now).is_some(), failures > 5, "{run:?}");
+            // Once it is known that it had answered, a soon end is no failure either; a failed probe stays one.
+            let doubted = failures > 5 && end == End::Itself;
+            assert!(!backoff.answered(&SandboxId::new("other")));
+            assert_eq!(backoff.answered(&id), doubted, "{run:?}");
+            assert!(!backoff.answered(&id), "only once");
+            assert_eq!(backoff.failures(), if doubted { 4 } else { failures }, "{run:?}");
+            assert!(!doubted || backoff.until(now).is_none(), "{run:?}");
         }
+    }
+
+    #[test]
+    fn a_doubt_ends_with_the_next_failure() {
+        let (mut backoff, id) = (Backoff::default(), SandboxId::new("one"));
+        let run = Run {
+            ordered: Timestamp::from_millis(1000),
+            start: Duration::from_millis(5),
+            ready: Duration::ZERO,
+            end: End::Itself,
+        };
+        backoff.ended(&id, run, Timestamp::from_millis(1005));
+        backoff.failed(Timestamp::from_millis(1005), Timestamp::from_millis(1010));
+        assert!(!backoff.answered(&id));
+        assert_eq!(backoff.failures(), 2);
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub enum Cause {
     Unhealthy(String),
     /// A gateway gave up on a sandbox.
     Ejected,
+    /// A gateway says that a sandbox which had ended soon after its start had answered a request: the start had not failed.
+    HadServed,
     /// A sandbox was frozen; it holds this much.
     Frozen(Bytes),
     /// A sandbox could not be frozen or thawed.
@@ -275,6 +277,7 @@ impl fmt::Display for Cause {
             Self::ReadyAgain => f.write_str("a sandbox is ready again"),
             Self::Unhealthy(why) => write!(f, "a sandbox is replaced ({why})"),
             Self::Ejected => f.write_str("a gateway gave up on a sandbox"),
+            Self::HadServed => f.write_str("the sandbox that ended had served"),
             Self::Frozen(memory) => write!(f, "a sandbox is frozen and holds {}", mib(*memory)),
             Self::FreezeFailed(why) => write!(f, "freezing failed ({why})"),
             Self::Thawed(after) => write!(f, "a sandbox is thawed after {}", crate::planner::short(*after)),

@@ -60,8 +60,8 @@ pub(crate) struct Flight {
 pub(crate) struct Failed {
     /// The request, when nothing of it was sent.
     pub(crate) unsent: Option<Request<RequestBody>>,
-    /// The connection had carried other requests before: the app may just have closed it for being idle.
-    pub(crate) reused: bool,
+    /// Otherwise what it was sent by: [`Lease::broke`] it, or take its slot [`Lease::again`].
+    pub(crate) lease: Option<Lease>,
     pub(crate) error: hyper::Error,
 }
 
@@ -136,6 +136,17 @@ impl Lease {
         }
     }
 
+    /// The connection was closed, perhaps for having been idle: its slot, for another one to the same sandbox.
+    pub(crate) fn again(self) -> Option<Slot> {
+        match self.wire {
+            Wire::H1 { link, .. } => {
+                link.finish(End::Close);
+                link.vacate()
+            }
+            Wire::H2 { slot, .. } => Some(slot),
+        }
+    }
+
     /// The app has broken off the request. An HTTP/1.1 connection's task looks after the slot.
     pub(crate) fn broke(self) {
         if let (Wire::H2 { slot, .. }, true) = (self.wire, self.limited) {
@@ -195,23 +206,23 @@ impl Future for Flight {
         let lease = self.lease.take().expect("there until it is ready");
         Poll::Ready(match reply {
             Ok(response) => {
+                lease.sandbox.answers();
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     lease.not_switched();
                 }
                 Ok((response, lease))
             }
             Err(mut failed) => {
-                let (unsent, reused) = (failed.take_message(), lease.reused);
-                match &lease.wire {
-                    _ if unsent.is_none() => lease.broke(),
-                    Wire::H1 { link, .. } => link.at_end(End::Close),
-                    Wire::H2 { .. } => {}
-                }
-                Err(Failed {
-                    unsent,
-                    reused,
-                    error: failed.into_error(),
-                })
+                let (unsent, error) = (failed.take_message(), failed.into_error());
+                let lease = match &lease.wire {
+                    _ if unsent.is_none() => Some(lease),
+                    Wire::H1 { link, .. } => {
+                        link.at_end(End::Close);
+                        None
+                    }
+                    Wire::H2 { .. } => None,
+                };
+                Err(Failed { unsent, lease, error })
             }
         })
     }

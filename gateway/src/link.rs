@@ -124,10 +124,13 @@ pub(crate) async fn drive(
                 linger(back.stream, &link, &upstreams).await;
             }
         }
-        End::Linger => linger(stream, &link, &upstreams).await,
+        End::Linger => {
+            linger(stream, &link, &upstreams).await;
+            drop(link.vacate());
+        }
+        // Whoever has the lease has the slot, until its drop.
         End::Close | End::Park => drop(stream),
     }
-    drop(link.vacate());
 }
 
 /// Waits until the app closes; gives up on the sandbox when it does not. When it has closed without a whole response, the

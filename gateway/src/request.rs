@@ -148,10 +148,13 @@ async fn forward(
         until: timer.deadlines().request(),
     };
     let mut pause = Pause::default();
+    // Of the sandbox that a request is at which is sent once more: it goes to no other, for it may be what ends them.
+    let mut again_at: Option<Slot> = None;
 
     let (response, lease, switched) = loop {
         // A slot, or a place in line.
-        let slot = match target.pool.try_slot() {
+        let again = again_at.is_some();
+        let slot = match again_at.take().or_else(|| target.pool.try_slot()) {
             Some(slot) => slot,
             None => Box::pin(wait(worker, &target, &timer, held)).await?, // 503, 504
         };
@@ -167,6 +170,9 @@ async fn forward(
             Err(error) => {
                 tracing::debug!(revision = %revision.id, %error, "no connection to a sandbox");
                 target.connected(false);
+                if again {
+                    return Err(Refusal::BrokenOff); // 502
+                }
                 target.retried(Retried::Connect);
                 Box::pin(timer.limit(pause.next())).await.map_err(Refusal::Expired)?; // 504
                 continue;
@@ -178,11 +184,11 @@ async fn forward(
         clocked.connected();
 
         // Forward.
-        let again = (lease.reused && repeatable).then(|| copy_of(&request));
+        let copy = (lease.reused && repeatable).then(|| copy_of(&request));
         let (flight, switched) = lease.send(request, upgrade);
         match timer.limit(flight).await.map_err(Refusal::Expired)? {
             Ok((response, lease)) => break (response, lease, switched),
-            Err(Failed { unsent: Some(back), .. }) => {
+            Err(Failed { unsent: Some(back), .. }) if !again => {
                 target.retried(Retried::Unsent);
                 request = back;
                 if how.fresh {
@@ -191,14 +197,24 @@ async fn forward(
                 }
             }
             Err(Failed {
-                reused: true, error, ..
-            }) if let Some(again) = again => {
+                lease: Some(lease),
+                error,
+                ..
+            }) if let Some(copy) = copy => {
                 tracing::debug!(revision = %revision.id, %error, "a connection failed when it was used again");
+                let switched = || switched.and_then(|mut end| end.try_recv().ok()?.slot);
+                again_at = lease.again().or_else(switched);
+                if again_at.is_none() {
+                    return Err(Refusal::BrokenOff); // 502
+                }
                 target.retried(Retried::Reused);
-                request = again;
+                request = copy;
             }
-            Err(Failed { error, .. }) => {
+            Err(Failed { lease, error, .. }) => {
                 tracing::debug!(revision = %revision.id, %error, "the app broke off a request");
+                if let Some(lease) = lease {
+                    lease.broke();
+                }
                 return Err(Refusal::BrokenOff); // 502
             }
         }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use manifests::exchange::Rung;
 use support::app::{self, full};
 use support::client::{self, Client};
-use support::{World, revision, timeouts};
+use support::{TestDial, World, revision, timeouts};
 
 /// Answers with what the app saw: method, target, version and headers, each on its line.
 async fn mirror() -> std::net::SocketAddr {
@@ -410,6 +410,11 @@ async fn what_is_sent_again() {
         ("HEAD / HTTP/1.1\r\nHost: break.test\r\n\r\n", 200, 502),
         ("DELETE / HTTP/1.1\r\nHost: break.test\r\n\r\n", 200, 502),
         (
+            "GET / HTTP/1.1\r\nHost: break.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            200,
+            502,
+        ),
+        (
             "POST / HTTP/1.1\r\nHost: break.test\r\nContent-Length: 0\r\n\r\n",
             502,
             502,
@@ -456,6 +461,71 @@ async fn what_is_sent_again() {
             let reply = client::ask(world.address(), request).await;
             assert_eq!(reply.status, fresh, "fresh, {concurrency}: {request}");
         }
+    }
+}
+
+/// Reads requests and answers them with 200, until it dies with one: then its sandbox refuses connections.
+async fn dies_with(
+    request: usize,
+    read: Arc<AtomicUsize>,
+    dial: Arc<TestDial>,
+    sandbox: String,
+) -> std::net::SocketAddr {
+    let seen = Arc::new(AtomicUsize::new(0));
+    app::raw(move |mut stream| {
+        let (read, seen) = (Arc::clone(&read), Arc::clone(&seen));
+        let (dial, sandbox) = (Arc::clone(&dial), sandbox.clone());
+        async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            while stream.read(&mut [0; 4096]).await.is_ok_and(|bytes| bytes > 0) {
+                read.fetch_add(1, Ordering::SeqCst);
+                if seen.fetch_add(1, Ordering::SeqCst) + 1 >= request {
+                    return dial.gone(&sandbox);
+                }
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .await;
+            }
+        }
+    })
+    .await
+}
+
+/// It may be what its sandbox died of: no other is to die of it, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_at_a_sandbox_that_died_is_not_sent_to_another() {
+    for concurrency in [0, 1, 10] {
+        let mut world = World::with(1, Limits::default(), |_| {});
+        world.deploy(revision("mortal", concurrency)).await;
+        let read = Arc::new(AtomicUsize::new(0));
+        for (sandbox, last) in [("mortal-0", 2), ("mortal-1", usize::MAX)] {
+            let dial = Arc::clone(&world.dial);
+            let app = dies_with(last, Arc::clone(&read), dial, sandbox.to_owned()).await;
+            world.dial.at(sandbox, app);
+        }
+        world.serve("mortal", Rung::Full, &["mortal-0"]);
+        assert_eq!(client::get(world.address(), "mortal.test", "/").await.status, 200);
+        world.serve("mortal", Rung::Full, &["mortal-0", "mortal-1"]);
+        let mut sent = 1;
+        let mut ask = async || {
+            sent += 1;
+            client::get(world.address(), "mortal.test", "/").await.status
+        };
+        // The second request to the first sandbox, on a connection that was used before, ends it.
+        let mut tries = 0;
+        let status = loop {
+            assert!(tries < 100, "{concurrency}: nothing came to the first one");
+            tries += 1;
+            match ask().await {
+                200 => {}
+                status => break status,
+            }
+        };
+        assert_eq!(status, 502, "{concurrency}");
+        for _ in 0..5 {
+            assert_eq!(ask().await, 200, "{concurrency}: those after it go elsewhere");
+        }
+        assert_eq!(read.load(Ordering::SeqCst), sent, "{concurrency}: each was read once");
     }
 }
 

@@ -117,6 +117,9 @@ pub struct Draining {
     pub in_flight: u32,
     /// Connections to it that are open, idle ones included; with nothing in flight it only falls.
     pub connections: u32,
+    /// It has begun to answer a request of this gateway.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub answered: bool,
 }
 
 /// Why a [`RevisionLoad`] is sent.
@@ -269,6 +272,11 @@ impl Condition {
             since,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 mod duration_micros {

@@ -34,6 +34,7 @@ fn left(sandbox: &str, in_flight: u32, connections: u32) -> Draining {
         sandbox: SandboxId::new(sandbox),
         in_flight,
         connections,
+        answered: false,
     }
 }
 

@@ -246,6 +246,41 @@ fn one_that_had_served_is_replaced_at_once_and_a_loop_of_those_that_had_not_back
     assert_eq!(gone_for(100 * MS, 2), [0, 10]);
 }
 
+/// A request of death comes again and again, and each time the next to answer dies of it: those who only wait are not held
+/// back for it, however soon it comes.
+#[test]
+fn one_that_had_answered_is_replaced_at_once_however_soon_it_ended() {
+    let mut sim = Sim::new(2, 2, GIB);
+    let mut one = revision("default", "one-00001");
+    one.scaling.min_scale = Replicas(1);
+    let id = sim.deploy(one, 5 * MS);
+    sim.until(at(1.0));
+    let mut gone_for = |length: Duration, rounds: usize| -> Vec<u64> {
+        let mut seconds = Vec::new();
+        for round in 0..rounds {
+            sim.request(round % 2, &id, length);
+            sim.until(sim.now.plus(10 * MS));
+            let only = sim.endpoints(&id)[0].clone();
+            let before = sim.now;
+            sim.kill(&only, ExitStatus::Code(1));
+            while sim.endpoints(&id).is_empty() {
+                sim.until(sim.now.plus(5 * MS));
+            }
+            seconds.push(sim.now.since(before).as_secs());
+        }
+        seconds
+    };
+    assert_eq!(gone_for(3 * MS, 50), [0; 50]);
+    // Of those that end before they have answered, three are replaced at once, as ever.
+    assert_eq!(gone_for(1000 * MS, 5), [0, 0, 0, 10, 20]);
+    // One that answers takes a failure back.
+    assert_eq!(gone_for(3 * MS, 3), [0; 3]);
+    assert_eq!(gone_for(1000 * MS, 2), [0, 10]);
+    let records = sim.explain.for_revision(&id, Timestamp::EPOCH);
+    let said = |record: &&crate::explain::Record| record.cause == crate::explain::Cause::HadServed;
+    assert!(records.iter().any(|record| said(&record)), "a gateway had to say so");
+}
+
 #[test]
 fn a_crash_loop_backs_off() {
     let mut sim = sim();

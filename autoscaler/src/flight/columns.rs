@@ -219,6 +219,7 @@ mod tests {
                         sandbox: SandboxId::new("s"),
                         in_flight: 1,
                         connections: 2,
+                        answered: rng.random_bool(0.5),
                     }]
                 } else {
                     Vec::new()

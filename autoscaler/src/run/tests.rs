@@ -109,6 +109,7 @@ impl Bench {
                     sandbox: sandbox.clone(),
                     in_flight: *in_flight,
                     connections: *in_flight,
+                    answered: true,
                 })
                 .collect(),
             ejected: Vec::new(),

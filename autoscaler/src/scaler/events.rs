@@ -21,6 +21,10 @@ impl Scaler {
     pub(crate) fn load(&mut self, gateway: &GatewayId, generation: Generation, load: &RevisionLoad, cx: &mut Context) {
         self.loads.update(gateway, generation, load);
         let ejected = self.eject(&load.ejected, cx.now);
+        let mut had_served = false;
+        for left in load.draining.iter().filter(|left| left.answered) {
+            had_served |= self.backoff.answered(&left.sandbox);
+        }
         let counts = load.kind != LoadKind::Sandboxes && !self.removed;
         let busy = load.concurrency.0 > 0.0 || load.rps.0 > 0.0 || load.waiting > 0 || load.in_flight > 0;
         if counts {
@@ -50,6 +54,8 @@ impl Scaler {
             self.look(cx, Cause::Wake);
         } else if ejected {
             self.look(cx, Cause::Ejected);
+        } else if had_served {
+            self.look(cx, Cause::HadServed);
         } else if counts && (wake || load.waiting > 0) {
             self.look(cx, Cause::Wake);
         } else if counts && (self.goes_on_otherwise() || busy && self.low.is_some()) {
@@ -172,7 +178,7 @@ impl Scaler {
         tracing::warn!(sandbox = %id, %why, "sandbox is not alive any more");
         sandbox.state = State::Stopping { retry: None };
         let ordered = sandbox.ordered;
-        self.ran(ordered, (since, start), End::Unhealthy, cx);
+        self.ran(id, ordered, (since, start), End::Unhealthy, cx);
         self.trouble = Some(Trouble::unhealthy(why));
         self.look(cx, Cause::Unhealthy(why.as_ref().into()));
     }
@@ -211,14 +217,21 @@ impl Scaler {
             ExitStatus::Signal(9) if !exit.oom_killed => End::Killed,
             _ => End::Itself,
         };
-        self.ran(sandbox.ordered, was_ready, end, cx);
+        self.ran(id, sandbox.ordered, was_ready, end, cx);
         self.trouble = Some(Trouble::exited(exit));
         let memory = if exit.oom_killed { ", out of memory" } else { "" };
         self.look(cx, Cause::Exited(format!("{}{memory}", exit.status)));
     }
 
     /// A sandbox that is ready since then, after a start of that length, ended or fails for good: when the next may start.
-    fn ran(&mut self, ordered: Timestamp, (since, start): (Timestamp, Duration), end: End, cx: &Context) {
+    fn ran(
+        &mut self,
+        id: &SandboxId,
+        ordered: Timestamp,
+        (since, start): (Timestamp, Duration),
+        end: End,
+        cx: &Context,
+    ) {
         let ready = cx.now.since(since);
         let run = Run {
             ordered,
@@ -226,7 +239,7 @@ impl Scaler {
             ready,
             end,
         };
-        self.backoff.ended(run, cx.now);
+        self.backoff.ended(id, run, cx.now);
     }
 
     /// A stop ended. Its exit event may have come before.

@@ -154,6 +154,7 @@ impl Pool {
             sandbox: sandbox.clone(),
             in_flight: *running,
             connections: *running,
+            answered: true,
         });
         let draining = draining.collect();
         let set = &self.set;

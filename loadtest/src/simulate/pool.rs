@@ -272,6 +272,8 @@ impl Pool {
                 sandbox: member.id.clone(),
                 in_flight: member.running,
                 connections: member.running.min(1),
+                // None ends by itself here.
+                answered: true,
             });
             member.running > 0
         });

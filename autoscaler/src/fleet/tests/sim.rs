@@ -83,6 +83,8 @@ pub(super) struct Pool {
     pub(super) running: BTreeMap<SandboxId, u32>,
     /// Sandboxes with a connection open; an idle one stays.
     pub(super) open: BTreeSet<SandboxId>,
+    /// Sandboxes that have answered a request, until that was said when they left the set.
+    answered: BTreeSet<SandboxId>,
     pub(super) waiting: Vec<Duration>,
     told: u32,
     counted_by_wake: bool,
@@ -457,6 +459,7 @@ impl Sim {
                 };
                 *running -= 1;
                 self.served += 1;
+                pool.answered.insert(sandbox.clone());
                 if *running == 0 && !pool.serves(&sandbox) {
                     self.later(
                         self.now.plus(self.close_takes),
@@ -766,17 +769,21 @@ impl Pool {
             .map(|e| e.sandbox.clone())
             .collect();
         let left = self.running.iter().filter(|(_, n)| **n > 0).map(|(id, _)| id);
-        let left: BTreeSet<SandboxId> = left.chain(&self.open).cloned().collect();
+        let left: BTreeSet<SandboxId> = left.chain(&self.open).chain(&self.answered).cloned().collect();
         let draining: Vec<_> = left
             .into_iter()
             .filter(|id| !serving.contains(id))
             .map(|sandbox| Draining {
                 in_flight: self.running.get(&sandbox).copied().unwrap_or(0),
                 connections: u32::from(self.open.contains(&sandbox)),
+                answered: self.answered.contains(&sandbox),
                 sandbox,
             })
             .collect();
         self.running.retain(|id, n| *n > 0 || serving.contains(id));
+        let (running, open) = (&self.running, &self.open);
+        self.answered
+            .retain(|id| serving.contains(id) || running.contains_key(id) || open.contains(id));
         RevisionLoad {
             revision: id.clone(),
             kind,
