@@ -27,7 +27,7 @@ use std::time::Duration;
 use manifests::exchange::Rung;
 use manifests::ids::RevisionId;
 use manifests::units::{Bytes, PricePerHour, Replicas};
-use metrics::{Label, counter, gauge, histogram};
+use metrics::{Gauge, Label, counter, gauge, histogram};
 use sandbox::driver::Reclaimed;
 
 use crate::decider::Observed;
@@ -49,36 +49,55 @@ pub(crate) struct Gauges {
     pub(crate) frozen: Option<Bytes>,
 }
 
-pub(crate) fn set(revision: &RevisionId, gauges: &Gauges) {
-    let values = [
-        (
-            "knarr_revision_desired_replicas",
+/// Where the gauges of one revision go; found once, since every look at it sets them all.
+pub(crate) struct Handles([Gauge; NAMES.len()]);
+
+/// In the order of [`Handles::set`].
+const NAMES: [&str; 15] = [
+    "knarr_revision_desired_replicas",
+    "knarr_revision_wanted_replicas",
+    "knarr_revision_actual_replicas",
+    "knarr_revision_starting_replicas",
+    "knarr_revision_panic_mode",
+    "knarr_revision_stable_concurrency",
+    "knarr_revision_panic_concurrency",
+    "knarr_revision_stable_rps",
+    "knarr_revision_panic_rps",
+    "knarr_revision_target",
+    "knarr_revision_excess_burst_capacity",
+    "knarr_revision_rung",
+    "knarr_revision_price_per_hour",
+    "knarr_revision_frozen_replicas",
+    "knarr_revision_frozen_bytes",
+];
+
+impl Handles {
+    pub(crate) fn of(revision: &RevisionId) -> Self {
+        let labels = labels(revision);
+        Self(NAMES.map(|name| gauge!(name, labels.clone())))
+    }
+
+    pub(crate) fn set(&self, gauges: &Gauges) {
+        let values = [
             f64::from(gauges.desired.unwrap_or_default().0),
-        ),
-        ("knarr_revision_wanted_replicas", f64::from(gauges.wanted.0)),
-        ("knarr_revision_actual_replicas", f64::from(gauges.actual.0)),
-        ("knarr_revision_starting_replicas", f64::from(gauges.starting.0)),
-        ("knarr_revision_panic_mode", f64::from(u8::from(gauges.panicking))),
-        ("knarr_revision_stable_concurrency", gauges.concurrency.stable),
-        ("knarr_revision_panic_concurrency", gauges.concurrency.panic),
-        ("knarr_revision_stable_rps", gauges.rps.stable),
-        ("knarr_revision_panic_rps", gauges.rps.panic),
-        ("knarr_revision_target", gauges.target),
-        (
-            "knarr_revision_excess_burst_capacity",
+            f64::from(gauges.wanted.0),
+            f64::from(gauges.actual.0),
+            f64::from(gauges.starting.0),
+            f64::from(u8::from(gauges.panicking)),
+            gauges.concurrency.stable,
+            gauges.concurrency.panic,
+            gauges.rps.stable,
+            gauges.rps.panic,
+            gauges.target,
             f64::from(gauges.excess_burst_capacity),
-        ),
-        ("knarr_revision_rung", f64::from(gauges.rung as u8)),
-        ("knarr_revision_price_per_hour", gauges.price.0),
-        (
-            "knarr_revision_frozen_replicas",
+            f64::from(gauges.rung as u8),
+            gauges.price.0,
             f64::from(u8::from(gauges.frozen.is_some())),
-        ),
-        ("knarr_revision_frozen_bytes", bytes(gauges.frozen.unwrap_or_default())),
-    ];
-    let labels = labels(revision);
-    for (name, value) in values {
-        gauge!(name, labels.clone()).set(value);
+            bytes(gauges.frozen.unwrap_or_default()),
+        ];
+        for (gauge, value) in self.0.iter().zip(values) {
+            gauge.set(value);
+        }
     }
 }
 

@@ -67,6 +67,7 @@ use crate::evict::Rhythm;
 use crate::explain::Cause;
 use crate::gate::Phase;
 use crate::learned::Learned;
+use crate::metrics::Handles;
 use crate::slowdown::Usual;
 use crate::specs::{Spec, Specs};
 use crate::start_latency::Latencies;
@@ -145,6 +146,8 @@ pub(crate) struct Scaler {
     hot: Option<Box<Hot>>,
     in_line: bool,
     gauged: bool,
+    #[serde(skip)]
+    gauges: Option<Box<Handles>>,
     /// The gate, a lack of memory, the planned downgrade, the freeze delay: look again then.
     gate_at: Option<Timestamp>,
     memory_at: Option<Timestamp>,
@@ -212,6 +215,7 @@ impl Scaler {
             hot: None,
             in_line: false,
             gauged: false,
+            gauges: None,
             gate_at: None,
             memory_at: None,
             downgrade_at: None,

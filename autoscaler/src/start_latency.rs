@@ -10,7 +10,9 @@
 //! by themselves: when the 80 % upper bound on their share (Jeffreys' Beta) is over what the SLA allows, the bound is the
 //! longest start seen. Only the newest [`KEPT`] samples count, so that a revision can recover.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use manifests::revision::ColdStartSla;
@@ -19,10 +21,13 @@ use statrs::distribution::{Beta, ContinuousCDF, StudentsT};
 use statrs::function::erf::erfc;
 
 /// The newest measured wake-ups of one revision from one rung.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Latencies {
     /// Seconds: a revision has several of these, and there may be a hundred thousand revisions.
     samples: VecDeque<f32>,
+    /// The last estimate, until the next measurement: every look at a revision asks for it.
+    #[serde(skip)]
+    last: OnceCell<Box<(ColdStartSla, Option<Duration>, Estimate)>>,
 }
 
 /// What the measurements say about the next wake-up.
@@ -30,6 +35,13 @@ pub struct Latencies {
 pub struct Estimate {
     /// At most this long, at the SLA's quantile.
     pub bound: Duration,
+    /// Upper bound on the probability that it is over the SLA's limit: the tail of the fit, or what the share of those that
+    /// were may be, whichever is more.
+    pub late: f64,
+    /// What it takes on average, in seconds.
+    pub mean: f64,
+    /// What 95 % take at most, in seconds.
+    pub most: f64,
     /// Measurements behind it; 0 when it is a prior.
     pub samples: usize,
     /// Of them, longer than the SLA's limit.
@@ -43,6 +55,7 @@ impl Latencies {
             self.samples.pop_front();
         }
         self.samples.push_back(took.as_secs_f32());
+        self.last.take();
     }
 
     /// How many are kept.
@@ -67,46 +80,46 @@ impl Latencies {
         sorted.get(sorted.len() / 2).copied()
     }
 
-    /// Upper bound on the probability that the next one is over `limit`: the tail of the fit, or what the share of those that
-    /// were may be, whichever is more. With nothing measured, `prior` stands for one sample; without it the answer is 1.
-    pub fn late(&self, limit: Duration, prior: Option<Duration>) -> f64 {
-        let Some(fit) = self.fit(prior) else { return 1.0 };
-        let t =
-            StudentsT::new(0.0, 1.0, fit.freedom).map_or(1.0, |t| t.sf((ln_seconds(limit) - fit.mean) / fit.spread));
-        let misses = self.samples().filter(|took| *took > limit).count();
-        if misses == 0 {
-            t
+    /// What is known at this SLA. With nothing measured, `prior` stands for one sample; without it there is no estimate.
+    pub fn estimate(&self, sla: &ColdStartSla, prior: Option<Duration>) -> Option<Estimate> {
+        let (for_sla, for_prior, last) = match self.last.get() {
+            Some(last) => **last,
+            None => {
+                let made = (*sla, prior, self.estimate_anew(sla, prior)?);
+                **self.last.get_or_init(|| Box::new(made))
+            }
+        };
+        if (for_sla, for_prior) == (*sla, prior) {
+            Some(last)
         } else {
-            t.max(share_at_most(misses, self.samples.len()))
+            self.estimate_anew(sla, prior)
         }
     }
 
-    /// What the next one takes on average, in seconds; `None` without a measurement or a prior.
-    pub fn mean(&self, prior: Option<Duration>) -> Option<f64> {
-        let fit = self.fit(prior)?;
-        Some((fit.mean + fit.spread.powi(2) / 2.0).exp().min(LONGEST.as_secs_f64()))
-    }
-
-    /// What 95 % take at most, in seconds; `None` without a measurement or a prior.
-    pub fn most(&self, prior: Option<Duration>) -> Option<f64> {
-        let fit = self.fit(prior)?;
-        let t = StudentsT::new(0.0, 1.0, fit.freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(0.95));
-        Some((fit.mean + t * fit.spread).exp().min(LONGEST.as_secs_f64()))
-    }
-
-    /// The bound at the SLA's quantile. With nothing measured, `prior` stands for one sample; without it there is no
-    /// estimate.
-    pub fn estimate(&self, sla: &ColdStartSla, prior: Option<Duration>) -> Option<Estimate> {
+    fn estimate_anew(&self, sla: &ColdStartSla, prior: Option<Duration>) -> Option<Estimate> {
         let measured = self.samples.len();
         let fit = self.fit(prior)?;
-        let t = StudentsT::new(0.0, 1.0, fit.freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(sla.quantile));
-        let mut bound = seconds((fit.mean + t * fit.spread).exp());
+        let t = StudentsT::new(0.0, 1.0, fit.freedom).ok();
+        let at = |quantile| {
+            t.map_or(f64::INFINITY, |t| {
+                (fit.mean + t.inverse_cdf(quantile) * fit.spread).exp()
+            })
+        };
+        let mut bound = seconds(at(sla.quantile));
+        let mut late = t.map_or(1.0, |t| t.sf((ln_seconds(sla.limit) - fit.mean) / fit.spread));
         let misses = self.samples().filter(|took| *took > sla.limit).count();
-        if misses > 0 && share_at_most(misses, measured) > 1.0 - sla.quantile {
-            bound = self.samples().fold(bound, Duration::max);
+        if misses > 0 {
+            let share = share_at_most(misses, measured);
+            late = late.max(share);
+            if share > 1.0 - sla.quantile {
+                bound = self.samples().fold(bound, Duration::max);
+            }
         }
         Some(Estimate {
             bound,
+            late,
+            mean: (fit.mean + fit.spread.powi(2) / 2.0).exp().min(LONGEST.as_secs_f64()),
+            most: at(0.95).min(LONGEST.as_secs_f64()),
             samples: measured,
             misses,
         })
@@ -124,6 +137,18 @@ impl Latencies {
         let freedom = PRIOR_WEIGHT + n - 1.0;
         let spread = ((PRIOR_WEIGHT * PRIOR_SIGMA.powi(2) + squares) / freedom).sqrt() * (1.0 + 1.0 / n).sqrt();
         Some(Fit { mean, spread, freedom })
+    }
+}
+
+impl PartialEq for Latencies {
+    fn eq(&self, other: &Self) -> bool {
+        self.samples == other.samples
+    }
+}
+
+impl fmt::Debug for Latencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Latencies").field(&self.samples).finish()
     }
 }
 

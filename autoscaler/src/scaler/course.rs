@@ -140,9 +140,7 @@ impl Scaler {
             place = &full;
         }
         let steps = course.steps.iter().map(|(age, place)| place.step(*age)).collect();
-        let mut plan = self
-            .choice(true, cx)
-            .plan(place, steps, age, &self.revision.planning.sla);
+        let mut plan = self.choice(cx).plan(place, steps, age, &self.revision.planning.sla);
         (plan.cost, plan.late) = (course.cost, course.late);
         let mut reason = plan.reason();
         if held {
@@ -175,7 +173,7 @@ impl Scaler {
     }
 
     fn plan(&mut self, since: Timestamp, cx: &Context) {
-        let choice = self.choice(false, cx);
+        let choice = self.choice(cx);
         let (at, sla) = (choice.index(&self.stands_at()), self.revision.planning.sla);
         let view = View {
             now: cx.now,

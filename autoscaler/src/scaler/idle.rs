@@ -176,9 +176,11 @@ impl Scaler {
         if self.warm.is_some_and(|(_, until)| now < until) {
             return;
         }
-        let lead = self.starts.most(self.specs.full().start);
-        let lead = lead
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        let starts = self
+            .starts
+            .estimate(&self.revision.planning.sla, self.specs.full().start);
+        let lead = starts
+            .and_then(|starts| Duration::try_from_secs_f64(starts.most).ok())
             .unwrap_or(ASSUMED_START);
         let (open, changes) = hours.open(now);
         let (soon, opens) = hours.open(now.plus(lead));

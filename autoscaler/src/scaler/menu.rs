@@ -31,21 +31,28 @@ struct Look {
     offer: Offer,
     place: Place,
     cpu: Option<Millicores>,
-    /// What a wake-up from here adds; `None` when nobody can say, or nobody asked.
+    /// What a wake-up from here adds; `None` when nobody can say.
     wakes: Option<Estimate>,
     /// Why it cannot be had.
     rejected: Option<Verdict>,
 }
 
 impl Scaler {
-    /// The one place where measurements become prices and probabilities; with bounds for people when `told`.
-    pub(super) fn choice(&self, told: bool, cx: &Context) -> Choice {
+    /// The one place where measurements become prices and probabilities.
+    pub(super) fn choice(&self, cx: &Context) -> Choice {
         let sla = &self.revision.planning.sla;
         let full = self.specs.full();
-        let start = self.starts.mean(full.start).map(|seconds| full.start_money(seconds));
-        let money =
-            |seconds: Option<f64>, spec: &Spec| spec.start_money(seconds.unwrap_or(ASSUMED_START.as_secs_f64()));
-        let start_money = money(self.starts.mean(full.start), full);
+        let starts = self.starts.estimate(sla, full.start);
+        let start_on = |spec: &Spec| {
+            self.known(spec)
+                .and_then(|known| known.starts.estimate(sla, spec.start))
+        };
+        let assumed = Estimate {
+            mean: ASSUMED_START.as_secs_f64(),
+            most: ASSUMED_START.as_secs_f64(),
+            ..Estimate::default()
+        };
+        let start_money = full.start_money(starts.unwrap_or(assumed).mean);
         let offer = |rung, spec: Option<&Arc<Spec>>, price| Offer {
             rung,
             spec: spec.map(|spec| Arc::clone(&spec.name)),
@@ -61,14 +68,15 @@ impl Scaler {
                 Rung::Throttled => Some(Arc::clone(self.specs.on(rung))),
                 _ => None,
             };
+            let wakes = latencies.estimate(sla, prior);
             Look {
                 cpu: spec.as_ref().map_or(Some(Millicores(0)), |spec| spec.limits.cpu),
                 offer: Offer {
-                    late: latencies.late(sla.limit, prior),
+                    late: wakes.map_or(1.0, |wakes| wakes.late),
                     ..offer
                 },
                 place: Place { rung, spec },
-                wakes: if told { latencies.estimate(sla, prior) } else { None },
+                wakes,
                 rejected,
             }
         };
@@ -77,7 +85,7 @@ impl Scaler {
             wake: start_money,
             ..offer(Rung::Zero, None, 0.0)
         };
-        let rejected = match start {
+        let rejected = match starts {
             _ if self.start_fails => Some(Verdict::StartFails),
             None => Some(Verdict::Unmeasured),
             Some(_) => None,
@@ -94,15 +102,11 @@ impl Scaler {
         }
         let reserves = self.specs.cheaper().iter().filter(|spec| spec.rung == Rung::Reserve);
         for spec in reserves.take(MOST_OFFERS - looks.len() - 1) {
-            let known = self.known(spec);
-            let usual = known.map(|known| known.usual).unwrap_or_default();
-            let lead = known
-                .and_then(|known| known.starts.most(spec.start))
-                .or_else(|| self.starts.most(full.start));
+            let usual = self.known(spec).map(|known| known.usual).unwrap_or_default();
             looks.push(Look {
                 offer: Offer {
                     slow: usual.slowdown(self.usual, spec.slow),
-                    lead: lead.unwrap_or(ASSUMED_START.as_secs_f64()),
+                    lead: start_on(spec).or(starts).unwrap_or(assumed).most,
                     ..offer(Rung::Reserve, Some(spec), spec.price)
                 },
                 place: Place {
@@ -114,10 +118,9 @@ impl Scaler {
                 rejected: (!self.can_reserve(spec)).then_some(Verdict::Unavailable),
             });
         }
-        let lead = self.starts.most(full.start).unwrap_or(ASSUMED_START.as_secs_f64());
         looks.push(Look {
             offer: Offer {
-                lead,
+                lead: starts.unwrap_or(assumed).most,
                 ..offer(Rung::Full, Some(full), full.price)
             },
             place: Place {
@@ -141,10 +144,7 @@ impl Scaler {
             a.price.total_cmp(&b.price).then(a.rung.cmp(&b.rung))
         });
         let start_of = |place: &Place| match &place.spec {
-            Some(spec) if !spec.in_place => {
-                let seconds = self.known(spec).and_then(|known| known.starts.mean(spec.start));
-                money(seconds.or_else(|| self.starts.mean(full.start)), spec)
-            }
+            Some(spec) if !spec.in_place => spec.start_money(start_on(spec).or(starts).unwrap_or(assumed).mean),
             _ => start_money,
         };
         Choice::of(looks, &self.specs, start_of)

@@ -13,7 +13,7 @@ use super::decide::Decided;
 use super::types::{Context, Output, Sandbox, State};
 use crate::decider::Observed;
 use crate::explain::{Cause, Inputs, Record};
-use crate::metrics::{self, Gauges};
+use crate::metrics::{Gauges, Handles};
 use crate::planner::short;
 use crate::specs::per_hour;
 
@@ -175,25 +175,26 @@ impl Scaler {
             .map_or((nothing, nothing), |hot| hot.collector.averages(cx.now))
     }
 
-    fn set_gauges(&self, wanted: Replicas, cx: &Context) {
+    fn set_gauges(&mut self, wanted: Replicas, cx: &Context) {
         let (concurrency, rps) = self.averages(cx);
-        metrics::set(
-            &self.revision.id,
-            &Gauges {
-                desired: self.desired,
-                wanted,
-                actual: self.ready(),
-                starting: self.starting(),
-                panicking: self.decision.is_some_and(|decision| decision.panicking),
-                concurrency,
-                rps,
-                target: self.target().1,
-                excess_burst_capacity: self.excess_burst_capacity,
-                rung: self.published.rung,
-                price: self.price(),
-                frozen: self.frozen_memory(),
-            },
-        );
+        let gauges = Gauges {
+            desired: self.desired,
+            wanted,
+            actual: self.ready(),
+            starting: self.starting(),
+            panicking: self.decision.is_some_and(|decision| decision.panicking),
+            concurrency,
+            rps,
+            target: self.target().1,
+            excess_burst_capacity: self.excess_burst_capacity,
+            rung: self.published.rung,
+            price: self.price(),
+            frozen: self.frozen_memory(),
+        };
+        let handles = self
+            .gauges
+            .get_or_insert_with(|| Box::new(Handles::of(&self.revision.id)));
+        handles.set(&gauges);
     }
 
     fn explain(&self, from: Replicas, decided: Decided, cause: Cause, cx: &mut Context) {

@@ -268,11 +268,8 @@ fn at(menu: &Menu, rung: Rung) -> usize {
 
 /// The rungs of a market, as one function can stand on them.
 fn menu(market: &Market, memory: Bytes, settings: &Settings, learned: &Latencies) -> Menu {
-    let prior = Some(settings.starts.median);
-    let (mean, most) = (
-        learned.mean(prior).unwrap_or_default(),
-        learned.most(prior).unwrap_or_default(),
-    );
+    let starts = learned.estimate(&settings.sla, Some(settings.starts.median));
+    let starts = starts.unwrap_or_default();
     let offer = |rung, price, wake, late, slow| Offer {
         rung,
         spec: None,
@@ -280,11 +277,10 @@ fn menu(market: &Market, memory: Bytes, settings: &Settings, learned: &Latencies
         wake,
         late,
         slow,
-        lead: most,
+        lead: starts.most,
     };
-    let late = learned.late(settings.sla.limit, prior);
     let mut offers = vec![
-        offer(Rung::Zero, 0.0, market.full * mean, late, 1.0),
+        offer(Rung::Zero, 0.0, market.full * starts.mean, starts.late, 1.0),
         offer(Rung::Full, market.full, 0.0, 0.0, 1.0),
     ];
     offers.extend(
@@ -306,9 +302,9 @@ fn menu(market: &Market, memory: Bytes, settings: &Settings, learned: &Latencies
         (_, Rung::Frozen) => f64::INFINITY,
         (Rung::Frozen, Rung::Reserve) => f64::INFINITY,
         (Rung::Frozen, Rung::Full) => 0.0,
-        (Rung::Zero, _) => to.price * mean,
+        (Rung::Zero, _) => to.price * starts.mean,
         _ if in_place => 0.0,
-        _ => to.price * mean,
+        _ => to.price * starts.mean,
     };
     let moves = offers
         .iter()
