@@ -136,6 +136,15 @@ impl Account {
         self.rates = rates;
     }
 
+    /// Money that no time passes for.
+    fn charge(&mut self, money: f64, now: Timestamp) {
+        self.forward(now);
+        self.today.actual += money;
+        if !self.rates.busy {
+            self.today.idle += money;
+        }
+    }
+
     fn forward(&mut self, now: Timestamp) {
         while self.since < now {
             let midnight = Timestamp::EPOCH.plus(DAY * u32::try_from(self.day + 1).unwrap_or(u32::MAX));
@@ -258,6 +267,18 @@ impl Costs {
             (account.today, account.yesterday) = (before.today, before.yesterday);
         }
         ledger.accounts.insert(revision.clone(), account);
+    }
+
+    /// The bill of a sandbox that is gone was rounded up by so much.
+    pub(crate) fn charge(&self, revision: &RevisionId, money: f64, now: Timestamp) {
+        let mut ledger = self.lock();
+        if let Some(account) = ledger.accounts.get_mut(revision) {
+            account.charge(money, now);
+        } else if money > 0.0 {
+            let mut account = Account::new(Rates::default(), now);
+            account.charge(money, now);
+            ledger.bury(account, now);
+        }
     }
 
     pub(crate) fn forget(&self, revision: &RevisionId, now: Timestamp) {

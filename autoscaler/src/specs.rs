@@ -28,6 +28,9 @@ pub struct Spec {
     pub price: f64,
     /// At least this long is paid for.
     pub minimum: Duration,
+    /// What is paid for is rounded up to a multiple of this.
+    #[serde(default)]
+    pub granularity: Duration,
     /// A running sandbox can be changed to it, and back.
     pub in_place: bool,
     /// How many times longer work takes on it, before that was measured; 1 or more.
@@ -68,6 +71,7 @@ impl Spec {
             },
             price: spec.price_of(workload),
             minimum: spec.minimum,
+            granularity: spec.granularity,
             in_place: spec.in_place,
             slow: (spec.slow / full.slow).max(1.0),
             start: spec.start.map(|start| start.median),
@@ -78,6 +82,14 @@ impl Spec {
     /// the instance will be needed.
     pub fn start_money(&self, seconds: f64) -> f64 {
         self.price * seconds.max(self.minimum.as_secs_f64())
+    }
+
+    /// What is paid for beyond the time that it was there.
+    pub fn unused(&self, used: Duration) -> Duration {
+        let least = used.max(self.minimum).as_nanos();
+        let step = self.granularity.as_nanos().max(1);
+        let paid = least.div_ceil(step) * step;
+        Duration::from_nanos(u64::try_from(paid).unwrap_or(u64::MAX)).saturating_sub(used)
     }
 
     /// The share of a full instance's load that it takes.

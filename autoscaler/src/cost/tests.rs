@@ -84,6 +84,23 @@ fn nobody_keeps_what_nobody_can_reach() {
 }
 
 #[test]
+fn what_a_bill_is_rounded_up_by_is_paid_at_once_and_for_good() {
+    let costs = Costs::default();
+    costs.change(&id("a"), rates(1.0, false), at(0));
+    costs.charge(&id("a"), 50.0, at(10));
+    costs.change(&id("a"), rates(1.0, true), at(20));
+    costs.charge(&id("a"), 5.0, at(30));
+    let spent = costs.of(&id("a"), at(40)).unwrap().today;
+    near(spent.actual, 95.0);
+    near(spent.idle, 70.0);
+    near(spent.always_on, 40.0);
+    // Its last sandbox goes after it.
+    costs.forget(&id("a"), at(40));
+    costs.charge(&id("a"), 3.0, at(41));
+    near(costs.at(at(41)).total().actual, 98.0);
+}
+
+#[test]
 fn a_day_ends_at_midnight() {
     let account = Account::new(rates(1.0, true), at(86_390));
     let next = account.at(at(86_500));

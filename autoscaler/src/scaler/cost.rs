@@ -1,14 +1,30 @@
 //! What a revision costs now, for its account.
 
 use manifests::exchange::Rung;
+use manifests::ids::SandboxId;
 use manifests::revision::Reachability;
 
 use super::Scaler;
-use super::types::Context;
+use super::types::{Context, Sandbox};
 use crate::cost::Rates;
 use crate::evict::ASSUMED_START;
 
 impl Scaler {
+    /// A sandbox is gone: what its bill is rounded up by.
+    pub(super) fn pay_rest(&self, sandbox: &Sandbox, cx: &Context) {
+        let over = sandbox.spec.unused(cx.now.since(sandbox.ordered));
+        cx.costs
+            .charge(&self.revision.id, self.price_of(sandbox) * over.as_secs_f64(), cx.now);
+    }
+
+    /// A sandbox that is gone, if it was known.
+    pub(super) fn let_go(&mut self, id: &SandboxId, cx: &Context) -> Option<Sandbox> {
+        let index = self.sandboxes.iter().position(|sandbox| sandbox.id == *id)?;
+        let sandbox = self.sandboxes.remove(index);
+        self.pay_rest(&sandbox, cx);
+        Some(sandbox)
+    }
+
     /// Brings its account up to date.
     pub(crate) fn account(&self, cx: &Context) {
         let scaling = &self.revision.scaling;

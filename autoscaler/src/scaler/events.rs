@@ -110,7 +110,7 @@ impl Scaler {
                 Cause::Started(took)
             }
             Err(error) => {
-                self.sandboxes.retain(|sandbox| sandbox.id != *id);
+                self.let_go(id, cx);
                 tracing::warn!(sandbox = %id, %error, "start failed");
                 metrics::start_ended(&self.revision.id, Err(execute::outcome(&error)));
                 if spec.rung < Rung::Full {
@@ -185,10 +185,7 @@ impl Scaler {
 
     /// A sandbox is gone.
     pub(crate) fn exited(&mut self, id: &SandboxId, exit: &Exit, cx: &mut Context) {
-        let Some(index) = self.sandboxes.iter().position(|sandbox| sandbox.id == *id) else {
-            return;
-        };
-        let sandbox = self.sandboxes.remove(index);
+        let Some(sandbox) = self.let_go(id, cx) else { return };
         cx.admission.release(id);
         self.peak = exit.peak_memory.or(self.peak);
         if !exit.requested {
@@ -245,7 +242,7 @@ impl Scaler {
     /// A stop ended. Its exit event may have come before.
     pub(crate) fn stopped(&mut self, id: &SandboxId, result: Result<(), DriverError>, cx: &mut Context) {
         match result {
-            Ok(()) => self.sandboxes.retain(|sandbox| sandbox.id != *id),
+            Ok(()) => drop(self.let_go(id, cx)),
             Err(error) => {
                 tracing::error!(sandbox = %id, %error, "stop failed, will be tried again");
                 if let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.id == *id) {

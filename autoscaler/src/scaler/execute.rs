@@ -263,6 +263,7 @@ impl Scaler {
     fn drop_one(&mut self, index: usize, then: Then, cx: &mut Context) {
         if self.sandboxes[index].state == State::Starting {
             let sandbox = self.sandboxes.remove(index);
+            self.pay_rest(&sandbox, cx);
             cx.admission.release(&sandbox.id);
             cx.outputs.push_back(Output::Cancel(sandbox.id));
         } else {

@@ -135,14 +135,22 @@ impl Scaler {
 
     /// Of everything that runs, draining ones included.
     pub(super) fn price(&self) -> PricePerHour {
-        let of = |sandbox: &Sandbox| match sandbox.state {
+        // Not `sum`: that of nothing is -0.0, which users would see.
+        per_hour(
+            self.sandboxes
+                .iter()
+                .fold(0.0, |sum, sandbox| sum + self.price_of(sandbox)),
+        )
+    }
+
+    /// Of one of them, per second.
+    pub(super) fn price_of(&self, sandbox: &Sandbox) -> f64 {
+        match sandbox.state {
             State::Freezing { .. } | State::Frozen => {
                 self.specs.frozen_price(sandbox.memory.unwrap_or_else(|| self.holds()))
             }
             _ => sandbox.spec.price,
-        };
-        // Not `sum`: that of nothing is -0.0, which users would see.
-        per_hour(self.sandboxes.iter().fold(0.0, |sum, sandbox| sum + of(sandbox)))
+        }
     }
 
     /// What the frozen ones hold; `None` when there is none.

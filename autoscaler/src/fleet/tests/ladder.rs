@@ -166,6 +166,34 @@ fn it_goes_down_the_whole_ladder_by_age() {
 }
 
 #[test]
+fn a_bill_is_rounded_up_when_a_sandbox_is_gone() {
+    // (granularity, minimum) to what is paid of an hour's price of one full instance, in seconds: one sandbox was there from
+    // its deployment to 44.0 s, and on its way to be gone for a moment.
+    for (granularity, minimum, least, most) in [
+        (1, 0, 44.0, 45.0),
+        (1, 60, 60.0, 60.0),
+        (50, 0, 50.0, 50.0),
+        (30, 70, 90.0, 90.0),
+    ] {
+        let mut world = world(true, &[(0.0, Rung::Full), (40.0, Rung::Zero)]);
+        let mut instances = (*catalogue(true, 1.0)).clone();
+        let secs = Duration::from_secs;
+        for spec in Arc::make_mut(&mut instances.specs) {
+            (spec.granularity, spec.minimum) = (secs(granularity), secs(minimum));
+        }
+        let full = instances.get("full").unwrap().price;
+        world.sim.price_by(Arc::new(instances));
+        world.until(100.0);
+        let account = world.sim.fleet.cx.costs.of(&world.id, at(100.0)).unwrap();
+        let paid = account.today.actual / full;
+        assert!(
+            (least - 1e-6..=most + 1e-6).contains(&paid),
+            "{granularity} {minimum}: {paid}"
+        );
+    }
+}
+
+#[test]
 fn a_step_upwards_is_there_before_the_request() {
     for (from, to) in [
         (Rung::Zero, Rung::Full),
