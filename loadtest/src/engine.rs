@@ -258,6 +258,7 @@ async fn prepare(scenario: &Scenario) -> Result<Run, PlanError> {
         timeout: scenario.timeout,
         abort: scenario.abort,
         seed: scenario.seed,
+        each: scenario.each,
     })
 }
 

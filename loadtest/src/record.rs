@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::histogram::Latencies;
-use crate::results::{Connections, Ended, PhaseTimes, Results, Schedule, Series, Timeline};
+use crate::results::{Connections, Ended, Fate, PhaseTimes, Request, Results, Schedule, Series, Timeline};
 use crate::server_timing::{Phase, Temperature, Timing};
 
 /// The first digit of a status.
@@ -131,6 +131,8 @@ pub(crate) struct Recorder {
     last_end: Duration,
     /// Since [`Recorder::take_recent`].
     recent: Latencies,
+    /// Every single one, where that is asked for.
+    each: Option<Vec<Request>>,
 }
 
 /// When there are so many, a status that is new is counted as the first of its kind (599 as 500): a hostile server must
@@ -156,7 +158,14 @@ impl Recorder {
             body_bytes: 0,
             last_end: Duration::ZERO,
             recent: Latencies::new(),
+            each: None,
         }
+    }
+
+    /// Keeps what comes of each single request, too.
+    pub(crate) fn with_each(mut self, each: bool) -> Self {
+        self.each = each.then(Vec::new);
+        self
     }
 
     /// A request due at `due` is issued: sent, put in line, or given up.
@@ -169,7 +178,8 @@ impl Recorder {
     }
 
     /// A request that was issued will never be sent.
-    pub(crate) fn never_sent(&mut self, now: Duration) {
+    pub(crate) fn never_sent(&mut self, request: Sent, now: Duration) {
+        self.keep(request, Fate::NeverSent, request.due, None, Timing::default());
         self.schedule.never_sent += 1;
         self.timeline.at(now).never_sent += 1;
     }
@@ -200,7 +210,7 @@ impl Recorder {
             Outcome::Aborted => {
                 self.aborted += 1;
                 self.timeline.at(now).aborted += 1;
-                return;
+                return self.keep(request, Fate::Aborted, now, None, Timing::default());
             }
             Outcome::Failed(kind, text) => {
                 let new = || Failures { count: 0, first: text };
@@ -216,6 +226,7 @@ impl Recorder {
                 (Ended::Status(answer.status), answer.timing, Some(first_byte))
             }
         };
+        self.keep(request, Fate::Ended(ended), now, first_byte, timing.clone());
         let temperature = timing.temperature;
         let mut key = SeriesKey {
             stage,
@@ -245,6 +256,21 @@ impl Recorder {
         let row = self.timeline.at(due);
         row.record(target, temperature, ended.is_good(), latency);
         self.recent.record(latency);
+    }
+
+    fn keep(&mut self, request: Sent, fate: Fate, now: Duration, first_byte: Option<Duration>, timing: Timing) {
+        let Sent { stage, target, due } = request;
+        if let Some(each) = &mut self.each {
+            each.push(Request {
+                stage,
+                target,
+                due,
+                fate,
+                latency: now.saturating_sub(due),
+                first_byte,
+                timing,
+            });
+        }
     }
 
     /// The run was broken off: what is still under way or in line counts as aborted by our own client.
@@ -293,6 +319,8 @@ impl Recorder {
         results.schedule = self.schedule;
         results.timeline = self.timeline;
         results.timeline.settle();
+        results.requests = self.each.unwrap_or_default();
+        results.requests.sort_by_key(|it| it.due);
     }
 }
 
@@ -310,7 +338,7 @@ mod tests {
 
     #[test]
     fn latency_counts_from_the_due_time_and_kinds_are_kept_apart() {
-        let mut recorder = Recorder::new();
+        let mut recorder = Recorder::new().with_each(true);
         let cold = Timing {
             temperature: Temperature::Cold,
             phases: [None, Some(ms(7)), None, None, None],
@@ -339,7 +367,7 @@ mod tests {
         recorder.over(request(1, 1), timeout("late"), ms(1_100));
         recorder.over(request(1, 1), timeout("again"), ms(1_100));
         recorder.over(request(0, 0), Outcome::Aborted, ms(5_000));
-        recorder.never_sent(ms(140));
+        recorder.never_sent(request(1, 1), ms(140));
         assert_eq!(
             (recorder.take_recent().count(), recorder.take_recent().count()),
             (4, 0),
@@ -381,6 +409,22 @@ mod tests {
             (1, 1, 1, 2)
         );
         assert_eq!(rows[500].aborted, 1);
+
+        let text = String::from_utf8(results.to_csv().expect("fits")).expect("text");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "due_ms,stage,target,status,error,temperature,latency_ms,first_byte_ms,route_ms,queue_ms,start_ms,\
+                 connect_ms,app_ms",
+                "100.000,,,200,,cold,50.000,30.000,,7.000,,,",
+                "100.000,,,503,,unknown,80.000,30.000,,,,,",
+                "100.000,,,,timeout,unknown,1000.000,,,,,,",
+                "100.000,,,,timeout,unknown,1000.000,,,,,,",
+                "100.000,,,,aborted,unknown,4900.000,,,,,,",
+                "100.000,,,,never sent,unknown,0.000,,,,,,",
+            ]
+        );
     }
 
     #[test]
@@ -426,7 +470,7 @@ mod tests {
             due: ms(0),
         };
         recorder.over(request, Outcome::Failed(ErrorKind::Timeout, String::new()), ms(9));
-        recorder.never_sent(ms(1));
+        recorder.never_sent(request, ms(1));
         recorder.break_off();
         assert_eq!((recorder.due, recorder.aborted), (5, 3));
     }

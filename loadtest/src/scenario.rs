@@ -36,6 +36,9 @@ pub struct Scenario {
     /// Whether to make one connection to each target first, and to fail when one cannot be made. No request is sent on it.
     /// Default yes.
     pub connect_first: bool,
+    /// Whether to keep what came of each single request, in [`Results::requests`](crate::Results::requests): some 150
+    /// bytes for each. Default no.
+    pub each: bool,
 }
 
 /// Which Knarr to ask, and about what.
@@ -105,6 +108,7 @@ impl Scenario {
             seed: 1,
             knarr: None,
             connect_first: true,
+            each: false,
         }
     }
 

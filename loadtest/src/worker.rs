@@ -34,6 +34,7 @@ pub(crate) struct Run {
     pub(crate) timeout: Duration,
     pub(crate) abort: Option<Abort>,
     pub(crate) seed: u64,
+    pub(crate) each: bool,
 }
 
 /// What threads are told while they run.
@@ -218,7 +219,7 @@ impl Worker {
             connections: RefCell::default(),
             routes: run.targets.iter().map(|_| Paths::default()).collect(),
             state: RefCell::new(State {
-                recorder: Recorder::new(),
+                recorder: Recorder::new().with_each(run.each),
                 lanes,
                 parked: run.targets.iter().map(|_| Vec::new()).collect(),
                 clients: 0,
@@ -348,7 +349,7 @@ impl Worker {
         state.recorder.issued(due, at);
         if at > due + self.run.timeout {
             // It could only time out; and a hopeless rate would go on being sent for long after the run.
-            state.recorder.never_sent(at);
+            state.recorder.never_sent(sent, at);
             return;
         }
         let issued = Issued {
@@ -367,7 +368,7 @@ impl Worker {
                 let waiting = state.load().1;
                 state.recorder.in_line(waiting);
             }
-            Offer::Refused => state.recorder.never_sent(at),
+            Offer::Refused => state.recorder.never_sent(sent, at),
         }
     }
 

@@ -53,6 +53,9 @@ pub(crate) struct Coldstart {
 /// Measures; exit code 1 when nothing was cold.
 pub(crate) fn coldstart(args: &Coldstart) -> anyhow::Result<ExitCode> {
     args.outputs.check()?;
+    if args.outputs.wants_each() {
+        bail!("-o FILE.csv is for runs; the single starts are in --json");
+    }
     let target = target(args)?;
     let runtime = Builder::new_current_thread()
         .enable_all()

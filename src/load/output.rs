@@ -14,8 +14,8 @@ pub(crate) struct Outputs {
     /// Print the results as JSON instead of the table
     #[arg(long)]
     json: bool,
-    /// Write the results to FILE: .html (one page with pictures), .json, or .hgrm (HdrHistogram's percentiles, to plot);
-    /// may be repeated
+    /// Write the results to FILE: .html (one page with pictures), .json, .hgrm (HdrHistogram's percentiles, to plot), or
+    /// .csv (a line for each request of a run; they are kept in memory until its end); may be repeated
     #[arg(short, long, value_name = "FILE")]
     output: Vec<PathBuf>,
 }
@@ -25,6 +25,7 @@ enum Format {
     Html,
     Json,
     Hgrm,
+    Csv,
 }
 
 impl Outputs {
@@ -57,6 +58,11 @@ impl Outputs {
         out::print(text.as_bytes())
     }
 
+    /// Whether every single request is wanted.
+    pub(crate) fn wants_each(&self) -> bool {
+        self.output.iter().any(|path| matches!(format(path), Ok(Format::Csv)))
+    }
+
     /// Whether JSON is wanted on standard output.
     pub(crate) const fn is_json(&self) -> bool {
         self.json
@@ -66,9 +72,14 @@ impl Outputs {
     pub(crate) fn write_files(&self, results: &Results) -> anyhow::Result<()> {
         for path in &self.output {
             let text = match format(path)? {
-                Format::Html => results.html(&results.asked),
-                Format::Json => results.to_json()?,
-                Format::Hgrm => results.latency(|_| true).hgrm(),
+                Format::Html => results.html(&results.asked).into(),
+                Format::Json => results.to_json()?.into(),
+                Format::Hgrm => results.latency(|_| true).hgrm().into(),
+                Format::Csv if results.requests.is_empty() => bail!(
+                    "cannot write {}: these results have no single requests; give the run itself -o FILE.csv",
+                    path.display()
+                ),
+                Format::Csv => results.to_csv()?,
             };
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
@@ -81,8 +92,9 @@ fn format(path: &Path) -> anyhow::Result<Format> {
         Some("html") => Ok(Format::Html),
         Some("json") => Ok(Format::Json),
         Some("hgrm") => Ok(Format::Hgrm),
+        Some("csv") => Ok(Format::Csv),
         _ => bail!(
-            "cannot tell from the name {} what to write: it must end in .html, .json or .hgrm",
+            "cannot tell from the name {} what to write: it must end in .html, .json, .hgrm or .csv",
             path.display()
         ),
     }

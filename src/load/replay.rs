@@ -19,7 +19,8 @@ use crate::table::table;
 
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
-    /// A directory of the Azure Functions traces, or a CSV file with the columns timestamp and service
+    /// A directory of the Azure Functions traces, or a CSV file with the columns timestamp, service and, where it is known,
+    /// duration (seconds)
     #[arg(value_name = "TRACE")]
     trace: PathBuf,
     /// So many times as fast: 60 makes a minute a second. Durations of calls stay as they are
@@ -131,6 +132,7 @@ pub(crate) fn replay(args: &Replay) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     scenario.timeout = args.timeout;
+    scenario.each = args.outputs.wants_each();
     scenario.knarr = knarr(args.status.as_deref(), &scenario.targets)?;
     if !args.quiet {
         eprint!("{about}");

@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     if let (Some(knarr), Some(asked)) = (&mut scenario.knarr, asked) {
         knarr.services = asked.services;
     }
+    scenario.each = args.outputs.wants_each();
     let mut results = go(scenario, args.quiet)?;
     results.judge(&thresholds);
     args.outputs.write(&results)?;

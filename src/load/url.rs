@@ -103,6 +103,7 @@ pub(crate) fn url(args: &Url) -> anyhow::Result<ExitCode> {
     args.outputs.check()?;
     let mut scenario = scenario(args)?;
     scenario.knarr = knarr(args.status.as_deref(), &scenario.targets)?;
+    scenario.each = args.outputs.wants_each();
     let results = go(scenario, args.quiet)?;
     args.outputs.write(&results)?;
     let answers = results.count(|series| matches!(series.ended, Ended::Status(_)));

@@ -5,6 +5,7 @@
 //! whole distribution (see [`Latencies`]). Documents of several generators of one run can be merged: [`Results::merge`].
 
 pub(crate) mod millis;
+mod requests;
 mod timeline;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use manifests::units::Rps;
 use serde::{Deserialize, Serialize};
 
+pub use requests::{Fate, Request};
 pub use timeline::{Observed, Row, Sample, Timeline};
 
 use crate::histogram::Latencies;
@@ -68,6 +70,10 @@ pub struct Results {
     pub timeline: Timeline,
     /// What the thresholds said; empty without any.
     pub verdicts: Vec<Verdict>,
+    /// Every single request in the order in which they were due, when [`Scenario::each`](crate::Scenario::each) asked for
+    /// them; not part of the JSON.
+    #[serde(skip)]
+    pub requests: Vec<Request>,
 }
 
 /// The generator's timer.
@@ -252,6 +258,7 @@ impl Results {
             schedule: Schedule::default(),
             timeline: Timeline::default(),
             verdicts: Vec::new(),
+            requests: Vec::new(),
         }
     }
 
@@ -270,6 +277,14 @@ impl Results {
         }
         let summary = self.report();
         serde_json::to_string(&Document { summary, results: self }).map(|text| text + "\n")
+    }
+
+    /// A line of CSV for each of [`Results::requests`].
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn to_csv(&self) -> Result<Vec<u8>, csv::Error> {
+        requests::csv(&self.requests, &self.stages, &self.targets)
     }
 
     /// Reads what [`Results::to_json`] wrote; unknown fields are passed over.
@@ -365,12 +380,15 @@ impl Results {
         self.connections.merge(&other.connections);
         self.schedule.merge(&other.schedule);
         self.timeline.merge(other.timeline);
+        self.requests.extend(other.requests);
+        self.requests.sort_by_key(|it| it.due);
     }
 
     /// Adds another run of the same stages and targets that began `after` the start of this one.
     pub fn append(&mut self, mut other: Self, after: Duration) {
         other.elapsed += after;
         other.timeline = other.timeline.shifted(after);
+        other.requests.iter_mut().for_each(|it| it.due += after);
         self.merge(other);
     }
 
