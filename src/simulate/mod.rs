@@ -22,10 +22,11 @@ use crate::out;
 
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
-    /// A directory of the Azure Functions traces, or a CSV file with the columns timestamp and service
+    /// A directory of the Azure Functions traces, or a CSV file with the columns timestamp, service and, where they are
+    /// known, duration of the call and start of the service (seconds)
     #[arg(value_name = "TRACE")]
     trace: PathBuf,
-    /// What to run: auto, knative, knative-grace, fixed-TIME (as fixed-10m), always-one, ask, hybrid, static (tuned on the
+    /// What to run: auto, knative, knative-grace, knative-WINDOW (as knative-30s), fixed-TIME (as fixed-10m), always-one, ask, hybrid, static (tuned on the
     /// other half), static-FULL-RESERVE (ages, as static-0s-15m), oracle, auto-without-prewarm, auto-without-stay-low; may
     /// be repeated [default: all that are compared]
     #[arg(long, value_name = "POLICY")]

@@ -69,6 +69,11 @@ impl Knarr {
         Ok(knarr)
     }
 
+    /// Where its gateway listens.
+    pub(crate) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// One request of the load generator; it must be answered, and meet a service as warm as that.
     pub(crate) fn request(&self, service: &str, wanted: Temperature) -> Result<Answer> {
         let target = Target::new(self.addr, format!("{service}.default.localhost"));

@@ -115,6 +115,8 @@ enum Next {
     Frozen(Key),
     Thawed(Key),
     Ends(Key, u32),
+    /// The gateway closes connections of this function that lead nowhere any more.
+    Sweep(usize),
 }
 
 /// How long the fleet works, in real time.
@@ -157,7 +159,12 @@ impl<'a> Engine<'a> {
             calls: Vec::new(),
             minutes: trace.minutes.clone(),
             active: Vec::new(),
-            reported: now,
+            // As if it had reported before the beginning.
+            reported: now.minus(if settings.phase.is_zero() {
+                Duration::ZERO
+            } else {
+                REPORT - settings.phase
+            }),
             generation: Generation::first(1),
             sets: VecDeque::new(),
             used,

@@ -330,9 +330,10 @@ mod tests {
                 name: "a".into(),
                 app: String::new(),
                 trigger: Trigger::Http,
-                calls: Calls::Times(times.iter().copied().map(Duration::from_secs).collect()),
+                calls: Calls::Times(times.iter().map(|at| Duration::from_secs(*at).into()).collect()),
                 durations: Durations::new(vec![(0.0, 1e3), (1.0, 1e3)]),
                 memory: None,
+                start: None,
             }],
         }
     }

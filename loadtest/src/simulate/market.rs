@@ -1,9 +1,11 @@
 //! What can be had: prices per second and what they buy. PURE.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use manifests::instances::{FrozenPrice, InstanceSpec, Instances, Scheduling, StartPrior};
 use manifests::units::{Bytes, Millicores};
+use serde_json::{Value, json};
 
 use super::bill::Billing;
 use super::starts::Starts;
@@ -88,7 +90,7 @@ impl Market {
     }
 
     /// The same as a catalogue, which the fleet reads. `starts` is what is believed of starts before any was seen.
-    pub(super) fn instances(&self, starts: &Starts) -> Instances {
+    pub fn instances(&self, starts: &Starts) -> Instances {
         let spec = |name: &str, cpu, memory, price, slow, in_place| InstanceSpec {
             name: name.into(),
             pool: "simulated".into(),
@@ -128,6 +130,20 @@ impl Market {
         }
     }
 
+    /// The same as the `data` of a ConfigMap `config-instances`, for a Knarr that runs.
+    pub fn config_map(&self, starts: &Starts) -> BTreeMap<String, String> {
+        let instances = self.instances(starts);
+        let specs: Vec<Value> = instances.specs.iter().map(written).collect();
+        let frozen = self.frozen.map_or_else(|| "none".into(), |price| format!("{price}/s"));
+        let data = [
+            ("currency", instances.currency.to_string()),
+            ("default", instances.default.to_string()),
+            ("frozen", frozen),
+            ("specs", Value::from(specs).to_string()),
+        ];
+        data.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+
     /// All three.
     pub fn all() -> Vec<Self> {
         vec![Self::equal(), Self::slow(), Self::frozen()]
@@ -140,6 +156,29 @@ impl Market {
     }
 }
 
+/// A spec in the words of a catalogue.
+fn written(spec: &InstanceSpec) -> Value {
+    let mut written = json!({
+        "name": &*spec.name,
+        "pool": &*spec.pool,
+        "price": format!("{}/s", spec.price),
+        "granularity": format!("{}ms", spec.granularity.as_millis()),
+        "minimum": format!("{}ms", spec.minimum.as_millis()),
+        "slow": spec.slow,
+        "in-place": spec.in_place,
+    });
+    if let Some(cpu) = spec.cpu {
+        written["cpu"] = format!("{}m", cpu.0).into();
+    }
+    if let Some(memory) = spec.memory {
+        written["memory"] = memory.0.into();
+    }
+    if let Some(StartPrior { median, sigma }) = spec.start {
+        written["start"] = json!({"median": format!("{}ms", median.as_millis()), "sigma": sigma});
+    }
+    written
+}
+
 /// The CPU and memory of a full instance.
 pub(super) const FULL: Millicores = Millicores(1000);
 pub(super) const MEMORY: Bytes = Bytes(2 << 30);
@@ -148,4 +187,45 @@ pub(super) const MEMORY: Bytes = Bytes(2 << 30);
 #[expect(clippy::cast_precision_loss, reason = "sizes of memory are far below 2^53 bytes")]
 pub(super) fn gib(Bytes(bytes): Bytes) -> f64 {
     bytes as f64 / f64::from(1 << 30)
+}
+
+#[cfg(test)]
+mod tests {
+    use manifests::config::ClusterConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_knarr_that_reads_it_has_the_same_catalogue() {
+        let starts = Starts {
+            spread: 0.7,
+            sigma: 0.0,
+            ..Starts::default()
+        };
+        for market in Market::all() {
+            let billing = Billing {
+                granularity: Duration::from_secs(1),
+                minimum: Duration::from_secs(60),
+            };
+            for market in [
+                Market {
+                    billing,
+                    ..market.clone()
+                },
+                market,
+            ] {
+                let mut cluster = ClusterConfig::default();
+                let data = market.config_map(&starts);
+                cluster
+                    .apply("config-instances", &data)
+                    .unwrap_or_else(|wrong| panic!("{wrong:#?}"));
+                let (read, own) = (cluster.instances, market.instances(&starts));
+                assert_eq!(
+                    (&read.specs, &read.default, read.frozen),
+                    (&own.specs, &own.default, own.frozen)
+                );
+                assert_eq!(read.currency, own.currency);
+            }
+        }
+    }
 }

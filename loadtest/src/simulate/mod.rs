@@ -10,9 +10,11 @@
 //! | `policy`, `baselines`, `tune` | what is compared |
 //! | `gaps` | idle time by idle time instead: the quick engine |
 //! | `tally`, `summary`, `statistics` | what happened, and how sure one can be of it |
+//! | `agreement` | what a simulation says beside what really happened |
 //! | `experiment`, `evaluate`, `scale` | many runs; the verdict; the control loop by its size |
 //! | `report`, `svg` | as tables, as a picture |
 
+pub mod agreement;
 mod arena;
 mod baselines;
 mod bill;
@@ -44,7 +46,7 @@ pub use policy::Policy;
 pub use scale::{Scale, scale};
 pub use settings::{Engine, Settings};
 pub use starts::Starts;
-pub use statistics::lower_bound;
+pub use statistics::{interval, lower_bound};
 pub use summary::{Broken, MANY, Summary};
 pub use tally::{Added, Tally};
 

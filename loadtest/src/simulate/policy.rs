@@ -8,6 +8,7 @@ use std::time::Duration;
 use autoscaler::explain::Explain;
 use autoscaler::fleet::Fleet;
 use autoscaler::planner::{IdlePlanner, Pilot};
+use manifests::config::{WINDOW_MAX, WINDOW_MIN};
 use manifests::exchange::{Rung, Snapshot};
 use manifests::ids::{Generation, RevisionId};
 use manifests::revision::{IdlePolicy, Metric, Reachability, Revision};
@@ -29,6 +30,8 @@ pub enum Policy {
     Knative,
     /// Knative with `target-burst-capacity: "0"`: the stable window and then the grace period, 60 and 30 s.
     KnativeGrace,
+    /// Knative with this `autoscaling.knative.dev/window`.
+    KnativeWindow(Duration),
     /// An instance goes when nothing was in flight for so long, by `scale-to-zero-pod-retention-period`.
     KeepAlive(Duration),
     /// `min-scale: "1"`.
@@ -83,6 +86,7 @@ impl Policy {
         match self {
             Self::Knative => "knative".into(),
             Self::KnativeGrace => "knative-grace".into(),
+            Self::KnativeWindow(window) => format!("knative-{}", short(*window)),
             Self::KeepAlive(time) => format!("fixed-{}", short(*time)),
             Self::AlwaysOne => "always-one".into(),
             Self::Auto => "auto".into(),
@@ -106,7 +110,12 @@ impl Policy {
     pub const fn chooses(&self) -> bool {
         !matches!(
             self,
-            Self::Knative | Self::KnativeGrace | Self::KeepAlive(_) | Self::AlwaysOne | Self::HybridHistogram
+            Self::Knative
+                | Self::KnativeGrace
+                | Self::KnativeWindow(_)
+                | Self::KeepAlive(_)
+                | Self::AlwaysOne
+                | Self::HybridHistogram
         )
     }
 
@@ -120,6 +129,7 @@ impl Policy {
         match self {
             Self::Knative => Box::new(full(WINDOW + HALF_TICK)),
             Self::KnativeGrace => Box::new(full(WINDOW + GRACE + HALF_TICK)),
+            Self::KnativeWindow(window) => Box::new(full(*window + HALF_TICK)),
             Self::KeepAlive(time) => Box::new(full(*time + HALF_TICK)),
             Self::AlwaysOne => Box::new(Stairs {
                 steps: vec![(Duration::ZERO, Rung::Full)],
@@ -197,6 +207,7 @@ impl Policy {
         match self {
             Self::Knative => {}
             Self::KnativeGrace => revision.scaling.target_burst_capacity = Some(0.0),
+            Self::KnativeWindow(window) => revision.scaling.stable_window = *window,
             Self::KeepAlive(time) => {
                 // Counted from the end of the stable window.
                 revision.scaling.retention = time.saturating_sub(revision.scaling.stable_window);
@@ -260,11 +271,21 @@ impl FromStr for Policy {
             _ => None,
         };
         let fixed = || Some(Self::KeepAlive(time(name.strip_prefix("fixed-")?)?));
-        let known = known.or_else(fixed).or_else(|| stairs(name.strip_prefix("static-")?));
+        let window = || {
+            let window = time(name.strip_prefix("knative-")?)?;
+            // What Knative takes.
+            (WINDOW_MIN..=WINDOW_MAX)
+                .contains(&window)
+                .then_some(Self::KnativeWindow(window))
+        };
+        let known = known
+            .or_else(fixed)
+            .or_else(window)
+            .or_else(|| stairs(name.strip_prefix("static-")?));
         known.ok_or_else(|| {
             format!(
                 "{name:?} is no policy; there are auto, auto-without-prewarm, auto-without-stay-low, knative, knative-grace, \
-                 fixed-TIME (as fixed-10m), always-one, ask, hybrid, static, static-FULL-RESERVE (as static-0s-15m), oracle"
+                 knative-WINDOW (6s to 1h, as knative-30s), fixed-TIME (as fixed-10m), always-one, ask, hybrid, static, static-FULL-RESERVE (as static-0s-15m), oracle"
             )
         })
     }
@@ -324,6 +345,8 @@ mod tests {
         for policy in [
             Policy::Knative,
             Policy::KnativeGrace,
+            Policy::KnativeWindow(secs(6)),
+            Policy::KnativeWindow(secs(90)),
             Policy::KeepAlive(secs(600)),
             Policy::KeepAlive(secs(90)),
             Policy::AlwaysOne,
@@ -338,7 +361,17 @@ mod tests {
         ] {
             assert_eq!(policy.name().parse(), Ok(policy), "{}", policy.name());
         }
-        for wrong in ["", "fixed-", "fixed-soon", "static-1m", "static-1m-x", "Auto"] {
+        for wrong in [
+            "",
+            "fixed-",
+            "fixed-soon",
+            "knative-",
+            "knative-5s",
+            "knative-2h",
+            "static-1m",
+            "static-1m-x",
+            "Auto",
+        ] {
             let error = wrong.parse::<Policy>().expect_err(wrong);
             assert!(error.contains("fixed-TIME"), "{error}");
         }

@@ -46,6 +46,8 @@ struct Member {
     key: Key,
     id: SandboxId,
     running: u32,
+    /// A connection to it is kept: it ran something. The gateway looks once a second for those that lead nowhere any more.
+    connected: bool,
 }
 
 /// Whether scaling must hear of something at once.
@@ -174,8 +176,19 @@ impl Pool {
         let found = self.draining.iter_mut().find(|member| member.key == sandbox);
         found.is_some_and(|member| {
             member.running -= 1;
+            // Nothing more can come over it.
+            member.connected = member.running > 0;
             member.running == 0
         })
+    }
+
+    /// The gateway closes connections to what is not in the set any more; true when there was one.
+    pub(super) fn sweep(&mut self) -> bool {
+        let mut any = false;
+        for member in self.draining.iter_mut().filter(|member| member.running == 0) {
+            any |= std::mem::take(&mut member.connected);
+        }
+        any
     }
 
     /// Requests that run on `sandbox`.
@@ -206,6 +219,7 @@ impl Pool {
                     key,
                     id: endpoint.sandbox.clone(),
                     running: 0,
+                    connected: false,
                 }
             } else {
                 continue;
@@ -266,16 +280,15 @@ impl Pool {
     /// An entry without averages.
     pub(super) fn load(&mut self, kind: LoadKind) -> RevisionLoad {
         let mut draining = Vec::new();
-        // An idle connection to a sandbox that drains is closed at once.
         self.draining.retain(|member| {
             draining.push(Draining {
                 sandbox: member.id.clone(),
                 in_flight: member.running,
-                connections: member.running.min(1),
+                connections: u32::from(member.connected),
                 // None ends by itself here.
                 answered: true,
             });
-            member.running > 0
+            member.connected
         });
         RevisionLoad {
             revision: self.revision.clone(),
@@ -300,6 +313,7 @@ impl Pool {
             let member = &mut self.serving[at];
             if member.running < self.limit {
                 member.running += 1;
+                member.connected = true;
                 self.running += 1;
                 self.next = (at + 1) % count;
                 return Some(member.key);
@@ -405,6 +419,33 @@ mod tests {
         );
         assert_eq!(pool.load(LoadKind::Sandboxes).draining[0].in_flight, 0);
         assert!(pool.load(LoadKind::Sandboxes).draining.is_empty(), "said once");
+    }
+
+    #[test]
+    fn a_connection_outlasts_its_request_until_the_gateway_looks() {
+        let mut arena = Arena::default();
+        let mut pool = Pool::new(RevisionId::new("default", "a"), 0);
+        let (one, two) = (arena.insert(0), arena.insert(1));
+        let keys = |id: &SandboxId| Some(if id.as_str() == "one" { one } else { two });
+        pool.apply(&set(1, Rung::Full, &["one", "two"]), keys);
+        pool.activate(at(0.0));
+        assert_eq!(pool.arrive(arena.insert(2), at(0.0)), (Place::Runs(one), Told::Later));
+        pool.release(one, at(0.1));
+        assert!(!pool.sweep(), "what serves keeps its connection");
+        pool.apply(&set(2, Rung::Frozen, &[]), |_| None);
+        let left = |pool: &mut Pool| {
+            let draining = pool.load(LoadKind::Sandboxes).draining;
+            draining
+                .iter()
+                .map(|it| (it.sandbox.to_string(), it.connections))
+                .collect::<Vec<_>>()
+        };
+        // The other one never ran anything.
+        assert_eq!(left(&mut pool), [("one".to_owned(), 1), ("two".to_owned(), 0)]);
+        assert_eq!(left(&mut pool), [("one".to_owned(), 1)]);
+        assert!(pool.sweep() && !pool.sweep());
+        assert_eq!(left(&mut pool), [("one".to_owned(), 0)]);
+        assert!(left(&mut pool).is_empty(), "said once");
     }
 
     #[test]

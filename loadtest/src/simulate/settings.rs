@@ -53,6 +53,8 @@ pub struct Settings {
     pub host_memory: Option<Bytes>,
     /// Twice as many starts may be in flight.
     pub cores: u32,
+    /// When within its seconds the gateway reports; less than one. Only calls that come at whole seconds can tell.
+    pub phase: Duration,
     /// What runs it.
     pub engine: Engine,
 }
@@ -73,6 +75,7 @@ impl Default for Settings {
             memory_of_app: Bytes(100 << 20),
             host_memory: None,
             cores: 1 << 16,
+            phase: Duration::ZERO,
             engine: Engine::Fleet,
         }
     }

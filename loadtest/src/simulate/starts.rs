@@ -1,4 +1,4 @@
-//! How long instances take to start: made up, since traces do not say. PURE.
+//! How long instances take to start: made up where the trace does not say. PURE.
 //!
 //! Each function has a median of its own, drawn once; each start varies around it. Both are LogNormal. A start draws by how
 //! many calls its function had before, so that every policy meets the same luck.
@@ -32,10 +32,13 @@ impl Default for Starts {
 }
 
 impl Starts {
-    /// The median of one function.
-    pub(super) fn median_of(&self, function: &Function, seed: u64) -> Duration {
-        let share = function.draws(seed, MEDIAN).random();
-        self.median.mul_f64((self.spread * deviation(share)).exp())
+    /// The median of one function: what the trace says, else drawn.
+    pub fn median_of(&self, function: &Function, seed: u64) -> Duration {
+        let drawn = || {
+            let share = function.draws(seed, MEDIAN).random();
+            self.median.mul_f64((self.spread * deviation(share)).exp())
+        };
+        function.start.unwrap_or_else(drawn)
     }
 
     /// One start of a function with this median: the first of those that began after `calls` calls, or the `nth` after it.
@@ -70,6 +73,7 @@ mod tests {
             calls: Calls::Times(Vec::new()),
             durations: None,
             memory: None,
+            start: None,
         }
     }
 
@@ -83,6 +87,12 @@ mod tests {
         // exp(0.9 x 1.2816) = 3.17 at 90 %.
         assert!((1.85..2.15).contains(&medians[2000]), "{}", medians[2000]);
         assert!((5.8..6.9).contains(&medians[3600]), "{}", medians[3600]);
+
+        let known = Function {
+            start: Some(Duration::from_millis(700)),
+            ..function("f1")
+        };
+        assert_eq!(starts.median_of(&known, 1), Duration::from_millis(700));
 
         let (f, median) = (function("f"), Duration::from_secs(2));
         let mut all: Vec<f64> = (0..4000)

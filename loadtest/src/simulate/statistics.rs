@@ -14,6 +14,13 @@ pub fn lower_bound(part: u64, all: u64, confidence: f64) -> f64 {
     Beta::new(part, all - part + 1.0).map_or(0.0, |beta| beta.inverse_cdf(1.0 - confidence))
 }
 
+/// Clopper and Pearson: the shares that `part` of `all` do not exclude with this confidence (two-sided).
+pub fn interval(part: u64, all: u64, confidence: f64) -> (f64, f64) {
+    let tail = 1.0 - (1.0 - confidence) / 2.0;
+    let rest = all.saturating_sub(part);
+    (lower_bound(part, all, tail), 1.0 - lower_bound(rest, all, tail))
+}
+
 /// The interval that holds `figure` in this share of all sets of as many functions, drawn from `functions` with
 /// replacement; the same seed draws the same. `figure` gets how often each function was drawn.
 pub(super) fn bootstrap(
@@ -65,6 +72,24 @@ mod tests {
         ] {
             let got = lower_bound(part, all, 0.95);
             assert!((got - bound).abs() < 2e-4, "{part} of {all}: {got}");
+        }
+    }
+
+    /// R: binom.test(x, n)$conf.int.
+    #[test]
+    fn intervals_are_those_of_clopper_and_pearson() {
+        for (part, all, low, high) in [
+            (0, 20, 0.0, 0.168_433),
+            (1, 20, 0.001_265, 0.248_733),
+            (20, 200, 0.062_211, 0.150_195),
+            (20, 20, 0.831_567, 1.0),
+            (0, 0, 0.0, 1.0),
+        ] {
+            let got = interval(part, all, 0.95);
+            assert!(
+                (got.0 - low).abs() < 2e-4 && (got.1 - high).abs() < 2e-4,
+                "{part} of {all}: {got:?}"
+            );
         }
     }
 

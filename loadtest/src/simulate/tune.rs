@@ -72,9 +72,14 @@ mod tests {
             name: format!("f{n}"),
             app: String::new(),
             trigger: Trigger::Http,
-            calls: Calls::Times((1..60).map(|call| Duration::from_secs(every * call + n)).collect()),
+            calls: Calls::Times(
+                (1..60)
+                    .map(|call| Duration::from_secs(every * call + n).into())
+                    .collect(),
+            ),
             durations: None,
             memory: None,
+            start: None,
         });
         Trace {
             name: "timers".into(),

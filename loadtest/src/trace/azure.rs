@@ -83,6 +83,7 @@ fn invocations(file: &str, read: impl Read) -> Result<Trace, TraceError> {
             calls: Calls::PerMinute(counts),
             durations: None,
             memory: None,
+            start: None,
         });
     }
     if functions.is_empty() {

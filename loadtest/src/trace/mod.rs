@@ -9,6 +9,7 @@ mod azure;
 mod durations;
 mod plain;
 mod replay;
+mod slice;
 mod table;
 mod tile;
 
@@ -24,6 +25,7 @@ use rand::{RngExt, SeedableRng};
 
 pub use durations::Durations;
 pub use replay::{Replay, Services, Work};
+pub use slice::{Slice, Taken};
 
 /// Invocations of some functions over some minutes.
 #[derive(Clone, PartialEq, Debug)]
@@ -51,6 +53,8 @@ pub struct Function {
     pub durations: Option<Durations>,
     /// Its share of the memory that its app had allocated, on average; `None` where the trace does not say.
     pub memory: Option<Bytes>,
+    /// How long its instances take to start: the median; `None` where the trace does not say.
+    pub start: Option<Duration>,
 }
 
 /// What calls a function.
@@ -72,8 +76,23 @@ pub enum Trigger {
 pub enum Calls {
     /// How often in each minute of the trace, from its first one on.
     PerMinute(Vec<u32>),
-    /// When, since minute 0; ascending.
-    Times(Vec<Duration>),
+    /// One by one; ascending in time.
+    Times(Vec<Call>),
+}
+
+/// A call that a trace names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Call {
+    /// When, since minute 0.
+    pub at: Duration,
+    /// How long it ran, cold start not included; `None` for one drawn from its function's [`Durations`].
+    pub duration: Option<Duration>,
+}
+
+impl From<Duration> for Call {
+    fn from(at: Duration) -> Self {
+        Self { at, duration: None }
+    }
 }
 
 /// One call of a function.
@@ -139,7 +158,7 @@ pub enum TraceError {
 impl Trace {
     /// Reads a trace: a directory as the Azure Functions traces have it (`invocations.csv`, and where they are there
     /// `durations.csv` and `memory.csv`; each may be compressed as `.csv.gz`), or a list of calls with the columns
-    /// `timestamp` and `service`.
+    /// `timestamp`, `service` and, where they are known, `duration` and `start`.
     pub fn open(path: &Path) -> Result<Self, TraceError> {
         if path.is_dir() {
             azure::open(path)
@@ -216,17 +235,17 @@ impl Trace {
         let begin = MINUTE * minute;
         let mut draws = function.draws(seed, minute);
         let first = calls.len();
-        let mut call = |at| {
+        let mut call = |Call { at, duration }| {
             calls.push(Invocation {
                 at,
                 function: index,
-                duration: None,
+                duration,
             });
         };
         match &function.calls {
             Calls::Times(times) => {
-                let from = times.partition_point(|at| *at < begin);
-                let to = times.partition_point(|at| *at < begin + MINUTE);
+                let from = times.partition_point(|it| it.at < begin);
+                let to = times.partition_point(|it| it.at < begin + MINUTE);
                 times[from..to].iter().copied().for_each(&mut call);
             }
             Calls::PerMinute(counts) => {
@@ -242,13 +261,14 @@ impl Trace {
                         Some(phase) => (f64::from(nth) + phase) / f64::from(count),
                         None => draws.random(),
                     };
-                    call(begin + MINUTE.mul_f64(offset));
+                    call((begin + MINUTE.mul_f64(offset)).into());
                 }
             }
         }
         if let Some(durations) = &function.durations {
             for call in &mut calls[first..] {
-                call.duration = Some(durations.quantile(draws.random()));
+                let drawn = durations.quantile(draws.random());
+                call.duration.get_or_insert(drawn);
             }
         }
     }
@@ -256,7 +276,7 @@ impl Trace {
     fn total(&self, function: &Function, minutes: &Range<u32>) -> u64 {
         match &function.calls {
             Calls::Times(times) => {
-                let within = |at: &&Duration| (MINUTE * minutes.start..MINUTE * minutes.end).contains(*at);
+                let within = |it: &&Call| (MINUTE * minutes.start..MINUTE * minutes.end).contains(&it.at);
                 times.iter().filter(within).count() as u64
             }
             Calls::PerMinute(counts) => {
@@ -274,6 +294,18 @@ impl Trace {
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Function {
+    /// How long its calls run on average; `None` where the trace does not say.
+    pub fn mean_duration(&self) -> Option<Duration> {
+        let listed = match &self.calls {
+            Calls::Times(times) => times.iter().filter_map(|it| it.duration).collect(),
+            Calls::PerMinute(_) => Vec::new(),
+        };
+        match u32::try_from(listed.len()) {
+            Ok(count @ 1..) => Some(listed.iter().sum::<Duration>() / count),
+            _ => self.durations.as_ref().map(Durations::mean),
+        }
+    }
+
     /// A stream of random numbers of its own for each function and minute. Minutes that no trace has stand for what is drawn
     /// once for all of it.
     pub(crate) fn draws(&self, seed: u64, minute: u32) -> Xoshiro256PlusPlus {

@@ -137,7 +137,7 @@ impl Replay {
 
     /// Three times as many as its calls need in their busiest minute, when nothing is added to how long they take.
     fn connections(&self, trace: &Trace, function: &Function) -> usize {
-        let mean = function.durations.as_ref().map_or(0.0, |it| it.mean().as_secs_f64());
+        let mean = function.mean_duration().unwrap_or_default().as_secs_f64();
         let busiest = self
             .minutes
             .clone()
@@ -244,6 +244,7 @@ mod tests {
             calls: Calls::PerMinute(vec![calls; 4]),
             durations: Durations::new(vec![(0.0, 30.0), (1.0, 30.0)]),
             memory: Some(Bytes(20_000_000)),
+            start: None,
         }
     }
 

@@ -15,6 +15,7 @@ fn function(name: &str, trigger: Trigger, counts: &[u32]) -> Function {
         calls: Calls::PerMinute(counts.to_vec()),
         durations: Durations::new(vec![(0.0, 5.0), (1.0, 15.0)]),
         memory: None,
+        start: None,
     }
 }
 

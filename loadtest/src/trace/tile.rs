@@ -1,8 +1,6 @@
 //! A trace made larger: more functions like its own, over more hours. Pure.
 
-use std::time::Duration;
-
-use super::{Calls, Function, MINUTE, Trace};
+use super::{Call, Calls, Function, MINUTE, Trace};
 
 impl Trace {
     /// `functions` functions over `minutes` minutes: the trace again and again. The first functions are those of the trace;
@@ -50,14 +48,16 @@ fn repeated(calls: &Calls, start: u32, length: u32, shift: u32, minutes: u32) ->
         }
         Calls::Times(times) => {
             let (begin, period, end) = (MINUTE * start, MINUTE * length, MINUTE * (start + minutes));
-            let mut all: Vec<Duration> = Vec::new();
+            let mut all: Vec<Call> = Vec::new();
             for round in 0..=minutes / length + 1 {
                 // One period early, so that what the shift moves before the beginning is made up for.
-                let moved = times.iter().map(|at| *at + period * round);
-                let moved = moved.filter_map(|at| at.checked_sub(MINUTE * shift));
-                all.extend(moved.filter(|at| (begin..end).contains(at)));
+                let moved = times.iter().filter_map(|call| {
+                    let at = (call.at + period * round).checked_sub(MINUTE * shift)?;
+                    Some(Call { at, ..*call })
+                });
+                all.extend(moved.filter(|call| (begin..end).contains(&call.at)));
             }
-            all.sort_unstable();
+            all.sort_by_key(|call| call.at);
             Calls::Times(all)
         }
     }
@@ -73,6 +73,8 @@ fn phase(name: &str, copy: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::trace::Trigger;
 
@@ -87,6 +89,7 @@ mod tests {
                 calls,
                 durations: None,
                 memory: None,
+                start: None,
             }],
         }
     }
@@ -109,7 +112,7 @@ mod tests {
 
     #[test]
     fn times_wrap_around() {
-        let at = |seconds: &[u64]| Calls::Times(seconds.iter().copied().map(Duration::from_secs).collect());
+        let at = |seconds: &[u64]| Calls::Times(seconds.iter().map(|at| Duration::from_secs(*at).into()).collect());
         let calls = at(&[600, 661, 839]);
         assert_eq!(repeated(&calls, 10, 4, 0, 8), at(&[600, 661, 839, 840, 901, 1079]));
         assert_eq!(repeated(&calls, 10, 4, 1, 4), at(&[601, 779, 780]));

@@ -10,7 +10,7 @@ use manifests::ids::{RevisionId, SandboxId};
 use manifests::units::Timestamp;
 use sandbox::driver::{Limits, Phases, SandboxSpec, Started};
 
-use super::{Engine, Next};
+use super::{Engine, Next, REPORT};
 use crate::simulate::arena::Key;
 use crate::simulate::market::{FULL, Market};
 use crate::simulate::pool::Told;
@@ -148,6 +148,11 @@ impl Engine<'_> {
         match next {
             Next::Deploy => self.deploy(),
             Next::Ends(request, revision) => self.end(request, revision),
+            Next::Sweep(index) => {
+                if self.apps[index].pool.sweep() {
+                    self.tell(index, LoadKind::Sandboxes);
+                }
+            }
             Next::Started(key) => {
                 let Some((revision, id)) = self.named(key) else { return };
                 self.stage(&id, Stage::Running);
@@ -195,6 +200,9 @@ impl Engine<'_> {
                 self.active.push(index);
             }
             self.tell(index, LoadKind::Sandboxes);
+            let next = self.reported.plus(SWEEP);
+            let next = if next > self.now { next } else { next.plus(REPORT) };
+            self.later(next, Next::Sweep(index));
         }
         self.serve(index);
         if set.refuses {
@@ -297,6 +305,10 @@ impl Engine<'_> {
 
 /// From the order to stop an instance until it is gone.
 const STOP: Duration = Duration::from_millis(50);
+
+/// When within the second between two reports the gateway closes connections that lead nowhere any more: it does so once a
+/// second, at any time of it, and only then may a sandbox be frozen.
+const SWEEP: Duration = Duration::from_millis(500);
 
 /// From the order to freeze one until it stands still.
 const FREEZE: Duration = Duration::from_millis(2);

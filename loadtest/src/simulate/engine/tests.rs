@@ -10,9 +10,10 @@ fn function(name: &str, times: &[f64], seconds: f64) -> Function {
         name: name.into(),
         app: String::new(),
         trigger: Trigger::Http,
-        calls: Calls::Times(times.iter().copied().map(Duration::from_secs_f64).collect()),
+        calls: Calls::Times(times.iter().map(|at| Duration::from_secs_f64(*at).into()).collect()),
         durations: Durations::new(vec![(0.0, seconds * 1e3), (1.0, seconds * 1e3)]),
         memory: Some(Bytes(100 << 20)),
+        start: None,
     }
 }
 

@@ -12,11 +12,12 @@ fn trace() -> Trace {
         trigger: Trigger::Http,
         calls: Calls::Times(
             (1..80)
-                .map(|call| Duration::from_secs(call * (30 + 40 * n) + n))
+                .map(|call| Duration::from_secs(call * (30 + 40 * n) + n).into())
                 .collect(),
         ),
         durations: None,
         memory: None,
+        start: None,
     });
     Trace {
         name: "timers".into(),
