@@ -13,6 +13,7 @@ use manifests::units::{Bytes, Millicores};
 use manifests::workload::{Container, Image, Mount, Volume, VolumeSource, Workload};
 use sandbox::driver::{Driver, ExitStatus, Limits, StartError};
 use sandbox::exec::ExecSpec;
+use sandbox::{Freezing, LocalConfig, LocalDriver};
 use support::{TESTAPP, get, spec, workload};
 use tokio::time::timeout;
 
@@ -264,6 +265,66 @@ async fn all_containers_freeze_and_share_limits() {
     driver.stop(&id, Duration::ZERO).await.unwrap();
     nothing_left(dir.path());
     driver.shutdown(Duration::ZERO).await;
+}
+
+/// It ends, is started again at once, and the sandbox is frozen meanwhile: at whatever instant, nothing runs afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_is_started_again_during_a_freeze_stands_still() {
+    if !support::is_root() {
+        return;
+    }
+    for freezing in [None, Some(Freezing::CgroupV1), Some(Freezing::Signals)] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LocalConfig {
+            freezing,
+            ..support::config(dir.path())
+        };
+        let driver = LocalDriver::new(config).unwrap();
+        if driver.freezer().is_none() {
+            eprintln!("skipped: no {freezing:?} here");
+            driver.shutdown(Duration::ZERO).await;
+            continue;
+        }
+        for micros in [0, 200, 500, 1_000, 1_500, 2_000, 3_000, 5_000, 8_000, 13_000, 30_000] {
+            let (id, name) = (SandboxId::new(format!("pod-{micros}")), format!("pod-{micros}"));
+            let mut app = app();
+            app.sidecars = vec![shell(
+                "ticks",
+                "echo begun >> /shared/begun; while ! rm /shared/end 2>/dev/null; do echo x >> /shared/ticks; sleep 0.01; done",
+            )];
+            driver.start(spec(&name, app)).await.unwrap();
+            let shared = dir.path().join(format!("sandboxes/{name}/shared"));
+            let size = |file: &str| std::fs::metadata(shared.join(file)).map_or(0, |meta| meta.len());
+            until(async || (size("ticks") > 0).then_some(())).await;
+            exec(&*driver, &name, None, "touch /shared/end").await.unwrap();
+            until(async || (!shared.join("end").exists()).then_some(())).await;
+            tokio::time::sleep(Duration::from_micros(micros)).await;
+            driver.freeze(&id).await.unwrap();
+            // What was about to run may say a word yet; then there is silence, for several ticks.
+            let said = std::cell::Cell::new(u64::MAX);
+            until(async || {
+                tokio::time::sleep(Duration::from_millis(80)).await;
+                let before = said.replace(size("ticks") + size("begun"));
+                (before == said.get()).then_some(())
+            })
+            .await;
+            assert!(driver.stats(&id).await.unwrap().frozen, "{freezing:?} {micros}");
+            // It goes on, or is started now, and not a back-off later.
+            let before = size("ticks");
+            driver.thaw(&id).await.unwrap();
+            let goes_on = async || (size("ticks") > before && size("begun") == 12).then_some(());
+            let awake = timeout(Duration::from_secs(8), until(goes_on)).await;
+            assert!(
+                awake.is_ok(),
+                "{freezing:?} {micros}: {} {}",
+                size("begun"),
+                size("ticks")
+            );
+            driver.stop(&id, Duration::ZERO).await.unwrap();
+        }
+        nothing_left(dir.path());
+        driver.shutdown(Duration::ZERO).await;
+    }
 }
 
 /// What a pod's containers have said so far.

@@ -153,6 +153,19 @@ pub(super) fn end(inner: &Inner, sandbox: &Sandbox) {
     }
 }
 
+/// A container has begun to run: one that was started again while signals stopped the others has not heard them.
+pub(super) async fn stand_still(inner: &Inner, sandbox: &Sandbox) {
+    let turn = {
+        let ice = sandbox.ice();
+        (inner.freezing == Some(Freezing::Signals) && ice.asked).then_some(ice.turn)
+    };
+    let Some(turn) = turn else { return };
+    let isolated = inner.isolation != Isolation::None;
+    if let Err(error) = wait(sandbox, turn, || stop_processes(sandbox, turn, isolated)).await {
+        tracing::debug!(sandbox = %sandbox.id, %error, "a container that was started again does not stand still");
+    }
+}
+
 fn ask(sandbox: &Sandbox, method: Freezing) -> io::Result<u64> {
     let mut ice = sandbox.ice();
     if ice.ended {

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::account::Account;
 use super::app::{App, Role};
 use super::backoff::Backoff;
+use super::freeze;
 use super::limits;
 use super::output;
 use super::proc;
@@ -145,25 +146,33 @@ async fn keep(inner: Arc<Inner>, sandbox: Arc<Sandbox>, known: Known, running: R
     loop {
         let begun = (inner.config.clock)();
         member.shell.until(|stage| matches!(stage, Stage::Ended(_))).await;
-        let wait = backoff.next((inner.config.clock)().since(begun));
+        let mut wait = backoff.next((inner.config.clock)().since(begun));
         loop {
             if sandbox.is_closed() {
                 return;
             }
+            let mut quiet = sandbox.quiet.subscribe();
+            let due = async {
+                sleep(wait).await;
+                // One that stands still starts nothing. The sender is the sandbox, so it is there.
+                let _ = quiet.wait_for(|quiet| !quiet.frozen).await;
+            };
             tokio::select! {
                 _ = sandbox.gone() => return,
-                () = sleep(wait) => {}
+                () = due => {}
             }
-            // One that stands still starts nothing.
-            if !sandbox.is_frozen() {
-                break;
+            match run(&inner, &sandbox, &known).await {
+                Ok(running) => member = running.member,
+                Err(_) if sandbox.is_closed() => return,
+                // It was frozen in between.
+                Err(_) if sandbox.is_frozen() => {
+                    wait = Duration::ZERO;
+                    continue;
+                }
+                // It had a process, whose end is waited for; else the next try is later.
+                Err(_) => tracing::warn!(sandbox = %sandbox.id, "a container beside cannot be started again"),
             }
-        }
-        match run(&inner, &sandbox, &known).await {
-            Ok(running) => member = running.member,
-            Err(_) if sandbox.is_closed() => return,
-            // It had a process, whose end is waited for; else the next try is later.
-            Err(_) => tracing::warn!(sandbox = %sandbox.id, "a container beside cannot be started again"),
+            break;
         }
     }
 }
@@ -193,7 +202,8 @@ async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, known: &Known) -> Resul
         }
         members.closed
     };
-    if late {
+    // What freezes the sandbox from here on finds it in the list.
+    if late || sandbox.is_frozen() {
         inner.kill(shell);
         return Err(Trouble::Ended);
     }
@@ -233,6 +243,7 @@ async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, known: &Known) -> Resul
         Stage::Failed(failure) | Stage::Ended(Some(failure)) => Err(named(&name, blame(&failure))),
         _ => {
             drop(shell.take_root());
+            freeze::stand_still(inner, sandbox).await;
             Ok(Running { member, output })
         }
     }
