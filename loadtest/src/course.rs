@@ -59,9 +59,18 @@ impl Course {
                 }
                 Length::For(_) | Length::Until { .. } => break,
             };
-            self.spans.push(span);
+            self.push(span, stages);
         }
         ends
+    }
+
+    /// A stage is over, and those beside it with it.
+    fn push(&mut self, span: Span, stages: &[Stage]) {
+        self.spans.push(span.clone());
+        while stages.get(self.spans.len()).is_some_and(|stage| stage.beside) {
+            let gave_up = false;
+            self.spans.push(Span { gave_up, ..span });
+        }
     }
 
     /// The run is over at `now`: the stages that ran, the last one perhaps not to its end.
@@ -69,11 +78,12 @@ impl Course {
         self.advance(stages, now, None);
         let start = self.start();
         if self.spans.len() < stages.len() && now > start {
-            self.spans.push(Span {
+            let span = Span {
                 start,
                 end: now,
                 gave_up: false,
-            });
+            };
+            self.push(span, stages);
         }
         self.spans
     }
@@ -138,6 +148,32 @@ mod tests {
         assert_eq!(course.stage(), 3);
         let spans = course.finish(&stages, ms(1_800));
         assert_eq!((spans.len(), spans[2].end, spans[1].gave_up), (3, ms(1_702), false));
+    }
+
+    #[test]
+    fn what_runs_beside_a_stage_begins_and_ends_with_it() {
+        let mut stages = stages();
+        for leader in [2, 1, 0] {
+            let beside = stages[leader].with_clients(3);
+            stages.insert(leader + 1, beside);
+        }
+        let mut course = Course::default();
+        assert!(course.advance(&stages, ms(999), None).is_empty());
+        assert_eq!(course.stage(), 0);
+        assert!(course.advance(&stages, ms(1_000), None).is_empty());
+        assert_eq!(course.stage(), 2);
+        assert_eq!(
+            course.advance(&stages, ms(6_000), None),
+            [(2, ms(6_002))],
+            "threads hear of the end of the stage itself"
+        );
+        let spans = course.finish(&stages, ms(6_100));
+        let found: Vec<_> = spans.iter().map(|it| (it.start, it.end, it.gave_up)).collect();
+        let (a, c) = ((ms(0), ms(1_000), false), (ms(6_002), ms(6_100), false));
+        assert_eq!(
+            found,
+            [a, a, (ms(1_000), ms(6_002), true), (ms(1_000), ms(6_002), false), c, c]
+        );
     }
 
     #[test]

@@ -198,6 +198,8 @@ pub(crate) fn shell(scenario: &Scenario) -> Results {
             Load::Open(arrivals) => arrivals.mean_rate(stage.longest()),
             Load::Closed { .. } => None,
         },
+        closed_loop: matches!(stage.load, Load::Closed { .. }),
+        beside: stage.beside,
     });
     let targets = scenario.targets.iter().map(|target| Endpoint {
         name: target.name.clone(),

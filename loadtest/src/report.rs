@@ -19,6 +19,9 @@ pub struct Report {
     pub asked: String,
     /// Whether clients waited for answers before they asked again.
     pub closed_loop: bool,
+    /// The stages in which they did, by name, where others are an open loop.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub closed_stages: Vec<String>,
     /// Whether the run was ended before its end.
     pub interrupted: bool,
     /// Requests that were due.
@@ -125,6 +128,7 @@ impl Report {
         Self {
             asked: results.asked.clone(),
             closed_loop: results.closed_loop,
+            closed_stages: closed_stages(results),
             interrupted: results.interrupted,
             due: results.schedule.late.count(),
             asked_rate: asked_rate(results),
@@ -191,7 +195,17 @@ impl Report {
         if self.interrupted {
             warnings.push("the run was ended before its end".to_owned());
         }
-        if self.closed_loop {
+        if !self.closed_stages.is_empty() {
+            warnings.push(format!(
+                "closed loop in {}: each client waited for its answer before it asked again, so a stall of the server is \
+                 seen by few; the figures of all requests are of both, so read those of the stages",
+                self.closed_stages
+                    .iter()
+                    .map(|name| format!("{name:?}"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ));
+        } else if self.closed_loop {
             warnings.push(
                 "closed loop: each client waited for its answer before it asked again, so a stall of the server is seen \
                  by few; do not compare with an open loop"
@@ -220,6 +234,15 @@ impl Report {
         }
         warnings
     }
+}
+
+/// Empty where all are.
+fn closed_stages(results: &Results) -> Vec<String> {
+    if results.stages.iter().all(|stage| stage.closed_loop) {
+        return Vec::new();
+    }
+    let closed = results.stages.iter().filter(|stage| stage.closed_loop);
+    closed.map(|stage| stage.name.clone()).collect()
 }
 
 /// Of all stages together, by their lengths.

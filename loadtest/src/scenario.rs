@@ -62,6 +62,8 @@ pub struct Stage {
     pub length: Length,
     /// The share of each target in this stage, in the order of the targets; empty: the targets' own weights.
     pub weights: Vec<f64>,
+    /// Whether it runs beside the stage before it, begins and ends with that, instead of after it. Only a closed loop can.
+    pub beside: bool,
 }
 
 /// Who decides when the next request comes.
@@ -117,6 +119,13 @@ impl Scenario {
         self.stages
             .iter()
             .any(|stage| matches!(stage.load, Load::Closed { .. }))
+    }
+
+    /// Whether every stage is one.
+    pub fn is_closed_loop(&self) -> bool {
+        self.stages
+            .iter()
+            .all(|stage| matches!(stage.load, Load::Closed { .. }))
     }
 
     /// What is asked for, in words: `poisson 200/s for 10s, seed 1`.
@@ -177,6 +186,9 @@ impl Scenario {
         for stage in &self.stages {
             stage.check(self)?;
         }
+        if self.stages[0].beside {
+            return Err(PlanError::Scenario("the first stage runs beside none".to_owned()));
+        }
         Ok(())
     }
 }
@@ -189,6 +201,7 @@ impl Stage {
             load: Load::Open(arrivals),
             length: Length::For(duration),
             weights: Vec::new(),
+            beside: false,
         }
     }
 
@@ -197,6 +210,17 @@ impl Stage {
         Self {
             load: Load::Closed { concurrency },
             ..Self::new(name, Arrivals::Silence, duration)
+        }
+    }
+
+    /// A closed loop beside this stage, for as long as this lasts: clients who wait for their answers, among users who
+    /// come by the schedule. Each has its own latencies.
+    pub fn with_clients(&self, concurrency: usize) -> Self {
+        Self {
+            name: format!("{}, closed loop", self.name),
+            load: Load::Closed { concurrency },
+            beside: true,
+            ..self.clone()
         }
     }
 
@@ -228,6 +252,9 @@ impl Stage {
             Load::Closed { concurrency: 0 } => return Err(wrong("the concurrency must be at least 1".to_owned())),
             Load::Closed { .. } => {}
         }
+        if self.beside && !matches!(self.load, Load::Closed { .. }) {
+            return Err(wrong("only a closed loop can run beside another stage".to_owned()));
+        }
         let weights = self.weights(scenario.targets.iter().map(|target| target.weight));
         if weights.len() != scenario.targets.len() {
             return Err(wrong("there must be a weight for every target".to_owned()));
@@ -251,6 +278,9 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.load {
             Load::Open(arrivals) => arrivals.fmt(f)?,
+            Load::Closed { concurrency } if self.beside => {
+                return write!(f, "beside it a closed loop of {concurrency}");
+            }
             Load::Closed { concurrency } => write!(f, "closed loop of {concurrency}")?,
         }
         match &self.length {
@@ -315,6 +345,11 @@ mod tests {
             (
                 |it| it.stages[0].load = Load::Closed { concurrency: 0 },
                 "concurrency must be at least 1",
+            ),
+            (|it| it.stages[0].beside = true, "only a closed loop can run beside"),
+            (
+                |it| it.stages = vec![it.stages[0].with_clients(1)],
+                "the first stage runs beside none",
             ),
             (
                 |it| {

@@ -233,16 +233,19 @@ impl Worker {
     /// Goes through the stages, then waits for the last answers.
     async fn pace(self: &Rc<Self>) -> io::Result<()> {
         let mut begin = Duration::ZERO;
-        for number in 0..self.run.stages.len() {
-            let stage = &self.run.stages[number];
-            match stage.load {
-                Load::Open(_) => self.issue_all(number, begin).await?,
-                Load::Closed { concurrency } => {
+        let stages = &self.run.stages;
+        for number in (0..stages.len()).filter(|number| !stages[*number].beside) {
+            let beside = stages[number + 1..].iter().take_while(|stage| stage.beside).count();
+            for (number, stage) in stages.iter().enumerate().skip(number).take(beside + 1) {
+                if let Load::Closed { concurrency } = stage.load {
                     for client in (self.index..concurrency).step_by(self.run.threads) {
                         self.state.borrow_mut().clients += 1;
                         task::spawn_local(Rc::clone(self).client(number, begin, client, concurrency));
                     }
                 }
+            }
+            if let Load::Open(_) = stages[number].load {
+                self.issue_all(number, begin).await?;
             }
             begin = loop {
                 if self.orders.borrow().stop {
@@ -261,7 +264,9 @@ impl Worker {
 
     /// When a stage that began at `begin` ends; `None` when that is not known yet.
     fn end(&self, number: usize, begin: Duration) -> Option<Duration> {
-        match self.run.stages[number].length {
+        let stages = &self.run.stages;
+        let number = (0..=number).rfind(|at| !stages[*at].beside).unwrap_or(number);
+        match stages[number].length {
             Length::For(duration) => Some(begin + duration),
             Length::Until { .. } => self.orders.borrow().ends.get(&number).copied(),
         }

@@ -86,6 +86,40 @@ async fn a_closed_loop_keeps_its_clients_busy_and_is_called_one() {
     );
 }
 
+/// What comes at the rate is none of the clients' business, and the other way round; both are told apart.
+#[tokio::test]
+async fn a_closed_loop_beside_a_rate_has_its_own_latencies() {
+    let server = serve(Speaks::Http1, |_| ms(10)).await;
+    let first = Stage::new("first", Arrivals::Constant(Rps(100.0)), ms(500));
+    let second = Stage::new("second", Arrivals::Constant(Rps(50.0)), ms(200));
+    let stages = vec![first.clone(), first.with_clients(7), second];
+    let mut scenario = Scenario::new("test", vec![server.target()], stages);
+    scenario.threads = Some(2);
+    let results = run(scenario).await;
+    let count = |stage| results.count(|series| series.stage == stage && series.ended == Ended::Status(200));
+    assert_eq!((count(0), count(2)), (50, 10), "as many as the rate says");
+    assert!((7..=7 * 50).contains(&count(1)), "{}", count(1));
+    assert!(server.most.load(Ordering::Relaxed) >= 7);
+    let spans: Vec<_> = results
+        .stages
+        .iter()
+        .map(|it| (it.start, it.end, it.closed_loop, it.beside))
+        .collect();
+    assert_eq!(
+        spans,
+        [
+            (ms(0), ms(500), false, false),
+            (ms(0), ms(500), true, true),
+            (ms(500), ms(700), false, false)
+        ]
+    );
+    let said = results.report().to_string();
+    assert!(
+        said.contains("warning: closed loop in \"first, closed loop\": each client waited"),
+        "{said}"
+    );
+}
+
 #[tokio::test]
 async fn targets_get_their_weights_and_data_goes_row_by_row() {
     let servers = [

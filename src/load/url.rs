@@ -22,13 +22,13 @@ pub(crate) struct Url {
     #[arg(value_name = "URL", required = true)]
     url: Option<String>,
     /// Requests per second, on a schedule that waits for no answer [default: 100]
-    #[arg(short, long, value_name = "PER_SECOND", conflicts_with = "concurrency")]
+    #[arg(short, long, value_name = "PER_SECOND")]
     rate: Option<f64>,
-    /// How requests come at that rate
-    #[arg(long, default_value = "poisson", conflicts_with = "concurrency")]
-    arrivals: Gaps,
-    /// A closed loop instead: so many clients, each of whom asks again when it has its answer. A slow server is asked less,
-    /// and latencies do not show it (coordinated omission)
+    /// How requests come at that rate [default: poisson]
+    #[arg(long)]
+    arrivals: Option<Gaps>,
+    /// A closed loop instead, or with --rate beside it: so many clients, each of whom asks again when it has its answer. A
+    /// slow server is asked less, and their latencies do not show it (coordinated omission)
     #[arg(short, long, value_name = "CLIENTS")]
     concurrency: Option<usize>,
     /// For how long
@@ -116,22 +116,32 @@ pub(crate) fn url(args: &Url) -> anyhow::Result<ExitCode> {
 
 fn scenario(args: &Url) -> anyhow::Result<Scenario> {
     let target = target(args)?;
-    let stage = match args.concurrency {
-        Some(concurrency) => Stage::closed("all", concurrency, args.duration),
-        None => {
-            let rate = Rps(args.rate.unwrap_or(100.0));
-            let arrivals = match args.arrivals {
-                Gaps::Poisson => Arrivals::Poisson(rate),
-                Gaps::Constant => Arrivals::Constant(rate),
+    let open = || {
+        let rate = Rps(args.rate.unwrap_or(100.0));
+        let arrivals = match args.arrivals {
+            Some(Gaps::Constant) => Arrivals::Constant(rate),
+            Some(Gaps::Poisson) | None => Arrivals::Poisson(rate),
+        };
+        Stage::new("all", arrivals, args.duration)
+    };
+    let stages = match args.concurrency {
+        Some(concurrency) if args.rate.is_some() => {
+            let open = Stage {
+                name: "by rate".to_owned(),
+                ..open()
             };
-            Stage::new("all", arrivals, args.duration)
+            let clients = open.with_clients(concurrency);
+            vec![open, clients]
         }
+        Some(_) if args.arrivals.is_some() => bail!("--arrivals is how requests come at a --rate, and none is given"),
+        Some(concurrency) => vec![Stage::closed("all", concurrency, args.duration)],
+        None => vec![open()],
     };
     Ok(Scenario {
         threads: args.threads,
         timeout: args.timeout,
         seed: args.seed,
-        ..Scenario::new(target.url(), vec![target], vec![stage])
+        ..Scenario::new(target.url(), vec![target], stages)
     })
 }
 
@@ -193,7 +203,8 @@ fn target(args: &Url) -> anyhow::Result<Target> {
         }
         None => {}
     }
-    target.connections = args.connections.or(args.concurrency).unwrap_or(target.connections);
+    let clients = args.concurrency.filter(|_| args.rate.is_none());
+    target.connections = args.connections.or(clients).unwrap_or(target.connections);
     target.streams = args.streams;
     target.keep_alive = !args.no_keep_alive;
     Ok(target)

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use loadtest::{Latencies, Load, Progress, Scenario};
+use loadtest::{Latencies, Progress, Scenario};
 
 use crate::terminal;
 
@@ -20,7 +20,11 @@ pub(crate) struct View {
 /// What is said, apart from where.
 struct Words {
     title: String,
+    /// One after the other, each with what runs beside it.
     stages: Vec<(String, Duration)>,
+    /// Which of the scenario's run beside the one before.
+    beside: Vec<bool>,
+    /// Whether nothing comes at a rate.
     closed_loop: bool,
     /// The last second.
     recent: VecDeque<Progress>,
@@ -33,15 +37,19 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 impl View {
     pub(crate) fn new(scenario: &Scenario, quiet: bool) -> Self {
-        let stages = scenario.stages.iter();
+        let mut stages: Vec<(String, Duration)> = Vec::new();
+        for stage in &scenario.stages {
+            match stages.last_mut() {
+                Some((words, _)) if stage.beside => *words += &format!(", {stage}"),
+                _ => stages.push((stage.to_string(), stage.longest())),
+            }
+        }
         Self {
             words: Words {
                 title: scenario.name.clone(),
-                stages: stages.map(|stage| (stage.to_string(), stage.longest())).collect(),
-                closed_loop: scenario
-                    .stages
-                    .iter()
-                    .any(|stage| matches!(stage.load, Load::Closed { .. })),
+                stages,
+                beside: scenario.stages.iter().map(|stage| stage.beside).collect(),
+                closed_loop: scenario.is_closed_loop(),
                 recent: VecDeque::new(),
             },
             live: !quiet && std::io::stderr().is_terminal(),
@@ -104,9 +112,10 @@ impl Words {
             return Vec::new();
         };
         let whole: Duration = self.stages.iter().map(|(_, length)| *length).sum();
-        let stage = match self.stages.get(now.stage) {
+        let nth = self.beside.iter().take(now.stage).filter(|beside| !**beside).count();
+        let stage = match self.stages.get(nth) {
             Some((words, _)) if self.stages.len() > 1 => {
-                format!("stage {} of {}: {words}", now.stage + 1, self.stages.len())
+                format!("stage {} of {}: {words}", nth + 1, self.stages.len())
             }
             Some((words, _)) => words.clone(),
             None => "waiting for the last answers".to_owned(),
@@ -209,6 +218,7 @@ mod tests {
         Words {
             title: "http://app/".to_owned(),
             stages: vec![("constant 100/s for 90s".to_owned(), Duration::from_secs(90))],
+            beside: vec![false],
             closed_loop,
             recent: VecDeque::new(),
         }

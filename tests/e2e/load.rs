@@ -84,6 +84,31 @@ fn load_from_the_command_line_sees_cold_starts_and_replicas() {
         closed.out.contains("closed loop of 3 for 0.5s") && closed.out.contains("do not compare"),
         "{closed:?}"
     );
+    // Both at once are told apart.
+    let both = [
+        &url,
+        "--host",
+        "hello.default.localhost",
+        "-r",
+        "100",
+        "-c",
+        "3",
+        "-d",
+        "500ms",
+    ];
+    let both = load(&both).well();
+    for words in [
+        "asked     poisson 100/s for 0.5s, beside it a closed loop of 3",
+        "\nby rate, closed loop ",
+        "warning: closed loop in \"by rate, closed loop\": ",
+    ] {
+        assert!(both.out.contains(words), "{words}: {both:?}");
+    }
+    let arrivals = load(&[&url, "-c", "3", "--arrivals", "constant"]);
+    assert!(
+        arrivals.err.contains("come at a --rate, and none is given"),
+        "{arrivals:?}"
+    );
 }
 
 #[test]

@@ -58,6 +58,8 @@ fn empty(targets: &[&str]) -> Results {
         end: Duration::from_secs(20),
         arrivals: String::new(),
         asked_rate: None,
+        closed_loop: false,
+        beside: false,
     };
     let target = |name: &&str| Endpoint {
         name: (*name).to_owned(),

@@ -93,7 +93,14 @@ fn header(results: &Results, title: &str) -> String {
     format!(
         "<header><h1>{}</h1>{asked}<p class=\"quiet\">{targets}<br>{} loop, seed {}, {}{began}</p></header>\n",
         escaped(title),
-        if results.closed_loop { "closed" } else { "open" },
+        match (
+            results.closed_loop,
+            results.stages.iter().any(|stage| !stage.closed_loop)
+        ) {
+            (false, _) => "open",
+            (true, false) => "closed",
+            (true, true) => "open and closed",
+        },
         results.seed,
         scale::time(results.elapsed.as_secs_f64()),
     )

@@ -83,7 +83,8 @@ impl Plot<'_> {
         let mut back = String::new();
         let mut names = String::new();
         if results.stages.len() > 1 {
-            for (nth, stage) in results.stages.iter().enumerate() {
+            let one_by_one = results.stages.iter().filter(|stage| !stage.beside);
+            for (nth, stage) in one_by_one.enumerate() {
                 let edges = (columns.x(stage.start.as_secs_f64()), columns.x(stage.end.as_secs_f64()));
                 if nth % 2 == 1 {
                     let mut shade = String::new();

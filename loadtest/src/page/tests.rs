@@ -16,6 +16,8 @@ fn sample() -> Results {
         end: ms(end),
         arrivals: "constant 10/s".to_owned(),
         asked_rate: None,
+        closed_loop: false,
+        beside: false,
     };
     let target = Endpoint {
         name: "a<b".to_owned(),

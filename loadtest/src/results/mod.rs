@@ -100,6 +100,12 @@ pub struct Stage {
     pub arrivals: String,
     /// Requests per second that were asked for, over the whole stage; `None` for a burst and for a closed loop.
     pub asked_rate: Option<Rps>,
+    /// Whether clients waited for answers before they asked again.
+    #[serde(default)]
+    pub closed_loop: bool,
+    /// Whether it ran beside the stage before it.
+    #[serde(default)]
+    pub beside: bool,
 }
 
 /// A target.

@@ -18,6 +18,8 @@ fn sample(offset: u64) -> Results {
         end: ms(end),
         arrivals: "constant 10/s".to_owned(),
         asked_rate: Some(Rps(10.0)),
+        closed_loop: false,
+        beside: false,
     };
     let target = |name: &str| Endpoint {
         name: name.to_owned(),

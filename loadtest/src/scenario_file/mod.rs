@@ -49,9 +49,9 @@ pub fn read(text: &str, name: &str, directory: &Path) -> Result<Planned, String>
         thresholds.extend(own);
     }
     let mut stages = Vec::new();
-    for field in top.list("stage", "at least one [[stage]]")? {
-        let (stage, own) = stage::read(field, stages.len(), &targets)?;
-        stages.push(stage);
+    for (nth, field) in (1..).zip(top.list("stage", "at least one [[stage]]")?) {
+        let (stage, own) = stage::read(field, nth, stages.len(), &targets)?;
+        stages.extend(stage);
         thresholds.extend(own);
     }
     let title = top.text("name")?.unwrap_or_else(|| {

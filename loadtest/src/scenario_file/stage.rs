@@ -54,7 +54,7 @@ const SHAPES: [(&str, Shape); 7] = [
 ];
 
 /// Fields that only some shapes have.
-const OF_SHAPES: [(&str, &[Shape]); 12] = [
+const OF_SHAPES: [(&str, &[Shape]); 11] = [
     ("rate", &[Shape::Constant, Shape::Sine]),
     ("from", &[Shape::Ramp]),
     ("to", &[Shape::Ramp]),
@@ -63,7 +63,6 @@ const OF_SHAPES: [(&str, &[Shape]); 12] = [
     ("every", &[Shape::Burst]),
     ("swing", &[Shape::Sine]),
     ("period", &[Shape::Sine]),
-    ("concurrency", &[Shape::Closed]),
     ("arrivals", &[Shape::Constant, Shape::Ramp, Shape::Step, Shape::Sine]),
     ("alpha", &[Shape::Constant, Shape::Ramp, Shape::Step, Shape::Sine]),
     ("sigma", &[Shape::Constant, Shape::Ramp, Shape::Step, Shape::Sine]),
@@ -72,7 +71,14 @@ const OF_SHAPES: [(&str, &[Shape]); 12] = [
 /// How long an `until` waits unless it is said.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-pub(super) fn read<'a>(field: Field<'a>, index: usize, targets: &[Target]) -> Result<(Stage, Vec<Placed<'a>>), String> {
+/// The `nth` stage, and beside one with a schedule perhaps a closed loop. Its index in the run is what its thresholds name:
+/// they are of what comes by the schedule.
+pub(super) fn read<'a>(
+    field: Field<'a>,
+    nth: usize,
+    index: usize,
+    targets: &[Target],
+) -> Result<(Vec<Stage>, Vec<Placed<'a>>), String> {
     let mut table = field.table(FIELDS, "a table: [[stage]]")?;
     let shape = match table.take("shape") {
         Some(field) => one_of(field, &SHAPES)?,
@@ -102,17 +108,35 @@ pub(super) fn read<'a>(field: Field<'a>, index: usize, targets: &[Target]) -> Re
         arrivals.check().map_err(|error| place.wrong(&error))?;
     }
     let stage = Stage {
-        name: table.text("name")?.unwrap_or_else(|| format!("stage {}", index + 1)),
+        name: table.text("name")?.unwrap_or_else(|| format!("stage {nth}")),
         load,
         length: read_length(&mut table, shape)?,
         weights: read_weights(&mut table, targets)?,
+        beside: false,
     };
+    let mut stages = vec![stage];
+    if shape != Shape::Closed && table.has("concurrency") {
+        if stages[0].longest().is_zero() {
+            return Err(place.wrong("a closed loop beside a burst needs a `duration`, as in \"10s\""));
+        }
+        stages.push(stages[0].with_clients(read_clients(&mut table)?));
+    }
     let thresholds = read_thresholds(&mut table, Some(index), None)?;
-    Ok((stage, thresholds))
+    Ok((stages, thresholds))
+}
+
+fn read_clients(table: &mut Table<'_>) -> Result<usize, String> {
+    let clients = table.need("concurrency", "clients at once, as in 50")?;
+    clients.count(1, "a whole number, at least 1")
 }
 
 fn read_load(table: &mut Table<'_>, shape: Shape) -> Result<Load, String> {
     const RATE: &str = "requests per second, as in 100";
+    if shape == Shape::Constant && !table.has("rate") && table.has("concurrency") {
+        return Err(table.place.wrong(&format!(
+            "`rate` is missing: {RATE}; or for a closed loop alone: shape = \"closed\""
+        )));
+    }
     let mut rate = |key: &str| table.need(key, RATE)?.number(0.0, RATE).map(Rps);
     let rate = match shape {
         Shape::Constant => Rate::Constant(rate("rate")?),
@@ -143,8 +167,7 @@ fn read_load(table: &mut Table<'_>, shape: Shape) -> Result<Load, String> {
         }
         Shape::Idle => return Ok(Load::Open(Arrivals::Silence)),
         Shape::Closed => {
-            let clients = table.need("concurrency", "clients at once, as in 50")?;
-            let concurrency = clients.count(1, "a whole number, at least 1")?;
+            let concurrency = read_clients(table)?;
             return Ok(Load::Closed { concurrency });
         }
     };

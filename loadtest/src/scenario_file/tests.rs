@@ -56,6 +56,16 @@ count = 50
 shape = "closed"
 concurrency = 90
 duration = "30s"
+
+[[stage]]
+rate = 20
+concurrency = 3
+duration = "10s"
+
+[[stage]]
+rate = 20
+duration = "10s"
+thresholds = ["p50 < 10ms"]
 "#;
 
 fn error(text: &str) -> String {
@@ -90,8 +100,13 @@ fn reads_all_of_it() {
             "ramp from 0/s to 200/s, pareto gaps of shape 2.5 for 10s",
             "burst of 50",
             "closed loop of 90 for 30s",
+            "constant 20/s, poisson for 10s",
+            "beside it a closed loop of 3",
+            "constant 20/s, poisson for 10s",
         ]
     );
+    let names: Vec<&str> = scenario.stages[4..].iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(names, ["stage 5", "stage 5, closed loop", "stage 6"]);
     assert_eq!(
         (scenario.stages[0].name.as_str(), scenario.stages[1].name.as_str()),
         ("to zero", "stage 2")
@@ -107,6 +122,7 @@ fn reads_all_of_it() {
         [
             ("p99 < 300ms".to_owned(), None, Some(0)),
             ("cold.p99 < 500ms".to_owned(), Some(1), None),
+            ("p50 < 10ms".to_owned(), Some(6), None),
             ("errors == 0".to_owned(), None, None),
             ("max_replicas <= 8".to_owned(), None, None),
         ]
@@ -121,6 +137,17 @@ fn a_mistake_is_shown_with_its_line_its_field_and_what_would_be_right() {
         )
     };
     for (text, expected) in [
+        (
+            stage("").replace("rate = 5", "concurrency = 5"),
+            "s.toml:4: stage[0]: `rate` is missing: requests per second, as in 100; or for a closed loop alone: shape = \"closed\"",
+        ),
+        (
+            stage("").replace(
+                "rate = 5\nduration = \"1s\"",
+                "shape = \"burst\"\ncount = 5\nconcurrency = 5",
+            ),
+            "s.toml:4: stage[0]: a closed loop beside a burst needs a `duration`, as in \"10s\"",
+        ),
         (
             stage("rte = 1"),
             "s.toml:7: stage[0].rte: unknown field; did you mean `rate`?",

@@ -95,6 +95,10 @@ impl<'a> Table<'a> {
         Ok(Self { place, fields })
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.fields.iter().any(|(name, _)| name == key)
+    }
+
     /// A field, if it is there.
     pub(super) fn take(&mut self, key: &str) -> Option<Field<'a>> {
         let index = self.fields.iter().position(|(name, _)| name == key)?;
