@@ -120,7 +120,8 @@ pub struct Explain(Arc<Mutex<Log>>);
 
 #[derive(Debug, Default)]
 struct Log {
-    revisions: HashMap<RevisionId, VecDeque<(u64, Record)>>,
+    /// Boxed: a queue has room for more than it holds, and there may be a hundred thousand of them.
+    revisions: HashMap<RevisionId, VecDeque<(u64, Box<Record>)>>,
     /// Every record made, oldest first; those that their revision has dropped already are skipped.
     order: VecDeque<(u64, RevisionId)>,
     next: u64,
@@ -133,7 +134,7 @@ impl Explain {
         let records = log.revisions.get(revision).into_iter().flatten();
         records
             .filter(|(_, record)| record.until >= since)
-            .map(|(_, record)| record.clone())
+            .map(|(_, record)| Record::clone(record))
             .collect()
     }
 
@@ -158,7 +159,7 @@ impl Explain {
         if records.len() == PER_REVISION {
             records.pop_front();
         }
-        records.push_back((log.next, record));
+        records.push_back((log.next, Box::new(record)));
         log.order.push_back((log.next, revision.clone()));
         log.next += 1;
         while log.order.len() > IN_ALL {

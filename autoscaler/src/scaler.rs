@@ -367,6 +367,21 @@ impl Scaler {
             self.hot = None;
             self.decision = None;
         }
+        if self.hot.is_none() {
+            self.shrink();
+        }
+    }
+
+    /// Gives back what a look makes anew when it needs it: an idle revision is one of very many.
+    fn shrink(&mut self) {
+        self.gauges = None;
+        self.sandboxes.shrink_to_fit();
+        for latencies in [&mut self.starts, &mut self.upgrades, &mut self.thaws] {
+            latencies.shrink();
+        }
+        for known in &mut self.elsewhere {
+            known.starts.shrink();
+        }
     }
 
     fn ready(&self) -> Replicas {

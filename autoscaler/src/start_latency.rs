@@ -58,6 +58,12 @@ impl Latencies {
         self.last.take();
     }
 
+    /// Gives back memory that it can do without.
+    pub(crate) fn shrink(&mut self) {
+        self.last.take();
+        self.samples.shrink_to_fit();
+    }
+
     /// How many are kept.
     pub fn len(&self) -> usize {
         self.samples.len()
