@@ -39,6 +39,7 @@ impl Members {
                     .recall(&endpoint.sandbox)
                     .unwrap_or_else(|| Arc::new(make(&endpoint.sandbox, endpoint.start))),
             };
+            sandbox.weigh(endpoint.weight);
             self.set.push(sandbox);
         }
         dropped.extend(known);

@@ -1,7 +1,8 @@
 //! Which sandbox: Knative's policies by `containerConcurrency`. PURE: the caller says what is free and draws the lots.
 //!
 //! Knative: `pkg/activator/net` lb_policy. 0 picks the less loaded of two random ones, 1 to 3 the first that is free in
-//! sorted order, more goes round.
+//! sorted order, more goes round. Where sandboxes do not take equally many (Knative's all do), it is the less loaded of two
+//! random ones by what each takes.
 
 use manifests::units::ContainerConcurrency;
 
@@ -47,9 +48,18 @@ pub fn round_robin(next: &mut usize, count: usize, reserve: impl FnMut(usize) ->
     Some(index)
 }
 
+/// How loaded one is whose weight says what it takes beside the others: what it would be with one more request.
+pub fn relative_load(in_flight: u32, weight: u32) -> u64 {
+    (u64::from(in_flight) + 1) * (1 << 20) / u64::from(weight.max(1))
+}
+
 /// The less loaded of two random ones of `count`. `draw(n)` returns a number below `n`; it is asked for two contestants
 /// when there are more than two, and for a coin when both are equally loaded.
-pub fn two_choices(count: usize, load: impl Fn(usize) -> u32, mut draw: impl FnMut(usize) -> usize) -> Option<usize> {
+pub fn two_choices<L: Ord>(
+    count: usize,
+    load: impl Fn(usize) -> L,
+    mut draw: impl FnMut(usize) -> usize,
+) -> Option<usize> {
     let (one, other) = match count {
         0 => return None,
         1 => return Some(0),

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Sandbox {
     pub(crate) pool: Weak<Pool>,
     /// When this gateway first heard of it.
     pub(crate) since: Timestamp,
+    /// What it takes of the requests beside others; 0 where all are alike.
+    weight: AtomicU32,
     id: SandboxId,
     start: Duration,
     answered: AtomicBool,
@@ -52,6 +54,7 @@ impl Sandbox {
             gate,
             pool,
             since,
+            weight: AtomicU32::new(0),
             id,
             start,
             answered: AtomicBool::new(false),
@@ -88,6 +91,15 @@ impl Sandbox {
     /// Requests in flight from this gateway.
     pub fn in_flight(&self) -> u32 {
         self.word.in_flight()
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// As the newest endpoint set says.
+    pub(crate) fn weigh(&self, weight: u32) {
+        self.weight.store(weight, Ordering::Relaxed);
     }
 
     /// Whether it takes new requests: it is in the newest endpoint set and has not been ejected. Connections to one that

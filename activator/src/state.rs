@@ -20,6 +20,8 @@ pub(crate) struct State {
     pub(crate) trouble: Option<Arc<str>>,
     refuses: bool,
     policy: Policy,
+    /// The sandboxes do not take equally many requests.
+    weighted: bool,
     /// The set's sandboxes, sorted by name, without those that were ejected here.
     pub(crate) serving: Box<[Arc<Sandbox>]>,
     next: Next,
@@ -41,6 +43,7 @@ impl State {
             trouble: None,
             refuses: false,
             policy,
+            weighted: false,
             serving: Box::default(),
             next: Next::default(),
         }
@@ -64,6 +67,7 @@ impl State {
             trouble: self.trouble.clone(),
             refuses: self.refuses,
             policy: self.policy,
+            weighted: serving.iter().any(|sandbox| sandbox.weight() > 0),
             serving,
             next: Next(AtomicUsize::new(self.next.0.load(Ordering::Relaxed))),
         }
@@ -74,6 +78,12 @@ impl State {
         let serving = &*self.serving;
         let reserve = |index: usize| serving[index].word.try_acquire(serving[index].limit);
         let picked = match self.policy {
+            _ if self.weighted => {
+                let load = |index: usize| pick::relative_load(serving[index].in_flight(), serving[index].weight());
+                pick::two_choices(serving.len(), load, rand_below)
+                    .filter(|&index| reserve(index))
+                    .or_else(|| pick::first_available(serving.len(), reserve))
+            }
             Policy::FirstAvailable => pick::first_available(serving.len(), reserve),
             Policy::RoundRobin => {
                 let mut next = self.next.0.load(Ordering::Relaxed);

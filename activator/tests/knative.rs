@@ -7,10 +7,11 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use activator::Limits;
 use activator::assign::{Indices, MAX_CAPACITY, assign_slice, calculate_capacity, infer_index, pick_indices};
 use activator::pick::{Policy, first_available, round_robin, two_choices};
 use activator::throttler::Throttler;
+use activator::{Limits, Slot};
+use manifests::exchange::Rung;
 use manifests::units::ContainerConcurrency;
 use serde_json::Value;
 use support::World;
@@ -217,6 +218,40 @@ fn two_choices_follow_the_lots() {
     assert_eq!(pick(&[2, 2, 1]), Some(2), "2 against 3, equal: the coin says the first");
     assert_eq!(two_choices(0, |_| 0, |_| 0), None);
     assert_eq!(MAX_CAPACITY, 2_147_483_647);
+}
+
+/// Ours, not Knative's, whose sandboxes are all alike.
+#[test]
+fn where_sandboxes_do_not_take_equally_many_each_gets_its_part() {
+    for limit in [0, 1, 10, 100] {
+        let mut world = World::new(1, Limits::default());
+        let pool = world.deploy("a", limit);
+        let mut set = world.set("a", Rung::Full, &["big", "small"]);
+        (set.endpoints[0].weight, set.endpoints[1].weight) = (1000, 250);
+        world.pools.apply(&set);
+        let most = if limit == 0 { 100 } else { 2 * limit };
+        let slots: Vec<Slot> = (0..most).map(|_| pool.try_slot().unwrap()).collect();
+        let small = |slots: &[Slot]| {
+            slots
+                .iter()
+                .filter(|slot| slot.sandbox().id().to_string() == "small")
+                .count()
+        };
+        assert!(
+            limit == 0 || pool.try_slot().is_none(),
+            "{limit}: every slot is used in the end"
+        );
+        if limit != 1 {
+            let first = slots.len() / 2;
+            let share = small(&slots[..first]);
+            assert!(share.abs_diff(first / 5) <= 1, "{limit}: {share} of {first}");
+        }
+        drop(slots);
+        // All alike again: Knative's way.
+        world.serve("a", &["big", "small"]);
+        let slots: Vec<Slot> = (0..most).map(|_| pool.try_slot().unwrap()).collect();
+        assert!(small(&slots).abs_diff(slots.len() / 2) <= 1, "{limit}");
+    }
 }
 
 fn limit(case: &Value) -> ContainerConcurrency {

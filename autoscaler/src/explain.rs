@@ -15,6 +15,7 @@ use sandbox::driver::Reclaimed;
 use serde::Serialize;
 
 use crate::planner::Plan;
+use crate::planner::busy::BusyPlan;
 
 /// One decision.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -45,6 +46,8 @@ pub struct Record {
     pub reason: String,
     /// The planner's choice with its alternatives, when it was asked.
     pub plan: Option<Plan>,
+    /// What the load is served on (the last time), with the alternatives, where there is a choice.
+    pub busy: Option<BusyPlan>,
 }
 
 /// What made scaling look.
@@ -154,6 +157,7 @@ impl Explain {
             last.until = record.at;
             last.times = last.times.saturating_add(1);
             last.inputs = record.inputs;
+            last.busy = record.busy;
             return;
         }
         if records.len() == PER_REVISION {
@@ -202,6 +206,7 @@ impl Record {
             && next.from == self.to
             && (self.to, self.rung, self.decided, self.panicking) == (next.to, next.rung, next.decided, next.panicking)
             && (&self.reason, &self.clamps, &self.plan) == (&next.reason, &next.clamps, &next.plan)
+            && self.busy.as_ref().map(|busy| &busy.mix) == next.busy.as_ref().map(|busy| &busy.mix)
     }
 }
 
@@ -244,6 +249,9 @@ impl fmt::Display for Record {
             writeln!(f, "    clamp     {clamp}")?;
         }
         writeln!(f, "    because   {}", self.reason)?;
+        if let Some(busy) = &self.busy {
+            writeln!(f, "    serves    {}", busy.in_a_line())?;
+        }
         for candidate in self.plan.iter().flat_map(|plan| &plan.candidates) {
             let rung = candidate.rung.as_str();
             let name = match candidate.spec.as_deref() {

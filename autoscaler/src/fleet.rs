@@ -215,6 +215,7 @@ impl Fleet {
                 population: Population::default(),
                 planners: Box::new(|_| Box::new(Pilot::default())),
                 specs: None,
+                stock: Default::default(),
                 hungry: Default::default(),
                 costs: Costs::default(),
                 tally: None,
@@ -455,6 +456,7 @@ impl Fleet {
 
     fn create(&mut self, revision: &Arc<Revision>, learned: Option<Box<Learned>>) {
         let scaler = Box::new(Scaler::new(Arc::clone(revision), learned, &mut self.cx));
+        self.cx.take_stock(&[], &scaler.limited());
         let segment = self.recording.as_ref().map_or(0, Recording::segment);
         let entry = Entry {
             scaler,
@@ -472,6 +474,7 @@ impl Fleet {
         self.with(id, Scaler::remove);
         let old = self.revisions.remove(id);
         if let Some(entry) = &old {
+            self.cx.take_stock(&entry.scaler.limited(), &[]);
             unschedule(&mut self.due, entry.due, id);
         }
         self.create(revision, None);
@@ -613,7 +616,9 @@ impl Fleet {
             entry.segment = recording.segment();
             recording.state(entry.due, &entry.scaler);
         }
+        let before = entry.scaler.limited();
         what(&mut entry.scaler, &mut self.cx);
+        self.cx.take_stock(&before, &entry.scaler.limited());
         if !std::mem::replace(&mut entry.touched, true) {
             self.touched.push(id.clone());
         }

@@ -22,7 +22,7 @@
 //! Where an idle revision stands follows from its policy (idle.rs) or from the planner's schedule (course.rs, menu.rs). What
 //! a sandbox runs on is a spec of the catalogue: changed in place where it can be, else another sandbox is started beside, and
 //! the first one serves until that is ready, on the way down as on the way up. What arrives on a cheaper instance stays there
-//! while it is enough.
+//! while it is enough. With `knarr.dev/idle: auto` load is served on the cheapest mix of at most two specs (busy.rs).
 //!
 //! S1. Never more sandboxes starting or ready than `max-scale` allows (initial-scale and min-scale may ask for more). One that
 //!     is to be replaced by another on a different spec, and that one, count as one.
@@ -36,6 +36,7 @@
 //! S7. Of all revisions that share a claim which one sandbox may have at a time, at most one has a sandbox, and only one;
 //!     see [`crate::claims`].
 
+mod busy;
 mod claims;
 mod cost;
 mod course;
@@ -72,6 +73,7 @@ use crate::slowdown::Usual;
 use crate::specs::{Spec, Specs};
 use crate::start_latency::Latencies;
 
+use busy::Share;
 use course::{Elsewhere, Mind};
 pub(crate) use types::Context;
 use types::{Hot, Sandbox, State};
@@ -101,8 +103,10 @@ pub(crate) struct Scaler {
     floor: Option<(Replicas, Timestamp)>,
     /// Standing idle on this rung, by policy or by plan.
     idle: Option<Rung>,
-    /// The cheaper spec that instances shall run on now; `None` is the full one.
+    /// The cheaper spec that all instances shall run on now; `None` is the full one, or a mix.
     low: Option<Arc<Spec>>,
+    /// What the load is served on, by the busy plan; `None` is `replicas` alike.
+    mix: Option<Box<[Share]>>,
     /// What instances may run on.
     specs: Arc<Specs>,
     /// What only a revision has that plans its idle times, or serves on a cheaper spec.
@@ -186,6 +190,7 @@ impl Scaler {
             floor: None,
             idle: None,
             low: None,
+            mix: None,
             specs: cx.specs(&revision),
             mind: Mind::of(&revision, cx),
             warm: None,
@@ -314,6 +319,7 @@ impl Scaler {
             }
         }
         self.low = self.low.take().and_then(|low| specs.named(&low.name).cloned());
+        self.mix = None;
         self.specs = specs;
         self.forget_course();
         self.look(cx, Cause::Changed);
@@ -422,7 +428,10 @@ impl Scaler {
             // A frozen one does not count.
             Some(Rung::Frozen) => Replicas(0),
             Some(rung) if rung > Rung::Zero => Replicas(self.stands_with()),
-            _ => self.replicas,
+            _ => match &self.mix {
+                Some(mix) => Replicas(mix.iter().map(|(_, count)| count).sum()),
+                None => self.replicas,
+            },
         }
     }
 }

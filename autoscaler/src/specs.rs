@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::exchange::Rung;
-use manifests::instances::{InstanceSpec, Instances};
+use manifests::instances::{Burst, InstanceSpec, Instances};
 use manifests::revision::Revision;
 use manifests::units::{Bytes, PricePerHour};
 use manifests::workload::Workload;
@@ -37,6 +37,10 @@ pub struct Spec {
     pub slow: f64,
     /// How long a start on it takes before one was measured; the median.
     pub start: Option<Duration>,
+    /// How many can be had at once, by all revisions together; `None` is no limit.
+    pub stock: Option<u32>,
+    /// It has less than its CPU in the long run, and credits for the rest.
+    pub burst: Option<Burst>,
 }
 
 /// All of them.
@@ -75,6 +79,8 @@ impl Spec {
             in_place: spec.in_place,
             slow: (spec.slow / full.slow).max(1.0),
             start: spec.start.map(|start| start.median),
+            stock: spec.stock,
+            burst: spec.burst,
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use autoscaler::cost::Spent;
 use autoscaler::explain::{Inputs, Record};
 use autoscaler::planner::Plan;
+use autoscaler::planner::busy::{BusyPlan, mix_text};
 use manifests::revision::{IdlePolicy, Revision};
 use manifests::units::Timestamp;
 use serde::Serialize;
@@ -26,8 +27,10 @@ pub(crate) struct PlanReport {
     /// Where it stands now.
     rung: &'static str,
     price_per_hour: f64,
-    /// Instances that serve, and the spec they are on.
+    /// Instances that serve.
     mix: Vec<Mix>,
+    /// What the load is served on, and what else was looked at; `null` while it stands idle, and where there is no choice.
+    busy: Option<BusyPlan>,
     /// What was seen last.
     demand: Option<Inputs>,
     /// Why as many run as do.
@@ -72,6 +75,7 @@ impl Live {
             rung,
             price_per_hour: status.as_ref().map_or(0.0, |it| it.price.0),
             mix: (replicas > 0).then_some(Mix { replicas, rung }).into_iter().collect(),
+            busy: records.last().and_then(|record| record.busy.clone()),
             demand: records.last().map(|record| record.inputs.clone()),
             reason: records.last().map(|record| record.reason.clone()).unwrap_or_default(),
             plan: planned.and_then(|record| record.plan.clone()),
@@ -121,6 +125,9 @@ impl PlanReport {
                 today.actual, today.knative, today.always_on
             );
         }
+        if let Some(busy) = &self.busy {
+            text += &served(busy);
+        }
         match planned.and_then(|record| Some((record, record.plan.as_ref()?))) {
             Some((record, plan)) => text += &ladder(plan, record.until, now),
             None if self.idle == "auto" => {
@@ -130,6 +137,26 @@ impl PlanReport {
         }
         text
     }
+}
+
+/// The busy plan as a table.
+fn served(busy: &BusyPlan) -> String {
+    let mut text = format!(
+        "\nserving {:.2} in flight, with room for {:.2} at once; by Knative's count {} full\n",
+        busy.average, busy.need, busy.count
+    );
+    let heads = ["MIX", "TAKES", "PRICE/H", "VERDICT"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(busy.considered.iter().map(|it| {
+        vec![
+            mix_text(&it.mix),
+            format!("{:.1}", it.capacity),
+            format!("{:.4}", it.price.0),
+            it.verdict.text().to_owned(),
+        ]
+    }));
+    text += &columns(&rows);
+    text
 }
 
 /// The plan as tables.

@@ -161,6 +161,9 @@ pub struct Endpoint {
     /// From the decision to start it to ready; what `Server-Timing: start` reports to requests that waited for it.
     #[serde(with = "duration_micros")]
     pub start: Duration,
+    /// What it takes of the requests, in thousandths of what a full instance takes; 0 where all endpoints are alike.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub weight: u32,
 }
 
 /// The ladder an idle revision stands on, cheapest first.
@@ -277,6 +280,11 @@ impl Condition {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+const fn is_zero(weight: &u32) -> bool {
+    *weight == 0
 }
 
 mod duration_micros {

@@ -90,6 +90,7 @@ impl World {
                 .map(|&id| Endpoint {
                     sandbox: SandboxId::new(id),
                     start: Duration::from_millis(50),
+                    weight: 0,
                 })
                 .collect(),
             trouble: None,

@@ -34,6 +34,7 @@ fn record(seconds: u64, cause: Cause, from: u32, to: u32) -> Record {
         rung: if to == 0 { Rung::Zero } else { Rung::Full },
         reason: "measured load".into(),
         plan: None,
+        busy: None,
     }
 }
 

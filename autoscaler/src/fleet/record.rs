@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     freezes: bool,
     evictions: Vec<Standing>,
     claims: Claims,
+    #[serde(default)]
+    stock: BTreeMap<Arc<str>, u32>,
     hungry: VecDeque<(RevisionId, Bytes)>,
     freeing: BTreeMap<SandboxId, Bytes>,
     relieve_at: Timestamp,
@@ -88,6 +90,7 @@ impl Fleet {
             names,
             explain: _,
             generation,
+            stock,
             outputs: _,
             freezes,
             evictions,
@@ -107,6 +110,7 @@ impl Fleet {
             freezes: *freezes,
             evictions: evictions.all(),
             claims: claims.clone(),
+            stock: stock.clone(),
             hungry: hungry.clone(),
             freeing: self.freeing.clone(),
             relieve_at: self.relieve_at,
@@ -128,6 +132,7 @@ impl Fleet {
         cx.generation = shared.generation;
         cx.freezes = shared.freezes;
         cx.claims = shared.claims;
+        cx.stock = shared.stock;
         cx.hungry = shared.hungry;
         cx.tally = Some(Tally::default());
         for standing in shared.evictions {

@@ -4,6 +4,7 @@ mod claims;
 mod frozen;
 mod ladder;
 mod memory;
+mod mix;
 mod probes;
 mod seeds;
 mod sim;

@@ -12,7 +12,7 @@ struct Exact {
     revision: RevisionId,
     generation: Generation,
     rung: Rung,
-    endpoints: Vec<(SandboxId, Duration)>,
+    endpoints: Vec<(SandboxId, Duration, u32)>,
     trouble: Option<Arc<str>>,
     refuses: bool,
 }
@@ -27,7 +27,10 @@ pub(crate) fn serialize<S: Serializer>(set: &EndpointSet, to: S) -> Result<S::Ok
         trouble,
         refuses,
     } = set;
-    let endpoints = endpoints.iter().map(|it| (it.sandbox.clone(), it.start)).collect();
+    let endpoints = endpoints
+        .iter()
+        .map(|it| (it.sandbox.clone(), it.start, it.weight))
+        .collect();
     Exact {
         revision: revision.clone(),
         generation: *generation,
@@ -39,6 +42,10 @@ pub(crate) fn serialize<S: Serializer>(set: &EndpointSet, to: S) -> Result<S::Ok
     .serialize(to)
 }
 
+fn endpoint((sandbox, start, weight): (SandboxId, Duration, u32)) -> Endpoint {
+    Endpoint { sandbox, start, weight }
+}
+
 /// For `#[serde(with = ..)]`.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<EndpointSet, D::Error> {
     let exact = Exact::deserialize(from)?;
@@ -47,7 +54,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Endpoint
         revision: exact.revision,
         generation: exact.generation,
         rung: exact.rung,
-        endpoints: endpoints.map(|(sandbox, start)| Endpoint { sandbox, start }).collect(),
+        endpoints: endpoints.map(endpoint).collect(),
         trouble: exact.trouble,
         refuses: exact.refuses,
     })

@@ -1,4 +1,5 @@
-//! PURE  The planner: where an idle revision stands, so that it costs least while requests come in time.
+//! PURE  The planner: where an idle revision stands, and on what a busy one serves, so that it costs least while requests
+//! come in time.
 //!
 //! ```text
 //! gaps of this revision ─┐
@@ -15,8 +16,10 @@
 //! | `budget` | the SLA as a queue of late requests, which sets what a late one is worth |
 //! | `pilot` | all that for one revision: learns from each arrival, plans each idle time |
 //! | `words` | a plan for people |
+//! | `busy` | how many instances of which spec serve load |
 
 pub mod budget;
+pub mod busy;
 pub mod gaps;
 pub mod hazard;
 pub mod ladder;
@@ -45,6 +48,11 @@ pub trait IdlePlanner: Send {
 
     /// The request that ended an idle time has been answered.
     fn arrived(&mut self, arrival: &Arrival, view: &View<'_>);
+
+    /// Whether requests may be served on cheaper specs before the first idle time was planned; from then on the schedule says.
+    fn stays_low(&self) -> bool {
+        true
+    }
 
     /// What it has learned, to be kept over a restart; `None` when it learns nothing.
     fn save(&self) -> Option<serde_json::Value> {

@@ -49,7 +49,7 @@ impl Scaler {
         }
         if !cx.claims.owns(&self.revision.id) {
             (decided.up, decided.keep) = Default::default();
-            (self.idle, self.low) = (None, None);
+            (self.idle, self.low, self.mix) = (None, None, None);
         }
         decided.clamps.extend(self.waits_for(cx));
     }

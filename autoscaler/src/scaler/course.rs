@@ -14,6 +14,7 @@ use super::idle::Wish;
 use super::menu::Choice;
 use super::types::{Context, State};
 use crate::gate::Phase;
+use crate::planner::busy::Busy;
 use crate::planner::{Arrival, IdlePlanner, Pilot, Schedule, View};
 use crate::slowdown::Usual;
 use crate::specs::Spec;
@@ -27,8 +28,10 @@ pub(super) struct Mind {
     planner: Box<dyn IdlePlanner>,
     course: Option<Course>,
     met: Option<Met>,
-    /// Requests that meet a cheaper running instance may stay there, as the last schedule says.
-    stay_low: bool,
+    /// Requests may be served on cheaper instances, as the last schedule says.
+    pub(super) stay_low: bool,
+    /// On which.
+    pub(super) busy: Busy,
 }
 
 /// A schedule with the places that its steps name.
@@ -88,11 +91,13 @@ impl Mind {
     pub(super) fn of(revision: &Revision, cx: &Context) -> Option<Box<Self>> {
         let plans = revision.idle == IdlePolicy::Auto;
         plans.then(|| {
+            let planner = (cx.planners)(revision);
             Box::new(Self {
-                planner: (cx.planners)(revision),
+                stay_low: planner.stays_low(),
+                planner,
                 course: None,
                 met: None,
-                stay_low: false,
+                busy: Busy::default(),
             })
         })
     }
@@ -160,7 +165,7 @@ impl Scaler {
     fn may_plan(&self) -> bool {
         let stands = |state: State| matches!(state, State::Ready { .. } | State::Frozen);
         self.phase != Phase::Activating
-            && self.desired.unwrap_or_default().0 <= self.stands_with()
+            && self.desired.unwrap_or_default().0.max(self.serves_with()) <= self.stands_with()
             && self.sandboxes.iter().any(|sandbox| stands(sandbox.state))
     }
 
@@ -187,6 +192,9 @@ impl Scaler {
         if let Some(met) = mind.met.take() {
             let arrival = self.answered(&met, &choice);
             mind.planner.arrived(&arrival, &view);
+            if let Some(service) = arrival.service {
+                mind.busy.served(service);
+            }
         }
         let Schedule { ladder, stay_low } = mind.planner.plan(&view);
         mind.stay_low = stay_low;

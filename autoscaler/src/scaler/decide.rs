@@ -12,6 +12,7 @@ use crate::bounds::{Bounded, Bounds, active_threshold};
 use crate::conditions::{ActiveInput, Trouble, active, set};
 use crate::gate::{GateInput, Phase, Verdict, Why, judge};
 use crate::planner::Plan;
+use crate::planner::busy::BusyPlan;
 use crate::zero_to_n::{Demand, Queue, demand};
 
 /// What was decided, in numbers and words.
@@ -23,6 +24,7 @@ pub(super) struct Decided {
     pub(super) clamps: Vec<String>,
     pub(super) reason: String,
     pub(super) plan: Option<Plan>,
+    pub(super) busy: Option<BusyPlan>,
 }
 
 /// Knative's start value: unlimited is -1, none is 0, else what the initial scale has left over the burst.
@@ -46,7 +48,7 @@ pub(super) fn initial_burst_capacity(revision: &Revision) -> i32 {
 impl Scaler {
     /// One evaluation of the decider.
     pub(super) fn tick(&mut self, cx: &Context) {
-        let (ready, now) = (self.ready(), cx.now);
+        let (ready, now) = (self.ready_in_full(), cx.now);
         let Some(hot) = &mut self.hot else { return };
         // A ready replica without load reports zeros, as Knative's scrapes would; one that stands idle by plan does not once
         // the decider wants nothing, so that its windows run empty and it costs nothing.
@@ -69,7 +71,7 @@ impl Scaler {
     pub(super) fn nothing(&mut self, _: &Context) -> Decided {
         self.replicas = Replicas(0);
         (self.idle, self.floor, self.gate_at, self.freeze_at) = (None, None, None, None);
-        self.low = None;
+        (self.low, self.mix) = (None, None);
         self.forget_course();
         let reason = "the revision was removed".into();
         Decided {
@@ -78,6 +80,7 @@ impl Scaler {
             clamps: Vec::new(),
             reason,
             plan: None,
+            busy: None,
         }
     }
 
@@ -109,14 +112,17 @@ impl Scaler {
         self.evicted &= verdict.zero.is_some() || wish.is_some();
         let wish = wish.or_else(|| self.stand_idle(verdict.zero, &reason, cx));
         let stays_low = wish.is_none() && self.stays_low(demand, cx);
+        let busy = if wish.is_none() { self.serve(cx) } else { None };
         let (mut idle, mut plan) = (None, None);
-        match wish {
-            Some(wish) => {
+        match (wish, &busy) {
+            (Some(wish), _) => {
                 (idle, self.low, plan) = (Some(wish.rung), wish.spec, wish.plan);
+                self.rest();
                 reason = wish.reason;
             }
-            None if stays_low => reason.push_str("; the cheaper instance is enough"),
-            None => self.low = None,
+            (None, Some(busy)) => reason = format!("{reason}; {}", busy.reason()),
+            (None, None) if stays_low => reason.push_str("; the cheaper instance is enough"),
+            (None, None) => self.low = None,
         }
         if self.evicted {
             (idle, self.low) = (None, None);
@@ -136,6 +142,7 @@ impl Scaler {
             clamps,
             reason,
             plan,
+            busy,
         }
     }
 

@@ -58,7 +58,7 @@ impl Scaler {
             self.look(cx, Cause::HadServed);
         } else if counts && (wake || load.waiting > 0) {
             self.look(cx, Cause::Wake);
-        } else if counts && (self.goes_on_otherwise() || busy && self.low.is_some()) {
+        } else if counts && (self.goes_on_otherwise() || busy && (self.low.is_some() || self.mix.is_some())) {
             self.look(
                 cx,
                 if self.quiet_since.is_some() {
@@ -116,7 +116,10 @@ impl Scaler {
                 if spec.rung < Rung::Full {
                     // What it was to replace serves on.
                     match error {
-                        StartError::Exhausted(_) => self.memory_at = Some(cx.now.plus(execute::MEMORY_RETRY)),
+                        StartError::Exhausted(_) => {
+                            self.memory_at = Some(cx.now.plus(execute::MEMORY_RETRY));
+                            self.out_of_stock(&spec, cx.now);
+                        }
                         _ => self.cannot_stand_on(spec.rung),
                     }
                     return self.look(cx, Cause::StartFailed(error.to_string()));

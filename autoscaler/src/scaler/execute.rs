@@ -9,6 +9,7 @@ use manifests::units::Timestamp;
 use sandbox::driver::{SandboxSpec, StartError};
 
 use super::Scaler;
+use super::busy::Share;
 use super::decide::{DOWNGRADE_AFTER, Decided};
 use super::types::{Context, Output, Sandbox, State, Then};
 use crate::admission::Refused;
@@ -18,11 +19,11 @@ use crate::specs::Spec;
 impl Scaler {
     /// Limits first: an upgrade in place is what a waiting request needs soonest.
     pub(super) fn execute(&mut self, decided: &Decided, cx: &mut Context) {
-        self.change_specs(cx);
-        self.thaw_missing(decided.up.0, cx);
-        self.start_missing(decided.up.0, cx);
-        self.drop_excess(decided.keep.0, cx);
-        self.drop_others(decided.up.0, cx);
+        let shares = self.shares(decided.up.0);
+        self.change_specs(&shares, cx);
+        self.thaw_missing(&shares, cx);
+        self.start_missing(&shares, cx);
+        self.drop_surplus(&shares, decided.keep.0.saturating_sub(decided.up.0), cx);
         self.drop_frozen(cx);
     }
 
@@ -95,7 +96,7 @@ impl Scaler {
 
     /// When to look again by time alone.
     pub(crate) fn next_timeout(&self, now: Timestamp) -> Option<Timestamp> {
-        let missing = self.fitting() < self.wanted().0;
+        let missing = self.assign(&self.shares(self.wanted().0)).is_short();
         let drains = self.sandboxes.iter().filter_map(|sandbox| match sandbox.state {
             // Absence from whole pictures frees sandboxes too, and causes no call.
             State::Draining { .. } => Some(now.plus(DRAIN_LOOK)),
@@ -119,25 +120,24 @@ impl Scaler {
         Arc::clone(self.low.as_ref().unwrap_or_else(|| self.specs.full()))
     }
 
-    /// Whether it runs on what is wanted, or can be changed to that as it is.
-    pub(super) fn fits(&self, sandbox: &Sandbox, target: &Spec) -> bool {
-        self.specs.changes(&sandbox.spec, target)
-    }
-
     /// Changes what is ready to the spec that is wanted, where that can be done in place.
-    fn change_specs(&mut self, cx: &mut Context) {
+    fn change_specs(&mut self, shares: &[Share], cx: &mut Context) {
         if self.wanted().0 == 0 {
             // What goes, or is frozen, goes as it is.
             self.downgrade_at = None;
             return;
         }
-        let target = self.wanted_spec();
-        let other = |spec: &Spec| spec.name != target.name || spec.limits != target.limits;
-        let differs = |sandbox: &Sandbox| other(&sandbox.spec) && self.specs.changes(&sandbox.spec, &target);
-        let due: Vec<usize> = (0..self.sandboxes.len())
-            .filter(|index| self.sandboxes[*index].is_ready() && differs(&self.sandboxes[*index]))
+        let assigned = self.assign(shares).to;
+        let target = |index: usize| assigned[index].map(|part| &shares[part].0);
+        let other = |spec: &Spec, target: &Spec| spec.name != target.name || spec.limits != target.limits;
+        let due: Vec<(usize, Arc<Spec>)> = (0..self.sandboxes.len())
+            .filter(|index| self.sandboxes[*index].is_ready())
+            .filter_map(|index| Some((index, Arc::clone(target(index)?))))
+            .filter(|(index, target)| other(&self.sandboxes[*index].spec, target))
             .collect();
-        let lowers = due.iter().any(|index| self.sandboxes[*index].spec.price > target.price);
+        let lowers = due
+            .iter()
+            .any(|(index, to)| self.sandboxes[*index].spec.price > to.price);
         self.downgrade_at = match self.downgrade_at {
             _ if !lowers => None,
             // The rung goes out with this look; the limit follows when every gateway has it.
@@ -146,8 +146,8 @@ impl Scaler {
         };
         if self.downgrade_at.is_none_or(|at| at <= cx.now) {
             self.downgrade_at = None;
-            for index in &due {
-                self.change(*index, &target, cx);
+            for (index, target) in &due {
+                self.change(*index, target, cx);
             }
         }
         if due.is_empty() {
@@ -166,47 +166,39 @@ impl Scaler {
         }
     }
 
-    /// Live ones that run on what is wanted, or can be changed to it.
-    pub(super) fn fitting(&self) -> u32 {
-        let target = self.wanted_spec();
-        let live = self.sandboxes.iter().filter(|sandbox| sandbox.is_live());
-        super::count(live.filter(|sandbox| self.fits(sandbox, &target))).0
-    }
-
-    fn start_missing(&mut self, up: u32, cx: &mut Context) {
+    fn start_missing(&mut self, shares: &[Share], cx: &mut Context) {
         let now = cx.now;
         self.memory_at = self.memory_at.filter(|at| *at > now);
-        let mut fitting = self.fitting();
-        if fitting >= up || self.must_wait(cx) {
+        let assigned = self.assign(shares);
+        if !assigned.is_short() || self.must_wait(cx) {
             return self.has_room(cx);
         }
         if self.in_line || self.backoff.until(now).is_some() || self.memory_at.is_some() {
             return;
         }
-        let target = self.wanted_spec();
-        // Changed in place when it is ready: an app starts faster with all of its CPU.
-        let spec = if target.in_place {
-            Arc::clone(self.specs.full())
-        } else {
-            target
-        };
+        // What is for nothing here serves on until it is replaced.
+        let serves = self.by_worth().into_iter().any(|index| assigned.to[index].is_none());
         let needs = self.promise(cx);
-        while fitting < up {
-            let id = cx.names.next(&self.revision.id);
-            match cx.admission.admit(&id, needs, now) {
-                Ok(()) => self.start(id, Arc::clone(&spec), cx),
-                Err(Refused::Busy) => {
-                    self.in_line = true;
-                    return cx.admission.join(self.revision.id.clone());
+        for ((target, _), missing) in shares.iter().zip(assigned.missing) {
+            // Changed in place when it is ready: an app starts faster with all of its CPU.
+            let spec = if target.in_place { self.specs.full() } else { target };
+            let spec = Arc::clone(spec);
+            for _ in 0..missing {
+                let id = cx.names.next(&self.revision.id);
+                match cx.admission.admit(&id, needs, now) {
+                    Ok(()) => self.start(id, Arc::clone(&spec), cx),
+                    Err(Refused::Busy) => {
+                        self.in_line = true;
+                        return cx.admission.join(self.revision.id.clone());
+                    }
+                    // Nobody has to make room for what only replaces something.
+                    Err(Refused::Memory(_)) if serves => {
+                        self.memory_at = Some(now.plus(MEMORY_RETRY));
+                        return;
+                    }
+                    Err(Refused::Memory(short)) => return self.does_not_fit(short, cx),
                 }
-                // One that is to be replaced by something else serves on: nobody has to make room for that.
-                Err(Refused::Memory(_)) if self.live() > fitting => {
-                    self.memory_at = Some(now.plus(MEMORY_RETRY));
-                    return;
-                }
-                Err(Refused::Memory(short)) => return self.does_not_fit(short, cx),
             }
-            fitting += 1;
         }
         self.has_room(cx);
     }
@@ -228,35 +220,51 @@ impl Scaler {
         self.sandboxes.push(Sandbox::ordered(id, spec, cx.now));
     }
 
-    /// Of those that fit, the newest go first, starts before unready and those before ready ones, so that warm caches live
-    /// longest.
-    fn drop_excess(&mut self, keep: u32, cx: &mut Context) {
+    /// What is for nothing goes, the newest first, starts before unready and those before ready ones; `spare` of it may stay.
+    /// What serves goes only when what replaces it is ready: until then as much serves as shall.
+    fn drop_surplus(&mut self, shares: &[Share], mut spare: u32, cx: &mut Context) {
+        let assigned = self.assign(shares);
         let target = self.wanted_spec();
-        let mut fitting = self.fitting();
-        while fitting > keep {
-            let Some(index) = self.next_to_go(|it, sandbox| it.fits(sandbox, &target)) else {
-                return;
-            };
-            let cold = super::count(self.sandboxes.iter().filter(|sandbox| sandbox.state.is_cold())).0;
-            let freezes = self.idle == Some(Rung::Frozen)
-                && fitting + cold <= self.stands_with()
-                && self.sandboxes[index].is_ready();
-            self.drop_one(index, if freezes { Then::Freeze } else { Then::Stop }, cx);
-            fitting -= 1;
+        let cold = super::count(self.sandboxes.iter().filter(|sandbox| sandbox.state.is_cold())).0;
+        let part = |index: usize| self.part_of_full(&self.sandboxes[index].spec);
+        let all: f64 = shares
+            .iter()
+            .map(|(spec, count)| f64::from(*count) * self.part_of_full(spec))
+            .sum();
+        let (stays, surplus): (Vec<usize>, Vec<usize>) = self
+            .by_worth()
+            .into_iter()
+            .partition(|index| assigned.to[*index].is_some());
+        let mut serving: f64 = stays
+            .iter()
+            .filter(|index| self.sandboxes[**index].is_ready())
+            .map(|index| part(*index))
+            .sum();
+        let fits = |index: &usize| self.specs.changes(&self.sandboxes[*index].spec, &target);
+        let mut fitting = u32::try_from(stays.iter().filter(|index| fits(index)).count()).unwrap_or(u32::MAX);
+        let mut goes = Vec::new();
+        for index in surplus {
+            let sandbox = &self.sandboxes[index];
+            let (ready, fits) = (sandbox.is_ready(), fits(&index));
+            if sandbox.state.is_cold() {
+                // It cannot be stopped before it stands still or runs.
+                continue;
+            }
+            let alike = shares.iter().any(|(spec, _)| self.specs.changes(&sandbox.spec, spec));
+            if alike && spare > 0 {
+                spare -= 1;
+            } else if serving < all * ENOUGH && (ready || !alike) {
+                serving += part(index);
+            } else {
+                let freezes = self.idle == Some(Rung::Frozen) && fits && fitting + cold < self.stands_with() && ready;
+                goes.push((sandbox.id.clone(), if freezes { Then::Freeze } else { Then::Stop }));
+            }
+            fitting += u32::from(fits);
         }
-    }
-
-    /// What runs on another spec than is wanted, and cannot be changed, serves until enough of what replaces it is ready.
-    fn drop_others(&mut self, up: u32, cx: &mut Context) {
-        let target = self.wanted_spec();
-        let ready = self.sandboxes.iter().filter(|sandbox| sandbox.is_ready());
-        let replaced = super::count(ready.filter(|sandbox| self.fits(sandbox, &target))).0;
-        let serving = up.saturating_sub(replaced);
-        while self.live() - self.fitting() > serving {
-            let Some(index) = self.next_to_go(|it, sandbox| !it.fits(sandbox, &target)) else {
-                return;
-            };
-            self.drop_one(index, Then::Stop, cx);
+        for (id, then) in goes.into_iter().rev() {
+            if let Some(index) = self.sandboxes.iter().position(|sandbox| sandbox.id == id) {
+                self.drop_one(index, then, cx);
+            }
         }
     }
 
@@ -274,16 +282,6 @@ impl Scaler {
             };
         }
     }
-
-    fn next_to_go(&self, of: impl Fn(&Self, &Sandbox) -> bool) -> Option<usize> {
-        let last = |is: fn(State) -> bool| {
-            let mut sandboxes = self.sandboxes.iter();
-            sandboxes.rposition(|sandbox| is(sandbox.state) && of(self, sandbox))
-        };
-        last(|state| state == State::Starting)
-            .or_else(|| last(|state| matches!(state, State::Unready { .. })))
-            .or_else(|| last(|state| matches!(state, State::Ready { .. })))
-    }
 }
 
 /// The label of a failed start in metrics.
@@ -296,6 +294,9 @@ pub(super) const fn outcome(error: &StartError) -> &'static str {
         StartError::Driver(_) => "driver",
     }
 }
+
+/// Sums of parts are as exact as this.
+const ENOUGH: f64 = 1.0 - 1e-9;
 
 /// After a start that did not fit, look again this much later.
 pub(super) const MEMORY_RETRY: Duration = Duration::from_secs(1);

@@ -1,5 +1,6 @@
 //! Standing frozen instead of at zero: when, how it comes about, and the way back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::exchange::Rung;
@@ -9,6 +10,7 @@ use manifests::units::{Bytes, Timestamp};
 use sandbox::driver::{DriverError, Reclaimed};
 
 use super::Scaler;
+use super::busy::Share;
 use super::types::{Context, Output, Sandbox, State, Then};
 use crate::explain::Cause;
 use crate::gate::Phase;
@@ -70,12 +72,14 @@ impl Scaler {
     }
 
     /// A frozen sandbox comes before a start; one on its way there before it.
-    pub(super) fn thaw_missing(&mut self, up: u32, cx: &mut Context) {
-        let (mut live, target) = (self.live(), self.wanted_spec());
+    pub(super) fn thaw_missing(&mut self, shares: &[Share], cx: &mut Context) {
+        let mut missing = self.assign(shares).missing;
         for index in 0..self.sandboxes.len() {
-            if live >= up {
-                return;
-            }
+            let spec = &self.sandboxes[index].spec;
+            let mut parts = shares.iter().zip(&missing);
+            let part = parts.position(|((target, _), missing)| *missing > 0 && self.specs.changes(spec, target));
+            let Some(part) = part else { continue };
+            let target = Arc::clone(&shares[part].0);
             let state = self.sandboxes[index].state;
             if state == State::Frozen && self.sandboxes[index].spec.name != target.name {
                 // Before it runs again, so that it runs at full speed.
@@ -94,7 +98,7 @@ impl Scaler {
                 }
                 _ => continue,
             }
-            live += 1;
+            missing[part] -= 1;
         }
     }
 

@@ -15,7 +15,7 @@ use crate::decider::Observed;
 use crate::explain::{Cause, Inputs, Record};
 use crate::metrics::{Gauges, Handles};
 use crate::planner::short;
-use crate::specs::per_hour;
+use crate::specs::{Spec, per_hour};
 
 impl Scaler {
     pub(super) fn report(&mut self, from: Replicas, decided: Decided, cause: Cause, cx: &mut Context) {
@@ -36,6 +36,7 @@ impl Scaler {
 
     /// A new endpoint set when it would differ from the last, or when a sandbox waits for one without it.
     fn publish(&mut self, cx: &mut Context) {
+        let mixed = self.is_mixed();
         let endpoints: Vec<Endpoint> = self
             .sandboxes
             .iter()
@@ -43,6 +44,7 @@ impl Scaler {
                 State::Ready { start, .. } => Some(Endpoint {
                     sandbox: sandbox.id.clone(),
                     start,
+                    weight: if mixed { self.weight(&sandbox.spec) } else { 0 },
                 }),
                 _ => None,
             })
@@ -72,6 +74,28 @@ impl Scaler {
             refuses,
         };
         cx.outputs.push_back(Output::Endpoints(self.published.clone()));
+    }
+
+    /// Whether ready ones serve on several specs.
+    fn is_mixed(&self) -> bool {
+        let mut specs = self
+            .sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.is_ready())
+            .map(|it| &it.spec.name);
+        let first = specs.next();
+        self.mix.is_some() && specs.any(|name| Some(name) != first)
+    }
+
+    /// What an instance on this spec takes beside the others, in steps, so that not every measurement makes another set.
+    fn weight(&self, spec: &Spec) -> u32 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a part of one, times twenty"
+        )]
+        let steps = (self.part_of_full(spec) * 20.0).round() as u32;
+        50 * steps.max(1)
     }
 
     /// Below full also while an upgrade is on its way, so that the gateway says the truth about the first requests.
@@ -234,6 +258,7 @@ impl Scaler {
                 .unwrap_or(if decided.keep.0 > 0 { Rung::Full } else { Rung::Zero }),
             reason: decided.reason,
             plan: decided.plan,
+            busy: decided.busy,
             cause,
         };
         if let Some(tally) = &mut cx.tally {

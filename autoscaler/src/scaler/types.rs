@@ -1,6 +1,6 @@
 //! What a revision's scaling is made of: orders to the shell, what all revisions share, the states of a sandbox.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,6 +118,8 @@ pub(crate) struct Context {
     pub(crate) planners: Planners,
     /// The specs made last, shared by revisions that are alike.
     pub(crate) specs: Option<Arc<Specs>>,
+    /// Instances on each spec of which not everybody can have as many as they like.
+    pub(crate) stock: BTreeMap<Arc<str>, u32>,
     /// Revisions whose next start does not fit, the first that found so in front, with what each lacks.
     pub(crate) hungry: VecDeque<(RevisionId, Bytes)>,
     /// What every revision costs; nothing here reads it.
@@ -133,6 +135,21 @@ impl Context {
         match &self.specs {
             Some(known) if **known == specs => Arc::clone(known),
             _ => Arc::clone(self.specs.insert(Arc::new(specs))),
+        }
+    }
+
+    /// What of limited specs a revision had, and has.
+    pub(crate) fn take_stock(&mut self, before: &[Arc<str>], after: &[Arc<str>]) {
+        for name in after {
+            *self.stock.entry(Arc::clone(name)).or_default() += 1;
+        }
+        for name in before {
+            if let Some(count) = self.stock.get_mut(name) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        if !before.is_empty() {
+            self.stock.retain(|_, count| *count > 0);
         }
     }
 

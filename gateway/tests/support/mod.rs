@@ -131,6 +131,7 @@ impl World {
             .map(|&id| Endpoint {
                 sandbox: SandboxId::new(id),
                 start: Duration::from_millis(5),
+                weight: 0,
             })
             .collect();
         let set = EndpointSet {

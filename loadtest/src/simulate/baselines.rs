@@ -42,6 +42,10 @@ impl IdlePlanner for Stairs {
     }
 
     fn arrived(&mut self, _: &Arrival, _: &View<'_>) {}
+
+    fn stays_low(&self) -> bool {
+        self.stay_low
+    }
 }
 
 /// Rungs by age, as offers of the menu from the view's age on; a rung that cannot be had is left out.
@@ -109,6 +113,10 @@ impl IdlePlanner for Lame {
 
     fn arrived(&mut self, arrival: &Arrival, view: &View<'_>) {
         self.pilot.arrived(arrival, view);
+    }
+
+    fn stays_low(&self) -> bool {
+        self.lacks != Lacks::StayLow
     }
 }
 

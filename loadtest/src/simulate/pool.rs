@@ -48,6 +48,8 @@ struct Member {
     running: u32,
     /// A connection to it is kept: it ran something. The gateway looks once a second for those that lead nowhere any more.
     connected: bool,
+    /// What it takes beside the others; 0 where all are alike.
+    weight: u32,
 }
 
 /// Whether scaling must hear of something at once.
@@ -210,7 +212,7 @@ impl Pool {
         let served = !before.is_empty();
         for endpoint in &set.endpoints {
             let known = |member: &Member| member.id == endpoint.sandbox;
-            let member = if let Some(at) = before.iter().position(known) {
+            let mut member = if let Some(at) = before.iter().position(known) {
                 before.swap_remove(at)
             } else if let Some(at) = self.draining.iter().position(known) {
                 self.draining.swap_remove(at)
@@ -220,10 +222,12 @@ impl Pool {
                     id: endpoint.sandbox.clone(),
                     running: 0,
                     connected: false,
+                    weight: 0,
                 }
             } else {
                 continue;
             };
+            member.weight = endpoint.weight;
             self.serving.push(member);
         }
         let drops = !before.is_empty();
@@ -306,6 +310,9 @@ impl Pool {
 
     /// Knative's choice: the first with room for a small `containerConcurrency`, else one after the other.
     fn slot(&mut self) -> Option<Key> {
+        if self.serving.iter().any(|member| member.weight > 0) {
+            return self.least_loaded();
+        }
         let count = self.serving.len();
         let begin = if self.limit <= FEW { 0 } else { self.next };
         for step in 0..count {
@@ -320,6 +327,17 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// Where sandboxes do not take equally many; the gateway looks at two random ones of them.
+    fn least_loaded(&mut self) -> Option<Key> {
+        let limit = self.limit;
+        let free = self.serving.iter_mut().filter(|member| member.running < limit);
+        let least = free.min_by_key(|member| relative_load(member.running, member.weight))?;
+        least.running += 1;
+        least.connected = true;
+        self.running += 1;
+        Some(least.key)
     }
 
     fn low_rung(&mut self) -> Told {
@@ -339,6 +357,11 @@ impl Pool {
         self.area += f64::from(self.in_flight()) * now.since(self.touched).as_secs_f64();
         self.touched = now;
     }
+}
+
+/// As the gateway weighs it.
+const fn relative_load(running: u32, weight: u32) -> u64 {
+    (running as u64 + 1) * (1 << 20) / if weight == 0 { 1 } else { weight as u64 }
 }
 
 /// Up to this `containerConcurrency` the first sandbox with room is taken.
@@ -365,6 +388,7 @@ mod tests {
                 .map(|name| Endpoint {
                     sandbox: SandboxId::new(*name),
                     start: Duration::ZERO,
+                    weight: 0,
                 })
                 .collect(),
             trouble: None,

@@ -44,6 +44,10 @@ impl IdlePlanner for Fixed {
         let met = view.menu.offers[arrival.at].rung;
         self.arrived.lock().unwrap().push((*arrival, met));
     }
+
+    fn stays_low(&self) -> bool {
+        self.stay_low
+    }
 }
 
 /// Prices of [`Instances::default`], with a reserve: in place, or another sandbox; so many times slower.
@@ -391,7 +395,7 @@ fn a_start_that_fails_changes_nothing_for_what_serves() {
     assert_eq!(world.sim.statuses[&world.id].container.status, ConditionStatus::True);
 
     // The full one cannot be started: the reserve serves on, and the start is tried again.
-    let mut world = self::world(false, &[(0.0, Rung::Reserve)]);
+    let mut world = world_of(false, &[(0.0, Rung::Reserve)], false, |_| ());
     world.sim.price_by(catalogue(false, 4.0));
     world.until(10.0);
     world.sim.starts_by(&world.id, fails(2));
@@ -399,16 +403,16 @@ fn a_start_that_fails_changes_nothing_for_what_serves() {
     for _ in 0..40 {
         world.asks(15_000 * MS);
     }
-    world.until(13.1);
+    world.until(10.1);
     let told = world.told();
     assert_eq!(
         (told, world.sim.endpoints(&world.id).len()),
-        (vec!["13.000 start s3".to_owned()], 1)
+        (vec!["10.000 start s3".to_owned()], 1)
     );
     for _ in 0..5 {
         world.asks(100 * MS);
     }
-    world.until(13.4);
+    world.until(10.4);
     assert_eq!(
         (world.sim.served, world.rung()),
         (6, Rung::Reserve),

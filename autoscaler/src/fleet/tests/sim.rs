@@ -544,14 +544,15 @@ impl Sim {
         let pool = self.gateways[gateway].pools.get_mut(id).unwrap();
         let mut ends = Vec::new();
         while !pool.waiting.is_empty() {
-            let serving: Vec<SandboxId> = pool
-                .set
-                .iter()
-                .flat_map(|set| &set.endpoints)
-                .map(|endpoint| endpoint.sandbox.clone())
-                .collect();
+            let endpoints = pool.set.iter().flat_map(|set| &set.endpoints);
             let load = |id: &SandboxId| pool.running.get(id).copied().unwrap_or(0);
-            let Some(sandbox) = serving.into_iter().filter(|id| load(id) < cc).min_by_key(load) else {
+            let free = endpoints.filter(|endpoint| load(&endpoint.sandbox) < cc);
+            // By what each takes, where that differs.
+            let least = free.min_by_key(|endpoint| match endpoint.weight {
+                0 => load(&endpoint.sandbox) * 1000,
+                weight => (load(&endpoint.sandbox) + 1) * 1_000_000 / weight,
+            });
+            let Some(sandbox) = least.map(|endpoint| endpoint.sandbox.clone()) else {
                 break;
             };
             *pool.running.entry(sandbox.clone()).or_default() += 1;
