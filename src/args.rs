@@ -320,6 +320,9 @@ pub(crate) struct Exec {
     /// In this container [default: the one that serves]
     #[arg(short, long, value_name = "NAME")]
     pub(crate) container: Option<String>,
+    /// As this user of the image, by name or number [default: who the app runs as]
+    #[arg(short, long, value_name = "USER[:GROUP]", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) user: Option<String>,
     /// A variable for it; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,

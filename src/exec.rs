@@ -45,6 +45,9 @@ async fn run(args: Exec) -> anyhow::Result<u8> {
     if let Some(container) = &args.container {
         path += &format!("&container={}", encoded(container));
     }
+    if let Some(user) = &args.user {
+        path += &format!("&user={}", encoded(user));
+    }
     let mut tty = args.tty;
     if tty && args.stdin && !io::stdin().is_terminal() {
         eprintln!("warning: standard input is no terminal, so the command gets none either");

@@ -47,6 +47,7 @@ pub(crate) fn asked(query: &str) -> (String, ExecSpec) {
         match key.as_ref() {
             "target" => target = value.into_owned(),
             "container" => spec.container = Some(value.as_ref().into()),
+            "user" => spec.user = Some(value.into_owned()),
             "command" => spec.command.push(value.into_owned()),
             "env" => {
                 if let Some((name, value)) = value.split_once('=') {

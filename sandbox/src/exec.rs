@@ -16,6 +16,8 @@ pub struct ExecSpec {
     pub container: Option<Arc<str>>,
     /// Program and arguments, at least one; no shell. A program without a slash is looked for in the container's `PATH`.
     pub command: Vec<String>,
+    /// As whom: `user`, `uid`, `user:group` or `uid:gid`, by the names of the image; `None` is who the app runs as.
+    pub user: Option<String>,
     /// Variables over the container's own.
     pub env: Vec<(String, String)>,
     /// Give the command a standard input; without, it reads an empty one.

@@ -13,6 +13,7 @@ use manifests::ids::SandboxId;
 use manifests::units::Bytes;
 use manifests::workload::{Image, Workload};
 use sandbox::driver::{Driver, Exit, StartError};
+use sandbox::exec::{ExecError, ExecSpec};
 use support::spec;
 
 /// Where Debian's busybox-static is; `None`, with the reason printed, without it.
@@ -71,6 +72,84 @@ async fn run(driver: &dyn Driver, id: &str, workload: Workload) -> Exit {
         Err(StartError::Exited(exit)) => exit,
         other => panic!("it ends: {other:?}"),
     }
+}
+
+/// As `docker exec --user`: by the names that the container itself has now, and no more than its manifest lets it be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_as_whom_it_is_asked_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(root) = image(dir.path()) else { return };
+    let driver = support::driver(&dir.path().join("data"));
+    let mut app = shell(&root, "exec httpd -f -p $PORT -h /www");
+    app.serving.security.user = Some(101);
+    driver.start(spec("free", app.clone())).await.unwrap();
+    app.serving.security.non_root = true;
+    driver.start(spec("bound", app)).await.unwrap();
+    let ask = async |sandbox: &str, user: Option<&str>| {
+        let command = ExecSpec {
+            user: user.map(str::to_owned),
+            ..ExecSpec::new([
+                "sh",
+                "-c",
+                "exec 2>&1; id; echo $HOME; cat /data/secret; grep CapEff /proc/self/status",
+            ])
+        };
+        let exec = driver.exec(&SandboxId::new(sandbox), command).await?;
+        let ran = exec.ran(10_000).await;
+        Ok::<_, ExecError>(String::from_utf8(ran.output).unwrap())
+    };
+    let nothing = "CapEff:\t0000000000000000\n";
+    for (user, wanted) in [
+        (None, "uid=101(web) gid=102(web) groups=50(staff)\n/home/web\n"),
+        (Some("web"), "uid=101(web) gid=102(web) groups=50(staff)\n/home/web\n"),
+        (
+            Some("101:staff"),
+            "uid=101(web) gid=50(staff) groups=50(staff)\n/home/web\n",
+        ),
+        (Some("7:8"), "uid=7 gid=8\n/\n"),
+    ] {
+        for sandbox in ["free", "bound"] {
+            let said = ask(sandbox, user).await.unwrap();
+            assert!(said.starts_with(wanted) && said.ends_with(nothing), "{user:?}: {said}");
+            assert!(said.contains("denied"), "{user:?}: {said}");
+        }
+    }
+    let said = ask("free", Some("root")).await.unwrap();
+    assert!(
+        said.starts_with("uid=0(root) gid=0(root)") && said.contains("/root\nroot's"),
+        "{said}"
+    );
+    assert!(
+        said.ends_with("CapEff:\t00000000800405fb\n"),
+        "as root of the image has: {said}"
+    );
+    // It is the container's own list that counts, as it is now.
+    let adds = ExecSpec {
+        user: Some("0".to_owned()),
+        ..ExecSpec::new(["sh", "-c", "echo late:x:300:300::/late:/bin/sh >>/etc/passwd"])
+    };
+    let exec = driver.exec(&SandboxId::new("free"), adds).await.unwrap();
+    assert_eq!(exec.ran(100).await.output, b"");
+    assert!(
+        ask("free", Some("late"))
+            .await
+            .unwrap()
+            .starts_with("uid=300(late) gid=300")
+    );
+    for (sandbox, user, why) in [
+        ("bound", "root", "runAsNonRoot"),
+        ("bound", "late", "not in its /etc/passwd"),
+        ("free", "nobody", "user \"nobody\": "),
+        ("free", "web:nogroup", "not in its /etc/group"),
+        ("free", "70000", "ids up to 65535"),
+    ] {
+        let refused = ask(sandbox, Some(user)).await.unwrap_err();
+        assert!(
+            matches!(&refused, ExecError::Refused(text) if text.contains(why)),
+            "{user}: {refused}"
+        );
+    }
+    driver.shutdown(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

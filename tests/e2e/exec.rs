@@ -63,6 +63,11 @@ fn streams_codes_and_names() {
         ),
         (&["-c", "side", "web", "sh"], 126, "no container \"side\""),
         (&["--env", "A", "web", "sh"], 125, "write NAME=VALUE"),
+        (
+            &["-u", "root", "web", "sh"],
+            126,
+            "user \"root\": a program of this machine has one user",
+        ),
     ] {
         let said = knarr.ask(&[&["exec"], words].concat());
         assert!(

@@ -1,13 +1,14 @@
 //! What a start executes, as whom and in which root: everything that follows from the spec alone.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use images::Root;
 use manifests::text::Facts;
-use manifests::workload::{Container, Image, Workload};
+use manifests::workload::{Container, Image, Security, Workload};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::Signal;
 
@@ -193,6 +194,43 @@ impl App {
         }
     }
 
+    /// Another user of a container that runs in this shell, as its own files say now.
+    ///
+    /// # Errors
+    /// Why nothing can run as that one, in words for the user.
+    pub(super) fn other_account(
+        &self,
+        inner: &Inner,
+        spec: &SandboxSpec,
+        shell: &Shell,
+        user: &str,
+    ) -> Result<Account, String> {
+        if let From::Host(_) = self.from {
+            return Err("a program of this machine has one user; only an image has several".to_owned());
+        }
+        rights::check_other_user(&inner.abilities)?;
+        let root = self.root_of(inner, shell).and_then(|root| ImageUsers::read(&root));
+        let users = root.map_err(|error| format!("cannot read the container's /etc/passwd: {error}"))?;
+        let own = &self.role.container(&spec.workload).security;
+        let security = Security {
+            user: None,
+            group: None,
+            ..own.clone()
+        };
+        users.account(user, &security)
+    }
+
+    /// The root of a container that runs in this shell.
+    fn root_of(&self, inner: &Inner, shell: &Shell) -> io::Result<OwnedFd> {
+        let held = shell.held().ok_or(io::ErrorKind::NotFound)?;
+        let mut path = PathBuf::from(format!("/proc/{}/root", held.pid));
+        if self.is_handed_over() {
+            // The shell sees the stage; a link in there does not lead out of the root.
+            path.as_mut_os_string().push(stage(inner).join("r"));
+        }
+        Ok(open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
     /// The user namespace its shell must have.
     pub(super) fn users(&self, inner: &Inner, account: &Account) -> Users {
         match self.from {
@@ -354,10 +392,7 @@ impl App {
         (shell, account): (&Shell, &Account),
         program: Option<&str>,
     ) -> bool {
-        let Some(held) = shell.held() else { return true };
-        // The shell sees the stage; a link in there does not lead out of the root.
-        let root = format!("/proc/{}/root{}/r", held.pid, stage(inner).display());
-        let Ok(root) = open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
+        let Ok(root) = self.root_of(inner, shell) else {
             return true;
         };
         let container = self.role.container(&spec.workload);

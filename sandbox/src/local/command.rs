@@ -132,6 +132,19 @@ pub(super) async fn run(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, spec: ExecSp
             return Err(missing(&spec, sandbox));
         }
     }
+    let found = match &spec.user {
+        None => found,
+        Some(user) => {
+            let account = found.app.other_account(inner, &sandbox.spec, &found.shell, user);
+            let account = account.map_err(|why| ExecError::Refused(format!("user \"{user}\": {why}")))?;
+            Arc::new(Member {
+                shell: Arc::clone(&found.shell),
+                app: Arc::clone(&found.app),
+                account,
+            })
+        }
+    };
+    let shell = &found.shell;
     let file = found.app.is_handed_over().then(|| ProcessFile::new(inner));
     let (plan, said) = plan(inner, sandbox, &found, &spec, file.as_ref()).map_err(ExecError::Refused)?;
     let variables = spec.env.iter().flat_map(|(name, value)| [name, value]);

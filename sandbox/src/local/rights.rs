@@ -96,6 +96,20 @@ pub(super) fn check_users(abilities: &Abilities, workload: &Workload) -> Result<
     }
 }
 
+/// Whether something of an image can run as another user than its app.
+///
+/// # Errors
+/// Why it cannot, in words for the user.
+pub(super) fn check_other_user(abilities: &Abilities) -> Result<(), String> {
+    match &abilities.mapped_images {
+        Err(why) if abilities.isolation == Isolation::UserNamespace => Err(format!(
+            "Knarr runs as an ordinary user here, and its sandboxes have that one user only ({why}); give it subordinate \
+             ids, or run Knarr as root"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// `STOPSIGNAL`: a name with or without `SIG`, `RTMIN+3`, or a number.
 ///
 /// # Errors
