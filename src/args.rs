@@ -240,6 +240,9 @@ pub(crate) struct Check {
     /// Manifest files, directories, or `-` for standard input
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+    /// The settings of the Knarr that is to serve them (TOML): runtimeClassName must name a runtime of it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Print only errors, no warnings
     #[arg(short, long)]
     pub(crate) quiet: bool,

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use control::config::{Config, RawConfig};
 use control::source::{self, Missing};
 use manifests::bundle;
 
@@ -11,7 +12,11 @@ use crate::out;
 /// Prints every problem; exit code 1 when there is one.
 pub(crate) fn check(args: &Check) -> anyhow::Result<ExitCode> {
     let inputs = source::read(&args.paths, Missing::Refused)?;
-    let checked = bundle::bundle(&inputs, None);
+    let runtimes = match &args.config {
+        Some(file) => Some(Config::from_raw(RawConfig::read(file)?)?.runtimes.into_keys().collect()),
+        None => None,
+    };
+    let checked = bundle::bundle_for(runtimes.as_ref(), &inputs, None);
     let mut text: String = checked.problems.iter().map(|problem| format!("{problem}\n")).collect();
     if !args.quiet {
         text.extend(checked.warnings.iter().map(|warning| format!("warning: {warning}\n")));

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-use manifests::bundle::{self, Bundle, Checked, Input};
+use manifests::bundle::{self, Bundle, Checked, Input, Runtimes};
 use manifests::exchange::{RevisionStatus, Snapshot};
 use manifests::units::{Clock, Timestamp};
 use notify::{RecursiveMode, Watcher as _};
@@ -40,6 +40,8 @@ pub(crate) struct Control {
     paths: Vec<PathBuf>,
     /// Texts that do not change: standard input, which can be read only once, and a catalogue that comes with Knarr.
     fixed: Vec<Input>,
+    /// What `runtimeClassName` may name.
+    runtimes: Runtimes,
     /// Of the texts that were read last; `None` when they could not be read.
     read: Option<u64>,
     services: watch::Sender<u64>,
@@ -54,6 +56,7 @@ impl Control {
     pub(crate) fn load(
         mut paths: Vec<PathBuf>,
         instances: Option<Catalogue>,
+        runtimes: Runtimes,
         machine: Machine,
         epoch: u64,
         clock: &Clock,
@@ -67,7 +70,7 @@ impl Control {
         let mut inputs = source::read(&paths, Missing::Refused)?;
         fixed.extend(inputs.iter().find(|input| input.name == "-").cloned());
         inputs.extend(fixed.iter().filter(|input| input.name != "-").cloned());
-        let checked = bundle::bundle(&inputs, None);
+        let checked = bundle::bundle_for(Some(&runtimes), &inputs, None);
         if !checked.problems.is_empty() {
             let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
             return Err(ServeError::Manifests(problems.join("\n")));
@@ -84,6 +87,7 @@ impl Control {
             about_revisions: Vec::new(),
             sources,
             bundle: checked.bundle,
+            runtimes,
             paths,
             read: Some(fingerprint(&inputs)),
             fixed,
@@ -142,14 +146,14 @@ impl Control {
             return;
         }
         let mut found = Vec::new();
-        let previous = &self.bundle;
+        let (previous, runtimes) = (&self.bundle, Some(&self.runtimes));
         let judged = self.sources.judge(inputs, |inputs| {
-            let Checked { problems, .. } = bundle::bundle(inputs, Some(previous));
+            let Checked { problems, .. } = bundle::bundle_for(runtimes, inputs, Some(previous));
             let wrong = problems.iter().map(|problem| problem.file.to_string()).collect();
             found.extend(problems.iter().map(ToString::to_string));
             wrong
         });
-        let checked = bundle::bundle(&judged.inputs, Some(previous));
+        let checked = bundle::bundle_for(runtimes, &judged.inputs, Some(previous));
         let kept = judged
             .kept
             .iter()

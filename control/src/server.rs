@@ -112,7 +112,8 @@ impl Server {
             cpus: std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
             budget: config.memory_budget,
         };
-        let mut control = Control::load(paths, config.instances, machine, epoch, &clock)?;
+        let runtimes = config.runtimes.keys().cloned().collect();
+        let mut control = Control::load(paths, config.instances, runtimes, machine, epoch, &clock)?;
         let directory = DataDir::open(&config.data_dir)?;
         let pins = directory.path().join("pins.json");
         let first = control.first(pins::read(&pins).map_err(io(&format!("cannot read {}", pins.display())))?);

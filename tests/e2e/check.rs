@@ -198,6 +198,35 @@ fn completions_for_every_shell_even_when_nobody_reads_on() {
 }
 
 #[test]
+fn a_runtime_that_is_not_there_is_refused_when_the_manifest_is_read() {
+    let place = Place::new();
+    let feature = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: config-features, namespace: knative-serving}
+data: {kubernetes.podspec-runtimeclassname: enabled}
+";
+    let app = "apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: app}
+spec: {template: {spec: {runtimeClassName: kata, containers: [{image: app}]}}}
+";
+    place.write("features.yaml", feature);
+    place.write("app.yaml", app);
+    let (manifests, config) = (place.manifests(), place.path("knarr.toml"));
+    std::fs::write(&config, "[[runtime]]\nname = 'runc'\npath = '/usr/bin/runc'\n").unwrap();
+    let (manifests, config) = (manifests.to_str().unwrap(), config.to_str().unwrap());
+    knarr(&["check", manifests]).well();
+    let wrong = "app.yaml:4: spec.template.spec.runtimeClassName: there is no runtime \"kata\" here; this Knarr has native, runc; \
+                 others are [[runtime]] in its settings";
+    let checked = knarr(&["check", "--config", config, manifests]);
+    assert!(checked.code == Some(1) && checked.out.contains(wrong), "{checked:?}");
+    let served = Output::of(place.knarr(&["serve", manifests, "--config", config]));
+    assert!(served.code == Some(1) && served.err.contains(wrong), "{served:?}");
+    place.write("app.yaml", &app.replace("kata", "runc"));
+    knarr(&["check", "--config", config, manifests]).well();
+}
+
+#[test]
 fn what_keeps_a_server_from_starting_is_said_and_leaves_nothing() {
     let place = Place::new();
     place.write("web.yaml", &service("web").proven().yaml());

@@ -1,6 +1,6 @@
 //! One object: defaulted, validated in Knative's words, then judged by what Knarr has built.
 
-use super::{Bundle, Checked, Object, ObjectKey, merge};
+use super::{Bundle, Checked, Object, ObjectKey, Runtimes, merge};
 use crate::annotations::{self, Place};
 use crate::config::ClusterConfig;
 use crate::convert::{self, Fault, Identity};
@@ -15,7 +15,12 @@ use crate::units::Timestamp;
 use crate::{domains, names};
 
 /// Puts the object of `document` into the bundle, or says why not.
-pub(super) fn judge(document: &Document, previous: Option<&Bundle>, checked: &mut Checked) {
+pub(super) fn judge(
+    document: &Document,
+    previous: Option<&Bundle>,
+    runtimes: Option<&Runtimes>,
+    checked: &mut Checked,
+) {
     // Taken in before.
     let early = matches!(
         document.resource,
@@ -67,6 +72,9 @@ pub(super) fn judge(document: &Document, previous: Option<&Bundle>, checked: &mu
     if let Some(template) = template_of(&resource) {
         for fault in trial(&resource, template, around) {
             findings.fault(&fault);
+        }
+        if let Some(runtimes) = runtimes {
+            findings.runtime(template, runtimes);
         }
     }
     let hosts = Hosts {
@@ -183,6 +191,28 @@ impl Findings<'_> {
 
     fn fault(&mut self, fault: &Fault) {
         self.problem(&format!("spec.template.{}", fault.path), &fault.message, &fault.hint);
+    }
+
+    /// A runtime that is none of those that this Knarr has.
+    fn runtime(&mut self, template: &RevisionTemplate, known: &Runtimes) {
+        let Some(name) = template.spec.runtime_class_name.as_deref() else {
+            return;
+        };
+        if matches!(name, "" | convert::NATIVE) || known.contains(name) {
+            return;
+        }
+        let names: Vec<&str> = [convert::NATIVE]
+            .into_iter()
+            .chain(known.iter().map(String::as_str))
+            .collect();
+        self.problem(
+            "spec.template.spec.runtimeClassName",
+            &format!("there is no runtime {name:?} here"),
+            &format!(
+                "this Knarr has {}; others are [[runtime]] in its settings",
+                names.join(", ")
+            ),
+        );
     }
 
     /// Every host of a Route and its tags must be a domain name.

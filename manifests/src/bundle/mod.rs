@@ -28,6 +28,9 @@ pub struct Input {
     pub text: String,
 }
 
+/// Names of OCI runtimes, without `native`.
+pub type Runtimes = BTreeSet<String>;
+
 /// Everything that a set of manifests says, accepted.
 #[derive(Clone, Debug, Default)]
 pub struct Bundle {
@@ -87,6 +90,11 @@ pub struct Checked {
 /// Reads and judges all texts together. With `previous`, what it holds counts as stored: a manifest is applied to the object
 /// as `kubectl apply` does, so that an unchanged one changes nothing, and Knative's rules for updates hold.
 pub fn bundle(inputs: &[Input], previous: Option<&Bundle>) -> Checked {
+    bundle_for(None, inputs, previous)
+}
+
+/// As [`bundle`], for a Knarr that is known to have these OCI runtimes, which `runtimeClassName` may name.
+pub fn bundle_for(runtimes: Option<&Runtimes>, inputs: &[Input], previous: Option<&Bundle>) -> Checked {
     let mut checked = Checked::default();
     let mut documents = Vec::new();
     for input in inputs {
@@ -108,7 +116,7 @@ pub fn bundle(inputs: &[Input], previous: Option<&Bundle>) -> Checked {
     }
     cluster::default_specs(&documents, &mut checked);
     for document in &documents {
-        judge::judge(document, previous, &mut checked);
+        judge::judge(document, previous, runtimes, &mut checked);
     }
     cross::check(&documents, &mut checked);
     checked.bundle.forget_deleted();

@@ -65,6 +65,34 @@ fn config_maps_come_first_wherever_they_stand() {
 }
 
 #[test]
+fn a_runtime_must_be_one_that_is_there() {
+    let features = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config-features, namespace: knative-serving}\n\
+                    data: {kubernetes.podspec-runtimeclassname: enabled}\n";
+    let app = |runtime: &str| {
+        format!(
+            "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: a}}\nspec:\n  template:\n    spec:\n      \
+             runtimeClassName: {runtime}\n      containers: [{{image: ab}}]\n"
+        )
+    };
+    let problems = |runtime: &str, runtimes: Option<&[&str]>| {
+        let inputs = [input("features.yaml", features), input("a.yaml", &app(runtime))];
+        let runtimes = runtimes.map(|names| names.iter().map(ToString::to_string).collect());
+        let checked = bundle_for(runtimes.as_ref(), &inputs, None);
+        assert_eq!(checked.bundle.objects.is_empty(), !checked.problems.is_empty());
+        lines(&checked.problems)
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(problems("crun", None), none, "nobody knows");
+    assert_eq!(problems("crun", Some(&["crun", "runc"])), none);
+    assert_eq!(problems("native", Some(&[])), none);
+    let wrong = "a.yaml:7: spec.template.spec.runtimeClassName: there is no runtime \"kata\" here; this Knarr has";
+    let others = "others are [[runtime]] in its settings";
+    for (known, names) in [(&["crun", "runc"][..], "native, crun, runc"), (&[], "native")] {
+        assert_eq!(problems("kata", Some(known)), [format!("{wrong} {names}; {others}")]);
+    }
+}
+
+#[test]
 fn a_template_converts_with_what_the_bundle_says() {
     let checked = bundle(&[input("a.yaml", &service("a", ""))], None);
     let (id, object) = checked.bundle.of_kind(ObjectKind::Service).next().unwrap();

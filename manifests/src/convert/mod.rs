@@ -21,6 +21,7 @@ use std::time::Duration;
 
 pub use self::images::parse_image;
 pub use self::sources::Sources;
+pub use self::workload::NATIVE;
 
 use self::downward::Pod;
 use crate::annotations::knarr_settings;

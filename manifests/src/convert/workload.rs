@@ -15,7 +15,7 @@ use crate::workload::{self, Container, Egress, Probes, Protocol, TerminationMess
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 const DEFAULT_PORT: u16 = 8080;
 /// `runtimeClassName` of Knarr's own sandboxes.
-const NATIVE: &str = "native";
+pub const NATIVE: &str = "native";
 
 /// `None` after a fault.
 pub(super) fn workload(pod: &Pod<'_>, egress: Option<Egress>, faults: &mut Faults) -> Option<Workload> {
