@@ -132,6 +132,9 @@ pub struct Config {
     pub egress: Egress,
     /// Run programs as plain processes, without isolation.
     pub unsafe_no_isolation: bool,
+    /// Whether images of this machine are taken as they are now, whatever an earlier Knarr has pinned. Default false: not a
+    /// setting, but what `knarr run` is for.
+    pub images_as_now: bool,
 }
 
 /// A catalogue of instance specs that the settings name.
@@ -298,6 +301,7 @@ impl Config {
             registry: registry(raw.insecure_registries, raw.registry_certs)?,
             egress: egress(raw.egress.as_deref())?,
             unsafe_no_isolation: raw.unsafe_no_isolation,
+            images_as_now: false,
         })
     }
 }

@@ -116,7 +116,11 @@ impl Server {
         let mut control = Control::load(paths, config.instances, runtimes, machine, epoch, &clock)?;
         let directory = DataDir::open(&config.data_dir)?;
         let pins = directory.path().join("pins.json");
-        let first = control.first(pins::read(&pins).map_err(io(&format!("cannot read {}", pins.display())))?);
+        let mut pinned = pins::read(&pins).map_err(io(&format!("cannot read {}", pins.display())))?;
+        if config.images_as_now {
+            pins::forget_local(&mut pinned);
+        }
+        let first = control.first(pinned);
         let admin = TcpListener::bind(config.admin)
             .await
             .map_err(io(&format!("cannot listen on {}", config.admin)))?;

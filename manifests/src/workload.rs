@@ -239,6 +239,36 @@ pub enum Image {
     DockerDaemon(String),
     /// `dir:PATH`: skopeo's directory format, or a plain directory that is the root file system.
     Dir(PathBuf),
+    /// One of the five above as it was when its revision was made, whatever is there now. Not written in manifests.
+    Pinned {
+        /// Where it was.
+        image: Box<Self>,
+        /// Of its manifest.
+        digest: String,
+    },
+}
+
+impl Image {
+    /// Whether it is an image that lies on this machine, outside of the store.
+    pub const fn is_local(&self) -> bool {
+        match self {
+            Self::Oci { .. }
+            | Self::OciArchive { .. }
+            | Self::DockerArchive { .. }
+            | Self::DockerDaemon(_)
+            | Self::Dir(_) => true,
+            Self::Host(_) | Self::Registry(_) | Self::Pinned { .. } => false,
+        }
+    }
+
+    /// With what an image of this machine holds now.
+    #[must_use]
+    pub fn pinned(&self, digest: String) -> Self {
+        Self::Pinned {
+            image: Box::new(self.clone()),
+            digest,
+        }
+    }
 }
 
 /// As it is written in `image:`.
@@ -256,6 +286,7 @@ impl fmt::Display for Image {
             Self::DockerArchive { path, tag } => tagged(f, "docker-archive", path, tag),
             Self::DockerDaemon(name) => write!(f, "docker-daemon:{name}"),
             Self::Dir(path) => write!(f, "dir:{}", path.display()),
+            Self::Pinned { image, digest } => write!(f, "{image}@{digest}"),
         }
     }
 }

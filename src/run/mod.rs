@@ -6,6 +6,7 @@ mod volumes;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use control::config::Config;
 use manifests::bundle::{self, Input};
 
 use crate::args::Run;
@@ -23,7 +24,11 @@ pub(crate) fn run(args: Run) -> anyhow::Result<ExitCode> {
         out::print(manifest.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let config = serve::config(args.server)?;
+    // Who builds an image and runs it again means what was built.
+    let config = Config {
+        images_as_now: true,
+        ..serve::config(args.server)?
+    };
     let input = Input {
         name: "manifest".to_owned(),
         text: manifest.clone(),

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use images::Digest;
 
 use crate::support::manifest::{SHORT_WINDOWS, service};
-use crate::support::{Knarr, Place, is_root, needs, until};
+use crate::support::{ANY_PORTS, Knarr, Place, is_root, needs, until};
 
 /// Debian's registry, for one test.
 struct Registry {
@@ -157,6 +157,59 @@ fn a_tag_is_pinned_when_its_revision_is_made() {
     assert!(told.contains("ContainerMissing : Unable to fetch image"), "{told}");
     assert_eq!(knarr.get("hello", "/").text(), "two");
     knarr.stop();
+}
+
+/// As a tag: what lay there when the revision was made is what it runs.
+#[test]
+fn an_image_of_this_machine_is_pinned_when_its_revision_is_made() {
+    if !needs("busybox-static", Path::new("/bin/busybox").exists()) || !needs("root", is_root()) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = format!("docker-archive:{}", archive(dir.path(), "one", 0).display());
+    let place = Place::new();
+    let hello = service("hello").program(&image, &[]);
+    place.write(SHORT_WINDOWS.0, SHORT_WINDOWS.1);
+    place.write("hello.yaml", &hello.yaml());
+    let knarr = Knarr::at(&place, &[]);
+    assert_eq!(knarr.get("hello", "/").text(), "one");
+    let images = knarr.revision("hello-00001").images;
+    assert!(images[0].starts_with(&format!("{image}@sha256:")), "{images:?}");
+    let kept = knarr.ask(&["images", "rm", &images[0]]);
+    assert!(
+        kept.code == Some(1) && kept.err.contains("used by default/hello-00001"),
+        "{kept:?}"
+    );
+
+    // It is built anew: neither a start from zero nor a restart of Knarr takes that.
+    archive(dir.path(), "two", 0);
+    knarr.until_zero("hello-00001");
+    assert_eq!(knarr.get("hello", "/").text(), "one");
+    knarr.stop();
+    let knarr = Knarr::at(&place, &[]);
+    assert_eq!(knarr.get("hello", "/").text(), "one");
+    assert_eq!(knarr.revision("hello-00001").images, images);
+
+    // Another template does, and the old revision is still the old one.
+    place.write("hello.yaml", &hello.clone().with("example.com/mark", "b").yaml());
+    knarr.until("the new revision is ready", |status| {
+        status.services.iter().any(|it| it.latest_ready == "hello-00002")
+    });
+    assert_eq!(knarr.get("hello", "/").text(), "two");
+    assert_ne!(knarr.revision("hello-00002").images, images);
+    knarr.stop();
+
+    // Who builds and runs means what was built.
+    for page in ["three", "four"] {
+        archive(dir.path(), page, 0);
+        let knarr = Knarr::spawn(
+            &place,
+            place.knarr(&[&["run", &image, "--name", "now"][..], &ANY_PORTS].concat()),
+        );
+        knarr.until_ready();
+        assert_eq!(knarr.get("now", "/").text(), page);
+        knarr.stop();
+    }
 }
 
 /// What is not used any more makes room; what does not fit is told with the numbers.

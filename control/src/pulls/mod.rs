@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Pins are Knative's rule: what a tag stood for when its revision was made is what the revision runs, whatever the tag
-//! stands for later. They outlive Knarr in a file, by what a revision's template says: see [`pins`].
+//! stands for later; likewise what an image of this machine (`oci:`, `docker-daemon:`, ...) held. They outlive Knarr in a file,
+//! by what a revision's template says: see [`pins`].
 
 pub mod pins;
 pub mod worker;
@@ -263,6 +264,14 @@ impl Pulls {
 }
 
 impl Trouble {
+    fn pull(image: &Image, why: impl std::fmt::Display) -> Self {
+        Self {
+            stage: Stage::Pull,
+            reason: "ErrImagePull",
+            message: format!("Unable to pull image {:?}: {why}", image.to_string()),
+        }
+    }
+
     /// As the kubelet says it when it has tried before.
     fn again(self) -> Self {
         match self.reason {
@@ -310,6 +319,10 @@ pub fn pinned(image: &Image, pins: &Pins) -> Image {
             Some(digest) => Image::Registry(reference.pinned(digest.clone())),
             None => image.clone(),
         },
+        local if local.is_local() => match pins.get(&local.to_string()) {
+            Some(digest) => local.pinned(digest.clone()),
+            None => image.clone(),
+        },
         other => other.clone(),
     }
 }
@@ -328,7 +341,8 @@ pub fn pin(workload: &Workload, pins: &Pins) -> Workload {
     workload
 }
 
-/// `imageDigest` of a container's status (Knative): repository and digest; empty where tags are not resolved.
+/// `imageDigest` of a container's status (Knative): repository and digest, and for an image of this machine where it was and
+/// its digest; empty where tags are not resolved.
 pub fn image_digest(image: &Image, pins: &Pins) -> String {
     match pinned(image, pins) {
         Image::Registry(Reference {
@@ -345,6 +359,7 @@ pub fn image_digest(image: &Image, pins: &Pins) -> String {
             };
             format!("{registry}/{repository}@{digest}")
         }
+        local @ Image::Pinned { .. } => local.to_string(),
         _ => String::new(),
     }
 }

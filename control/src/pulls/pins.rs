@@ -8,10 +8,11 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use images::Digest;
+use manifests::knative::IMAGE_SCHEMES;
 use manifests::resources::Revision;
 use serde::{Deserialize, Serialize};
 
-/// By reference as in the workload (`docker.io/library/nginx:latest`): its digest.
+/// By reference as in the workload (`docker.io/library/nginx:latest`, `oci:/images/app`): its digest.
 pub type Pins = BTreeMap<String, String>;
 
 /// What identifies the template of a revision across starts of Knarr.
@@ -66,6 +67,15 @@ pub fn read(file: &Path) -> io::Result<Vec<Saved>> {
     }
 }
 
+/// Leaves only what tags of registries stood for.
+pub fn forget_local(pins: &mut Vec<Saved>) {
+    let is_local = |name: &str| IMAGE_SCHEMES.iter().any(|scheme| name.starts_with(scheme));
+    for saved in &mut *pins {
+        saved.images.retain(|name, _| !is_local(name));
+    }
+    pins.retain(|saved| !saved.images.is_empty());
+}
+
 /// Writes the file in place of the old one, which stays whole if this fails.
 ///
 /// # Errors
@@ -110,6 +120,20 @@ mod tests {
             first,
             "an annotation is how one asks for a new revision"
         );
+    }
+
+    #[test]
+    fn images_of_this_machine_are_forgotten_and_those_of_registries_are_not() {
+        let saved = |names: &[&str]| Saved {
+            template: template_of(&Revision::default()),
+            images: names.iter().map(|name| ((*name).into(), "sha256:00".into())).collect(),
+        };
+        let mut pins = vec![
+            saved(&["oci:/a:v1", "docker.io/library/a:1"]),
+            saved(&["docker-daemon:a", "dir:/a"]),
+        ];
+        forget_local(&mut pins);
+        assert_eq!(pins, [saved(&["docker.io/library/a:1"])]);
     }
 
     #[test]

@@ -167,11 +167,17 @@ fn words_for_a_revision_that_is_no_more_are_dropped() {
 }
 
 #[test]
-fn only_tags_of_registries_are_pinned() {
+fn tags_of_registries_and_images_of_this_machine_are_pinned() {
     let image = |text: &str| Image::Oci {
         path: text.into(),
         tag: None,
     };
+    let both = Pins::from([("oci:/y".into(), DIGEST.into())]);
+    let known = pinned(&image("/y"), &both);
+    assert_eq!(known, image("/y").pinned(DIGEST.into()));
+    assert_eq!(pinned(&known, &both), known);
+    assert_eq!(image_digest(&image("/y"), &both), format!("oci:/y@{DIGEST}"));
+    assert_eq!(pinned(&image("/x"), &both), image("/x"));
     let mut workload = Workload::new(registry("example.com/app:v1"));
     workload.init = vec![manifests::workload::Container::new("i", image("/x"))];
     workload.sidecars = vec![manifests::workload::Container::new(

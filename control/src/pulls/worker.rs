@@ -160,15 +160,36 @@ impl Task {
                 pins.insert(reference.to_string(), digest);
             }
         }
-        self.say(What::Resolved(pins.clone()));
+        let known = pins.clone();
+        self.say(What::Resolved(known.clone()));
         let mut roots: BTreeMap<String, Arc<Root>> = BTreeMap::new();
         for container in &self.job.wanted.containers {
             let image = pinned(&container.image, &pins);
             if let Entry::Vacant(place) = roots.entry(image.to_string()) {
-                place.insert(self.pull(&image, container.policy).await?);
+                let root = self.pull(&image, container.policy).await?;
+                if image.is_local()
+                    && let Some(digest) = self.pin(&image, &root).await?
+                {
+                    pins.insert(image.to_string(), digest);
+                }
+                place.insert(root);
             }
         }
+        if pins != known {
+            self.say(What::Resolved(pins));
+        }
         Ok(roots.into_values().collect())
+    }
+
+    /// What an image of this machine held, from its root.
+    async fn pin(&self, image: &Image, root: &Arc<Root>) -> Result<Option<String>, Trouble> {
+        match self.store.pin(image, root).await {
+            Ok(Some(_)) => Ok(Some(root.digest.to_string())),
+            Ok(None) if root.is_plain() => Ok(None),
+            // Tried again.
+            Ok(None) => Err(Trouble::pull(image, "it has changed while it was read")),
+            Err(error) => Err(Trouble::pull(image, error)),
+        }
     }
 
     /// The reference whose tag is to be resolved: not one with a digest, not one of a registry that Knative leaves alone,
@@ -248,12 +269,11 @@ impl Task {
                 Ok(root)
             }
             Err(error) => Err(Trouble {
-                stage: Stage::Pull,
                 reason: match (policy, &error) {
                     (PullPolicy::Never, ImageError::NotFound(_)) => "ErrImageNeverPull",
                     _ => "ErrImagePull",
                 },
-                message: format!("Unable to pull image {:?}: {error}", image.to_string()),
+                ..Trouble::pull(image, error)
             }),
         }
     }

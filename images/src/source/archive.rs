@@ -20,7 +20,10 @@ pub(crate) enum Local {
 
 /// Opens it; `None` when the image is not on this machine's disk.
 pub(crate) async fn open(image: &Image) -> Result<Option<Local>, ImageError> {
-    let image = image.clone();
+    let image = match image {
+        Image::Pinned { image, .. } => Image::clone(image),
+        other => other.clone(),
+    };
     blocking(move || {
         let source: Box<dyn Source> = match &image {
             Image::Oci { path, tag } => Box::new(Layout::open(Files::Directory(path.clone()), tag.as_deref())?),
@@ -28,7 +31,7 @@ pub(crate) async fn open(image: &Image) -> Result<Option<Local>, ImageError> {
             Image::DockerArchive { path, tag } => Box::new(DockerArchive::open(Files::archive(path)?, tag.as_deref())?),
             Image::Dir(path) if directory::is_skopeo(path) => Box::new(SkopeoDirectory::open(path)?),
             Image::Dir(path) => return directory::plain(path).map(|path| Some(Local::Plain(path))),
-            Image::Registry(_) | Image::DockerDaemon(_) | Image::Host(_) => return Ok(None),
+            Image::Registry(_) | Image::DockerDaemon(_) | Image::Host(_) | Image::Pinned { .. } => return Ok(None),
         };
         Ok(Some(Local::Source(source)))
     })

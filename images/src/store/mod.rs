@@ -84,6 +84,11 @@ impl Root {
         manifests::units::Bytes(self.leases.iter().map(|layer| layer.facts.disk).sum())
     }
 
+    /// Whether it is a directory of the user's, used as it is.
+    pub fn is_plain(&self) -> bool {
+        self.leases.is_empty() && !self.layers.is_empty()
+    }
+
     /// A directory of the user's, used as it is.
     fn plain(path: PathBuf) -> Self {
         use std::os::unix::ffi::OsStrExt as _;
@@ -169,6 +174,16 @@ impl Store {
     ) -> Result<Arc<Root>, ImageError> {
         // Boxed: nobody's own futures grow by all of it.
         pull::ensure(&self.inner, image, policy, auth, progress).boxed().await
+    }
+
+    /// Keeps what [`Self::ensure`] of an image of this machine has brought under a name with its digest as well: that image
+    /// can be had from then on whatever its source holds. `None` when the source has changed since, or is a plain directory,
+    /// which is used as it is.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn pin(&self, image: &Image, root: &Arc<Root>) -> Result<Option<Image>, ImageError> {
+        pull::pin(&self.inner, image, root).await
     }
 
     /// What an earlier [`Self::ensure`] of this process returned. Neither waits nor reads a disk.

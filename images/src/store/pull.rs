@@ -55,8 +55,10 @@ pub(super) async fn ensure(
 ) -> Result<Arc<Root>, ImageError> {
     let name = image.to_string();
     // What is on this machine may have changed, and looking is cheap; a registry is asked when the policy says so.
+    // What is pinned cannot change.
     let remote = matches!(image, Image::Registry(_));
-    if policy == PullPolicy::Never || (policy == PullPolicy::IfNotPresent && remote) {
+    let pinned = matches!(image, Image::Pinned { .. });
+    if pinned || policy == PullPolicy::Never || (policy == PullPolicy::IfNotPresent && remote) {
         let there = inner
             .roots
             .read()
@@ -86,6 +88,16 @@ pub(super) async fn ensure(
         }
         Err(error) => return Err(error),
     };
+    if let Image::Pinned { image: at, digest } = image {
+        let now = find_manifest(inner, source.as_ref(), &name).await?.digest.to_string();
+        if now != *digest {
+            return Err(ImageError::NotFound(format!(
+                "{at} is another image by now ({now}), and what the revision was made with ({digest}) is not in the store \
+                 any more; make a new revision"
+            )));
+        }
+        return fetch(inner, image, Arc::from(source), progress).await;
+    }
     if let Some(top) = source.peek().await?
         && let Some(root) = recorded(inner, image, Known::Top(top)).await?
     {
@@ -107,12 +119,40 @@ pub(super) async fn ensure(
     fetch(inner, image, Arc::from(source), progress).await
 }
 
+/// See [`super::Store::pin`].
+pub(super) async fn pin(inner: &Arc<Inner>, image: &Image, root: &Arc<Root>) -> Result<Option<Image>, ImageError> {
+    let pinned = image.pinned(root.digest.to_string());
+    let (name, inner, root) = (image.to_string(), Arc::clone(inner), Arc::clone(root));
+    let image = image.clone();
+    blocking(move || {
+        let lock = inner.disk.lock(FlockOperation::LockShared)?;
+        let Some(record) = Record::read(&inner.disk, &name).filter(|it| it.manifest == root.digest) else {
+            return Ok(None);
+        };
+        let name = pinned.to_string();
+        Record { name, ..record }.write(&inner.disk)?;
+        drop(lock);
+        let mut roots = inner.roots.write().unwrap_or_else(PoisonError::into_inner);
+        // Under one name only: who has it beside the store is what tells whether it is used.
+        if roots.get(&image).is_some_and(|there| Arc::ptr_eq(there, &root)) {
+            roots.remove(&image);
+        }
+        roots.insert(pinned.clone(), root);
+        Ok(Some(pinned))
+    })
+    .await
+}
+
 /// Opens the image where its reference says that it is.
 async fn open(inner: &Arc<Inner>, image: &Image, auth: &[RegistryAuth]) -> Result<Local, ImageError> {
     if let Some(local) = archive::open(image).await? {
         return Ok(local);
     }
     // A registry's or a daemon's source is made here.
+    let image = match image {
+        Image::Pinned { image, .. } => image,
+        other => other,
+    };
     let source: Box<dyn Source> = match image {
         Image::Registry(reference) => Box::new(Remote(inner.registry.repository(reference, auth)?)),
         Image::DockerDaemon(name) => Box::new(DockerDaemon::new(

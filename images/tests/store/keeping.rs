@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::{
@@ -89,6 +89,59 @@ async fn pull_policies() {
     assert!(store.ready(&image).is_none());
     let root = store.ensure(&image, PullPolicy::Never, &[], &Silent).await.unwrap();
     assert_eq!((root.digest, store.ready(&image).unwrap().digest), (second, second));
+}
+
+/// Two revisions of one local name: each has what the name held when it was made, also for the next Knarr.
+#[tokio::test]
+async fn a_pinned_image_stays_what_it_was_whatever_its_source_holds() {
+    let temp = tempfile::tempdir().unwrap();
+    let (layout, dir) = (temp.path().join("layout"), temp.path().join("store"));
+    let image = oci(&layout, Some("v"));
+    let store = crate::support::store(&dir);
+    let ensure = async |store: &Store, image: &Image, policy| store.ensure(image, policy, &[], &Silent).await;
+    let first = simple(1, 1000).layout(&layout, Some("v"));
+    let root = ensure(&store, &image, PullPolicy::Always).await.unwrap();
+    let pinned = store.pin(&image, &root).await.unwrap().expect("an image");
+    assert_eq!(pinned.to_string(), format!("{image}@{first}"));
+    assert_eq!(store.ready(&pinned).unwrap().digest, first);
+    assert_eq!(Arc::strong_count(&root), 2, "the store's own, and this");
+
+    fs::remove_file(layout.join("index.json")).unwrap();
+    let second = simple(2, 1000).layout(&layout, Some("v"));
+    assert_eq!(ensure(&store, &image, PullPolicy::Always).await.unwrap().digest, second);
+    assert!(
+        store.pin(&image, &root).await.unwrap().is_none(),
+        "that root is not what the name stands for"
+    );
+    for policy in [PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never] {
+        assert_eq!(
+            ensure(&store, &pinned, policy).await.unwrap().digest,
+            first,
+            "{policy:?}"
+        );
+    }
+    // For the next Knarr too, and without its source.
+    drop((root, store));
+    let store = crate::support::store(&dir);
+    fs::rename(&layout, temp.path().join("away")).unwrap();
+    assert_eq!(ensure(&store, &pinned, PullPolicy::Always).await.unwrap().digest, first);
+    let names: Vec<String> = store.list().unwrap().into_iter().map(|it| it.name).collect();
+    assert_eq!(names, [image.to_string(), pinned.to_string()]);
+
+    // Removed from the store it is fetched again, if it is still there; something else is not taken for it.
+    fs::rename(temp.path().join("away"), &layout).unwrap();
+    store.remove(&pinned.to_string()).unwrap();
+    let error = ensure(&store, &pinned, PullPolicy::IfNotPresent).await.unwrap_err();
+    assert!(
+        matches!(&error, ImageError::NotFound(text) if text.contains(&format!("another image by now ({second})"))),
+        "{error}"
+    );
+    fs::remove_file(layout.join("index.json")).unwrap();
+    simple(1, 1000).layout(&layout, Some("v"));
+    assert_eq!(
+        ensure(&store, &pinned, PullPolicy::IfNotPresent).await.unwrap().digest,
+        first
+    );
 }
 
 #[tokio::test]

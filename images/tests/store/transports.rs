@@ -99,7 +99,11 @@ async fn a_plain_directory_is_used_in_place() {
     let image = Image::Dir(root.clone());
     let ensured = store.ensure(&image, PullPolicy::Never, &[], &Silent).await.unwrap();
     assert_eq!(ensured.layers, [root.canonicalize().unwrap()]);
-    assert!(ensured.config.entrypoint.is_empty());
+    assert!(ensured.config.entrypoint.is_empty() && ensured.is_plain());
+    assert!(
+        store.pin(&image, &ensured).await.unwrap().is_none(),
+        "nothing holds it as it is"
+    );
     assert_eq!(store.usage().unwrap().layers, 0);
     let absent = Image::Dir(temp.path().join("absent"));
     let error = store

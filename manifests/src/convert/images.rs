@@ -96,7 +96,7 @@ pub(super) fn pull_policy(container: &Container, image: &Image, path: &str, faul
         "IfNotPresent" => PullPolicy::IfNotPresent,
         "" => {
             let again = match image {
-                Image::Host(_) => false,
+                Image::Host(_) | Image::Pinned { .. } => false,
                 Image::Registry(reference) => reference.digest.is_none() && moves(&reference.tag),
                 Image::Oci { tag, .. } | Image::OciArchive { tag, .. } => moves(tag),
                 Image::DockerArchive { tag: None, .. } | Image::Dir(_) => true,
