@@ -154,6 +154,8 @@ impl Loads {
         let index = match self.0.iter().position(|known| known.gateway == *gateway) {
             Some(index) => index,
             None => {
+                // Most servers have one gateway.
+                self.0.reserve_exact(1);
                 self.0.push(Load {
                     gateway: gateway.clone(),
                     generation,
