@@ -16,6 +16,7 @@ mod idle;
 mod images;
 mod inspect;
 mod isolation;
+mod kubectl;
 mod load;
 mod load_results;
 mod network;
