@@ -51,6 +51,9 @@ struct Flags {
     /// Keep what was sent, served and found in this directory
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Only simulate, beside what an earlier run with the same words left in --keep
+    #[arg(long, requires = "keep")]
+    again: bool,
     #[command(flatten)]
     programs: Programs,
 }
@@ -68,7 +71,9 @@ fn main() -> ExitCode {
 
 fn compare(flags: &Flags) -> Result<()> {
     let work = tempfile::tempdir()?;
-    wait_for_midnight(flags);
+    if !flags.again {
+        wait_for_midnight(flags);
+    }
     let place = match &flags.keep {
         Some(path) => {
             fs::create_dir_all(path)?;
@@ -118,6 +123,10 @@ fn compare(flags: &Flags) -> Result<()> {
     });
     // Side by side: most of what they do is wait.
     let lived: Vec<Result<Lived>> = thread::scope(|scope| {
+        if flags.again {
+            let read = |played: Played<'_>| Ok(serde_json::from_slice(&fs::read(played.place.join("lived.json"))?)?);
+            return played.map(read).collect();
+        }
         let all: Vec<_> = played
             .map(|played| scope.spawn(move || played.play().map_err(|error| error.to_string())))
             .collect();
@@ -208,8 +217,14 @@ fn beside(case: &Case, lived: &Lived, trace: &Trace, settings: &Settings, flags:
     for (function, measured) in trace.functions.iter_mut().zip(&lived.services) {
         function.start = measured.start.or(function.start);
     }
+    let mut overheads: Vec<Duration> = lived.services.iter().map(|it| it.overhead).collect();
+    overheads.sort_unstable();
+    let (thaw, thaw_sigma) = lived.thaws.unwrap_or((settings.thaw, 0.0));
     let settings = Settings {
         memory_of_app: lived.frozen.unwrap_or(settings.memory_of_app),
+        overhead: overheads[overheads.len() / 2],
+        thaw,
+        thaw_sigma,
         ..settings.clone()
     };
     let runs: Vec<Vec<Outcome>> = (0..PHASES)

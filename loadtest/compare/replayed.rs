@@ -10,8 +10,9 @@ use loadtest::results::{Ended, Fate, Request};
 use loadtest::simulate::agreement::{Outcome, idle_arrivals};
 use loadtest::simulate::{Market, Policy, Settings};
 use loadtest::trace::{Function, Trace};
-use loadtest::{ErrorKind, Phase, Results, Timing};
+use loadtest::{ErrorKind, Phase, Results, Temperature, Timing};
 use manifests::units::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::support::{self, App, Knarr, Result, now};
@@ -32,18 +33,24 @@ pub(crate) struct Played<'a> {
 }
 
 /// What came of it.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Lived {
     /// In the order of the functions.
     pub(crate) services: Vec<Service>,
     /// What a frozen sandbox held on average; `None` where none was at the end.
     pub(crate) frozen: Option<Bytes>,
+    /// Of all requests that met a frozen sandbox: the median, and the deviation of the logarithm; `None` without any.
+    pub(crate) thaws: Option<(Duration, f64)>,
 }
 
 /// One of them.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Service {
     pub(crate) outcome: Outcome,
     /// What a start took on average; `None` without any.
     pub(crate) start: Option<Duration>,
+    /// What a warm request took beyond what it asked for: the median.
+    pub(crate) overhead: Duration,
 }
 
 impl Played<'_> {
@@ -69,10 +76,13 @@ impl Played<'_> {
             self.service(index, &requests, cost, &knarr)
                 .map_err(|error| format!("{}: {error}", function.name).into())
         });
-        Ok(Lived {
+        let lived = Lived {
             services: services.collect::<Result<_>>()?,
             frozen: frozen(&knarr, functions)?,
-        })
+            thaws: spread(&waits(&requests, |it| it.timing.temperature == Temperature::Frozen)),
+        };
+        fs::write(self.place.join("lived.json"), serde_json::to_vec(&lived)?)?;
+        Ok(lived)
     }
 
     /// Settings, catalogue and services: the simulator's, as manifests.
@@ -178,7 +188,7 @@ impl Played<'_> {
         if calls.len() != requests.len() {
             return Err(format!("{} requests of {} calls", requests.len(), calls.len()).into());
         }
-        let (idle, late) = idle_arrivals(requests.iter().zip(calls), self.settings.sla.limit);
+        let (idle, late) = idle_arrivals(requests.iter().zip(calls.iter().copied()), self.settings.sla.limit);
         let revisions = cost["revisions"].as_array().ok_or("no revisions in knarr cost")?;
         let today = revisions.iter().find(|it| it["service"] == *function.name);
         let today = &today.ok_or("not in knarr cost")?["today"];
@@ -196,6 +206,7 @@ impl Played<'_> {
                 idle,
                 late,
             },
+            overhead: overhead(requests, &calls),
             start: (starts > 0.0).then(|| Duration::from_secs_f64(seconds / starts)),
         })
     }
@@ -211,6 +222,34 @@ fn frozen(knarr: &Knarr, functions: &[Function]) -> Result<Option<Bytes>> {
     Ok((count > 0.0).then(|| Bytes(whole(bytes / count))))
 }
 
+/// How long those requests waited for their sandbox.
+fn waits(requests: &[Request], wanted: impl Fn(&Request) -> bool) -> Vec<Duration> {
+    let wanted = requests.iter().filter(|it| wanted(it));
+    let waited = wanted.filter_map(|it| it.timing.phases[Phase::Start as usize]);
+    waited.filter(|time| !time.is_zero()).collect()
+}
+
+/// Of times that are LogNormal: the median, and the deviation of the logarithm.
+fn spread(times: &[Duration]) -> Option<(Duration, f64)> {
+    let count = f64::from(u32::try_from(times.len()).ok().filter(|count| *count > 0)?);
+    let logarithms: Vec<f64> = times.iter().map(|time| time.as_secs_f64().ln()).collect();
+    let mean = logarithms.iter().sum::<f64>() / count;
+    let squares: f64 = logarithms.iter().map(|it| (it - mean).powi(2)).sum();
+    let deviation = (squares / (count - 1.0).max(1.0)).sqrt();
+    Some((Duration::from_secs_f64(mean.exp()), deviation))
+}
+
+/// What warm requests took beyond what they asked for: the median.
+fn overhead(requests: &[Request], calls: &[Duration]) -> Duration {
+    let took = requests.iter().zip(calls).filter_map(|(request, asked)| {
+        let app = request.timing.phases[Phase::App as usize]?;
+        (request.timing.temperature == Temperature::Unknown).then(|| app.saturating_sub(*asked))
+    });
+    let mut took: Vec<Duration> = took.collect();
+    took.sort_unstable();
+    took.get(took.len() / 2).copied().unwrap_or_default()
+}
+
 /// Of its one revision, in Prometheus' text.
 fn label(function: &Function) -> String {
     format!("revision=\"{}-00001\"", function.name)
@@ -223,6 +262,7 @@ fn read(path: &Path, functions: &[Function]) -> Result<Vec<Request>> {
     let column = |name: &str| heads.iter().position(|head| head == name).ok_or("a column is missing");
     let [due, target, status, error, latency, first_byte] =
         ["due_ms", "target", "status", "error", "latency_ms", "first_byte_ms"].map(column);
+    let temperature = column("temperature");
     let phases = Phase::ALL.map(|phase| column(&format!("{}_ms", phase.name())));
     let mut requests = Vec::new();
     for row in reader.records() {
@@ -243,7 +283,14 @@ fn read(path: &Path, functions: &[Function]) -> Result<Vec<Request>> {
             ("", _) => Fate::Ended(Ended::Error(ErrorKind::Closed)),
             (status, _) => Fate::Ended(Ended::Status(status.parse()?)),
         };
-        let mut timing = Timing::default();
+        let name_of = text(temperature)?;
+        let mut timing = Timing {
+            temperature: [Temperature::Cold, Temperature::Frozen]
+                .into_iter()
+                .find(|it| it.name() == name_of)
+                .unwrap_or_default(),
+            ..Timing::default()
+        };
         for (phase, column) in timing.phases.iter_mut().zip(phases) {
             *phase = time(column)?;
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::report::aligned;
 use super::statistics::interval;
@@ -11,7 +11,7 @@ use super::tally::Tally;
 use crate::results::{Ended, Fate, Request};
 
 /// What came of one policy, on either side.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// Requests that came.
     pub arrivals: u64,

@@ -284,7 +284,7 @@ impl<'a> Engine<'a> {
         // The first call of a deployment is not the end of an idle time.
         let first = app.tally.arrivals == 0 && self.settings.initial_scale > 0;
         let idle = app.pool.in_flight() == 0 && !first;
-        let work = call.duration.unwrap_or(self.settings.duration);
+        let work = call.duration.unwrap_or(self.settings.duration) + self.settings.overhead;
         let request = self.requests.insert(Request {
             app: index,
             arrived: self.now,

@@ -36,8 +36,10 @@ pub struct Settings {
     pub sla: ColdStartSla,
     /// How long instances take to start.
     pub starts: Starts,
-    /// How long a frozen one takes to run again.
+    /// How long a frozen one takes to run again: the median.
     pub thaw: Duration,
+    /// Of the logarithm of that; 0 where all take as long.
+    pub thaw_sigma: f64,
     /// How long a change of limits in place takes.
     pub resize: Duration,
     /// `containerConcurrency`: calls that an instance takes at once; 0 is no limit.
@@ -47,6 +49,8 @@ pub struct Settings {
     pub initial_scale: u32,
     /// How long a call takes of which the trace does not say it.
     pub duration: Duration,
+    /// What each call takes beyond what the trace says: a trace's 0 ms are more than nothing.
+    pub overhead: Duration,
     /// What an instance holds of which the trace does not say it.
     pub memory_of_app: Bytes,
     /// What all instances together may hold; `None` is as much as they like.
@@ -68,10 +72,12 @@ impl Default for Settings {
             },
             starts: Starts::default(),
             thaw: Duration::from_millis(5),
+            thaw_sigma: 0.0,
             resize: Duration::from_millis(5),
             concurrency: 100,
             initial_scale: 1,
             duration: Duration::from_millis(100),
+            overhead: Duration::ZERO,
             memory_of_app: Bytes(100 << 20),
             host_memory: None,
             cores: 1 << 16,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use statrs::distribution::{ContinuousCDF as _, Normal};
 
+use super::settings::Settings;
 use crate::trace::Function;
 
 /// The distribution of start latencies.
@@ -43,12 +44,22 @@ impl Starts {
 
     /// One start of a function with this median: the first of those that began after `calls` calls, or the `nth` after it.
     pub(super) fn latency(&self, function: &Function, seed: u64, median: Duration, calls: u64, nth: u64) -> Duration {
-        let place = calls
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .wrapping_add(nth.wrapping_mul(0xd1b5_4a32_d192_ed03));
-        let share = function.draws(seed ^ place, START).random();
+        let share = draw(function, seed, START, calls, nth);
         median.mul_f64((self.sigma * deviation(share)).exp())
     }
+}
+
+/// One thaw of a function after `calls` calls: LogNormal, drawn as starts are.
+pub(super) fn thaw(settings: &Settings, function: &Function, seed: u64, calls: u64) -> Duration {
+    let share = draw(function, seed, THAW, calls, 0);
+    settings.thaw.mul_f64((settings.thaw_sigma * deviation(share)).exp())
+}
+
+fn draw(function: &Function, seed: u64, what: u32, calls: u64, nth: u64) -> f64 {
+    let place = calls
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(nth.wrapping_mul(0xd1b5_4a32_d192_ed03));
+    function.draws(seed ^ place, what).random()
 }
 
 /// Standard deviations at this share of a normal distribution.
@@ -59,6 +70,7 @@ fn deviation(share: f64) -> f64 {
 /// Minutes that no trace has.
 const MEDIAN: u32 = u32::MAX - 1;
 const START: u32 = u32::MAX - 2;
+const THAW: u32 = u32::MAX - 4;
 
 #[cfg(test)]
 mod tests {
@@ -101,6 +113,21 @@ mod tests {
         assert_eq!(all[7], starts.latency(&f, 1, median, 7, 0).as_secs_f64());
         assert_ne!(all[7], starts.latency(&f, 1, median, 7, 1).as_secs_f64());
         assert_ne!(all[7], starts.latency(&f, 2, median, 7, 0).as_secs_f64());
+        let settings = Settings {
+            thaw_sigma: 1.0,
+            ..Settings::default()
+        };
+        let mut thaws: Vec<Duration> = (0..4000).map(|calls| thaw(&settings, &f, 1, calls)).collect();
+        thaws.sort_unstable();
+        // exp(1.2816) = 3.60 at 90 %.
+        let ms = |at: usize| thaws[at].as_secs_f64() * 1e3;
+        assert!(
+            (4.7..5.3).contains(&ms(2000)) && (16.5..19.5).contains(&ms(3600)),
+            "{} {}",
+            ms(2000),
+            ms(3600)
+        );
+        assert_eq!(thaw(&Settings::default(), &f, 1, 7), Duration::from_millis(5));
         all.sort_by(f64::total_cmp);
         assert!((1.95..2.05).contains(&all[2000]), "{}", all[2000]);
         assert!((3.0..3.3).contains(&all[3600]), "{}", all[3600]);

@@ -14,6 +14,7 @@ use super::{Engine, Next, REPORT};
 use crate::simulate::arena::Key;
 use crate::simulate::market::{FULL, Market};
 use crate::simulate::pool::Told;
+use crate::simulate::starts::thaw;
 
 /// One instance.
 pub(super) struct Sandbox {
@@ -101,11 +102,21 @@ impl Engine<'_> {
             Output::Thaw { id, .. } => {
                 // From here on it uses CPU again.
                 self.stage(&id, Stage::Running);
-                self.after(&id, self.settings.thaw, Next::Thawed);
+                let takes = self.thaw(&id);
+                self.after(&id, takes, Next::Thawed);
             }
             Output::Endpoints(set) => self.sets.push_back(set),
             Output::Status(_) => {}
         }
+    }
+
+    fn thaw(&self, id: &SandboxId) -> Duration {
+        let sandbox = self.names.get(id).and_then(|key| self.sandboxes.get(*key));
+        let Some(index) = sandbox.map(|sandbox| sandbox.app) else {
+            return self.settings.thaw;
+        };
+        let calls = self.apps[index].tally.arrivals;
+        thaw(self.settings, &self.trace.functions[index], self.seed, calls)
     }
 
     fn start(&mut self, spec: &SandboxSpec) {
