@@ -40,6 +40,8 @@ pub enum Temperature {
     Frozen,
     /// It met a sandbox under a small CPU limit.
     Throttled,
+    /// It met a sandbox on a cheaper spec, and ran there.
+    Reserve,
     /// It met a full sandbox.
     Warm,
 }
@@ -85,7 +87,8 @@ impl Slot {
         match (self.waited.cold, self.rung) {
             (Some(Rung::Frozen), _) | (None, Rung::Frozen) => Temperature::Frozen,
             (Some(_), _) => Temperature::Cold,
-            (None, Rung::Throttled | Rung::Reserve) => Temperature::Throttled,
+            (None, Rung::Throttled) => Temperature::Throttled,
+            (None, Rung::Reserve) => Temperature::Reserve,
             (None, _) => Temperature::Warm,
         }
     }
@@ -143,6 +146,7 @@ impl Temperature {
             Self::Cold => "cold",
             Self::Frozen => "frozen",
             Self::Throttled => "throttled",
+            Self::Reserve => "reserve",
             Self::Warm => "warm",
         }
     }

@@ -141,32 +141,34 @@ async fn the_last_sandbox_gone_wakes_for_those_who_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rung_below_full_wakes_once() {
-    let mut world = World::new(1, Limits::default());
-    let pool = world.deploy("a", 0);
-    let set = world.set("a", Rung::Throttled, &["s"]);
-    world.pools.apply(&set);
-    let entered = pool.enter(0, world.now());
-    let slot = pool.try_slot().unwrap();
-    assert_eq!(
-        (slot.rung(), slot.temperature()),
-        (Rung::Throttled, Temperature::Throttled)
-    );
-    drop(pool.try_slot().unwrap());
-    assert_eq!(waiting(&said(&mut world)), [(LoadKind::Wake, 0, 1.0)]);
-    drop((slot, entered));
-    // Idle again, and still throttled: the next request wakes again.
-    for _ in 0..3 {
-        world.pass(Duration::from_secs(1));
-        world.pools.publish(world.now());
+    for (rung, temperature) in [
+        (Rung::Throttled, Temperature::Throttled),
+        (Rung::Reserve, Temperature::Reserve),
+    ] {
+        let mut world = World::new(1, Limits::default());
+        let pool = world.deploy("a", 0);
+        let set = world.set("a", rung, &["s"]);
+        world.pools.apply(&set);
+        let entered = pool.enter(0, world.now());
+        let slot = pool.try_slot().unwrap();
+        assert_eq!((slot.rung(), slot.temperature()), (rung, temperature));
+        drop(pool.try_slot().unwrap());
+        assert_eq!(waiting(&said(&mut world)), [(LoadKind::Wake, 0, 1.0)]);
+        drop((slot, entered));
+        // Idle again, and still there: the next request wakes again.
+        for _ in 0..3 {
+            world.pass(Duration::from_secs(1));
+            world.pools.publish(world.now());
+        }
+        said(&mut world);
+        let _entered = pool.enter(0, world.now());
+        drop(pool.try_slot().unwrap());
+        assert_eq!(waiting(&said(&mut world)), [(LoadKind::Wake, 0, 1.0)]);
+        // Full: nothing to wake for.
+        world.serve("a", &["s"]);
+        drop(pool.try_slot().unwrap());
+        assert_eq!(waiting(&said(&mut world)), []);
     }
-    said(&mut world);
-    let _entered = pool.enter(0, world.now());
-    drop(pool.try_slot().unwrap());
-    assert_eq!(waiting(&said(&mut world)), [(LoadKind::Wake, 0, 1.0)]);
-    // Full: nothing to wake for.
-    world.serve("a", &["s"]);
-    drop(pool.try_slot().unwrap());
-    assert_eq!(waiting(&said(&mut world)), []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -270,7 +270,7 @@ impl Target {
             Temperature::Cold => handles.cold.increment(1),
             // No start: how long it took is scaling's `knarr_sandbox_thaw_seconds`.
             Temperature::Frozen => return handles.frozen.increment(1),
-            Temperature::Throttled | Temperature::Warm => return,
+            Temperature::Throttled | Temperature::Reserve | Temperature::Warm => return,
         }
         let Phases {
             route,

@@ -28,7 +28,7 @@ pub struct KnarrState {
     pub in_flight: u64,
     /// Requests that wait for a replica.
     pub queue: u64,
-    /// The highest rung that any revision stands on: `zero`, `frozen`, `throttled` or `full`.
+    /// The highest rung that any revision stands on: `zero`, `frozen`, `throttled`, `reserve` or `full`.
     pub rung: String,
 }
 
@@ -65,7 +65,7 @@ pub(crate) enum Comparison {
 }
 
 /// Lowest first.
-const RUNGS: [&str; 4] = ["zero", "frozen", "throttled", "full"];
+const RUNGS: [&str; 5] = ["zero", "frozen", "throttled", "reserve", "full"];
 
 impl Comparison {
     /// All of them with their signs; longer ones first, so that none hides another.

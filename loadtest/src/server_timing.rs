@@ -14,6 +14,8 @@ pub enum Temperature {
     Unknown,
     /// It ran, at full size.
     Warm,
+    /// It ran on a cheaper spec, and served there.
+    Reserve,
     /// It ran with a smaller share of the CPU.
     Throttled,
     /// It was frozen, and had to be thawed.
@@ -28,6 +30,7 @@ impl Temperature {
         match self {
             Self::Unknown => "unknown",
             Self::Warm => "warm",
+            Self::Reserve => "reserve",
             Self::Throttled => "throttled",
             Self::Frozen => "frozen",
             Self::Cold => "cold",
@@ -120,6 +123,7 @@ impl Timing {
 fn temperature(desc: &str) -> Temperature {
     let known = [
         Temperature::Warm,
+        Temperature::Reserve,
         Temperature::Throttled,
         Temperature::Frozen,
         Temperature::Cold,

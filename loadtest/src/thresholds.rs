@@ -60,8 +60,9 @@ enum Statistic {
 
 const WORDS: &str = "latencies (p50, p99, p99.9, min, mean, max, cold.p99, warm.p99, first_byte.p99), errors, error_rate, \
                      requests, rate, status.503, cold, max_replicas, max_queue, never_sent, missed, late.p99";
-const TEMPERATURES: [Temperature; 4] = [
+const TEMPERATURES: [Temperature; 5] = [
     Temperature::Warm,
+    Temperature::Reserve,
     Temperature::Throttled,
     Temperature::Frozen,
     Temperature::Cold,

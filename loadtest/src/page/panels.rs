@@ -168,7 +168,12 @@ fn shade(count: u64, largest: u64) -> usize {
 
 /// How many requests met something else than a warm sandbox, and when.
 pub(super) fn woken(results: &Results, columns: &Columns) -> String {
-    const KINDS: [Temperature; 3] = [Temperature::Cold, Temperature::Frozen, Temperature::Throttled];
+    const KINDS: [Temperature; 4] = [
+        Temperature::Cold,
+        Temperature::Frozen,
+        Temperature::Throttled,
+        Temperature::Reserve,
+    ];
     let count = |column: &Column, kinds: &[Temperature]| -> u64 {
         kinds.iter().filter_map(|kind| column.woken.get(kind)).sum()
     };

@@ -25,6 +25,7 @@ pub(super) fn plot(results: &Results) -> String {
     }
     for temperature in [
         Temperature::Warm,
+        Temperature::Reserve,
         Temperature::Throttled,
         Temperature::Frozen,
         Temperature::Cold,
@@ -133,6 +134,7 @@ pub(super) fn phases(results: &Results) -> String {
         Temperature::Cold,
         Temperature::Frozen,
         Temperature::Throttled,
+        Temperature::Reserve,
         Temperature::Warm,
     ] {
         let mean = |phase: Phase| {

@@ -84,7 +84,7 @@ const MOST_BANDS: usize = 16;
 
 /// A band for each target: where it stood.
 fn rungs(results: &Results, columns: &Columns, told: &[usize], states: &[Vec<Option<&Observed>>]) -> String {
-    const RUNGS: [&str; 4] = ["zero", "frozen", "throttled", "full"];
+    const RUNGS: [&str; 5] = ["zero", "frozen", "throttled", "reserve", "full"];
     let mut bands = String::new();
     for (nth, target) in told.iter().enumerate().take(MOST_BANDS) {
         let mut shapes = String::new();
