@@ -66,23 +66,18 @@ fn main() {
 }
 
 fn menu() -> Menu {
-    let offer = |rung, price, wake, late, slow| Offer {
-        rung,
-        spec: None,
-        price,
-        wake,
-        late,
-        slow,
-        lead: 4.0,
-    };
     let never = f64::INFINITY;
+    let offers = [
+        Offer::new(Rung::Zero, 0.0).woken(1.3e-4, 0.8),
+        Offer::new(Rung::Frozen, 6e-7).woken(0.0, 1e-3),
+        Offer {
+            slow: 2.0,
+            ..Offer::new(Rung::Reserve, 9.8e-6)
+        },
+        Offer::new(Rung::Full, 6.13e-5),
+    ];
     Menu {
-        offers: vec![
-            offer(Rung::Zero, 0.0, 1.3e-4, 0.8, 1.0),
-            offer(Rung::Frozen, 6e-7, 0.0, 1e-3, 1.0),
-            offer(Rung::Reserve, 9.8e-6, 0.0, 0.0, 2.0),
-            offer(Rung::Full, 6.13e-5, 0.0, 0.0, 1.0),
-        ],
+        offers: offers.map(|offer| Offer { lead: 4.0, ..offer }).into(),
         moves: vec![
             vec![0.0, never, 2e-5, 1.3e-4],
             vec![0.0, 0.0, 0.0, 0.0],

@@ -1,4 +1,4 @@
-//! PURE  When a revision that keeps failing may be started again.
+//! PURE  When a revision that keeps failing may be started again, and when a rung that failed may be tried again.
 //!
 //! Kubernetes' CrashLoopBackOff (10 s, doubling to 5 min), with differences: the first [`FREE`] failures are replaced at
 //! once, sandboxes that fail together count as one failure, and what is no failure to start is replaced at once always:
@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use manifests::exchange::Rung;
 use manifests::ids::SandboxId;
 use manifests::units::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,44 @@ impl Backoff {
         self.last
             .map(|last| last.plus(self.delay()))
             .filter(|until| *until > now)
+    }
+}
+
+/// Rungs on which no sandbox of a revision could be put: each is tried again, each time later. Empty as a rule.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Setbacks(Vec<(Rung, u32, Timestamp)>);
+
+impl Setbacks {
+    /// It was tried, and did not work.
+    pub(crate) fn failed(&mut self, rung: Rung, now: Timestamp) {
+        let known = self.0.iter().position(|(of, ..)| *of == rung);
+        let failures = known.map_or(0, |known| self.0.swap_remove(known).1);
+        let wait = LEAST.saturating_mul(1 << failures.min(10)).min(MOST);
+        self.0.push((rung, failures.saturating_add(1), now.plus(wait)));
+    }
+
+    /// It worked, or something has changed.
+    pub(crate) fn forget(&mut self, rung: Rung) {
+        self.0.retain(|(of, ..)| *of != rung);
+    }
+
+    /// It is not to be tried yet.
+    pub(crate) fn holds(&self, rung: Rung, now: Timestamp) -> bool {
+        self.0.iter().any(|(of, _, until)| *of == rung && *until > now)
+    }
+
+    /// It did not work when it was tried last.
+    pub(crate) fn has(&self, rung: Rung) -> bool {
+        self.0.iter().any(|(of, ..)| *of == rung)
+    }
+
+    /// When the next one may be tried again; `None` without one that may not be now.
+    pub(crate) fn until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.0
+            .iter()
+            .map(|(.., until)| *until)
+            .filter(|until| *until > now)
+            .min()
     }
 }
 
@@ -231,6 +270,30 @@ mod tests {
         assert_eq!(backoff.failures(), 1);
         backoff.failed(at(1000), at(1200));
         assert_eq!(backoff.failures(), 2);
+    }
+
+    #[test]
+    fn each_rung_waits_by_itself_and_longer_each_time() {
+        let mut setbacks = Setbacks::default();
+        let mut now = Timestamp::from_millis(1_000_000);
+        assert_eq!((setbacks.holds(Rung::Frozen, now), setbacks.until(now)), (false, None));
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            setbacks.failed(Rung::Frozen, now);
+            let until = setbacks.until(now).unwrap();
+            assert!(setbacks.holds(Rung::Frozen, now) && !setbacks.holds(Rung::Throttled, now));
+            assert!(!setbacks.holds(Rung::Frozen, until) && setbacks.until(until).is_none());
+            waits.push(until.since(now).as_secs());
+            now = until;
+        }
+        assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300]);
+        setbacks.failed(Rung::Frozen, now);
+        setbacks.failed(Rung::Throttled, now);
+        assert_eq!(setbacks.until(now), Some(now.plus(LEAST)), "the one that is over first");
+        setbacks.forget(Rung::Frozen);
+        assert!(!setbacks.has(Rung::Frozen) && setbacks.holds(Rung::Throttled, now));
+        setbacks.failed(Rung::Frozen, now);
+        assert_eq!(setbacks.until(now.plus(LEAST)), None, "from the beginning again");
     }
 
     #[test]

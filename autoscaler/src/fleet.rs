@@ -35,6 +35,7 @@ use crate::learned::{Learned, program};
 use crate::names::Names;
 use crate::planner::{Pilot, Population};
 use crate::scaler::{Context, Output, Planners, Scaler};
+use crate::specs::Spec;
 
 /// What happens to the fleet.
 #[derive(Debug)]
@@ -384,6 +385,11 @@ impl Fleet {
             self.cx.outputs.shrink_to(64);
         }
         output
+    }
+
+    /// What a sandbox runs on, or will once it has changed to what it was asked to: for those who bill it.
+    pub fn spec_of(&self, revision: &RevisionId, sandbox: &SandboxId) -> Option<Arc<Spec>> {
+        self.revisions.get(revision)?.scaler.spec_of(sandbox)
     }
 
     /// Revisions known, those that are going away included.

@@ -60,7 +60,7 @@ use manifests::revision::Revision;
 use manifests::units::{Bytes, Replicas, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Setbacks};
 use crate::collect::{Collector, Loads};
 use crate::conditions::{Health, Trouble};
 use crate::decider::{Decider, DeciderSpec, Decision, TICK};
@@ -118,9 +118,8 @@ pub(crate) struct Scaler {
     trouble: Option<Trouble>,
     backoff: Backoff,
     start_fails: bool,
-    throttle_fails: bool,
-    reserve_fails: bool,
-    freeze_fails: bool,
+    /// Rungs that are not tried for now.
+    setbacks: Setbacks,
     starts: Latencies,
     /// How long requests take on a full instance.
     usual: Usual,
@@ -199,9 +198,7 @@ impl Scaler {
             trouble: None,
             backoff: Backoff::default(),
             start_fails: false,
-            throttle_fails: false,
-            reserve_fails: false,
-            freeze_fails: false,
+            setbacks: Setbacks::default(),
             starts: Latencies::default(),
             usual: Usual::default(),
             elsewhere: Vec::new(),
@@ -286,6 +283,12 @@ impl Scaler {
         self.removed && self.sandboxes.is_empty()
     }
 
+    /// What a sandbox runs on, or was asked to change to.
+    pub(crate) fn spec_of(&self, id: &SandboxId) -> Option<Arc<Spec>> {
+        let sandbox = self.sandboxes.iter().find(|sandbox| sandbox.id == *id)?;
+        Some(Arc::clone(sandbox.changes.as_ref().unwrap_or(&sandbox.spec)))
+    }
+
     /// Its routes or its configuration's annotations changed.
     pub(crate) fn update(&mut self, revision: Arc<Revision>, cx: &mut Context) {
         if let Some(hot) = &mut self.hot {
@@ -298,7 +301,7 @@ impl Scaler {
             self.mind = Mind::of(&revision, cx);
             self.warm = None;
         }
-        (self.throttle_fails, self.reserve_fails) = (false, false);
+        self.setbacks = Setbacks::default();
         self.forget_course();
         self.revision = revision;
         self.look(cx, Cause::Changed);
@@ -335,6 +338,10 @@ impl Scaler {
 
     /// Decides, executes, reports.
     fn look(&mut self, cx: &mut Context, cause: Cause) {
+        if self.setbacks.until(self.looked).is_some_and(|until| until <= cx.now) {
+            // There is more to choose from again.
+            self.forget_course();
+        }
         self.looked = cx.now;
         let from = self.wanted();
         let mut decided = if self.removed {

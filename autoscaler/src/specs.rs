@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::exchange::Rung;
-use manifests::instances::{Burst, InstanceSpec, Instances};
+use manifests::instances::{Burst, InstanceSpec, Instances, StartPrior};
 use manifests::revision::Revision;
 use manifests::units::{Bytes, PricePerHour};
 use manifests::workload::Workload;
 use sandbox::driver::Limits;
 use serde::{Deserialize, Serialize};
+
+use crate::start_latency::Prior;
 
 /// What one instance of a revision may be.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -35,8 +37,8 @@ pub struct Spec {
     pub in_place: bool,
     /// How many times longer work takes on it, before that was measured; 1 or more.
     pub slow: f64,
-    /// How long a start on it takes before one was measured; the median.
-    pub start: Option<Duration>,
+    /// How long a start on it takes before one was measured.
+    pub start: Option<StartPrior>,
     /// How many can be had at once, by all revisions together; `None` is no limit.
     pub stock: Option<u32>,
     /// It has less than its CPU in the long run, and credits for the rest.
@@ -78,10 +80,15 @@ impl Spec {
             granularity: spec.granularity,
             in_place: spec.in_place,
             slow: (spec.slow / full.slow).max(1.0),
-            start: spec.start.map(|start| start.median),
+            start: spec.start,
             stock: spec.stock,
             burst: spec.burst,
         }
+    }
+
+    /// What is believed of starts on it before one was measured.
+    pub fn prior(&self) -> Option<Prior> {
+        self.start.map(Prior::Said)
     }
 
     /// What a start costs that takes so many seconds: what is paid for at least counts whole, because nobody knows how long

@@ -3,7 +3,11 @@
 //! Start times are close to log-normal: many alike, few much longer. With mean and spread of the logarithms estimated from
 //! n samples, the quantile of the next one is a Student-t quantile, which is wide while n is small and closes in as n grows.
 //! The spread starts from a prior (a within-revision sigma of 0.35, worth four samples), so that one sample already says
-//! something: 5 ms once means "99 % below 33 ms", 2 s once means "99 % below 13 s". The mean has no prior: nobody knows
+//! something: 5 ms once means "99 % below 31 ms", 2 s once means "99 % below 13 s".
+//!
+//! The mean has a prior where the catalogue says how long starts on a spec take ([`Prior::Said`]): its median counts as
+//! some pseudo-samples beside those that were measured, and the more its `sigma` says that apps differ, the fewer. What the
+//! two disagree by widens the spread (the conjugate prior of a normal distribution). Without a catalogue's word nobody knows
 //! an app's own boot before its first start, and that first start is made when it is deployed.
 //!
 //! A distribution can have a tail that the fit does not see. Starts that really took longer than the limit therefore count
@@ -15,6 +19,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use manifests::instances::StartPrior;
 use manifests::revision::ColdStartSla;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Beta, ContinuousCDF, StudentsT};
@@ -27,7 +32,16 @@ pub struct Latencies {
     samples: VecDeque<f32>,
     /// The last estimate, until the next measurement: every look at a revision asks for it.
     #[serde(skip)]
-    last: OnceCell<Box<(ColdStartSla, Option<Duration>, Estimate)>>,
+    last: OnceCell<Box<(ColdStartSla, Option<Prior>, Estimate)>>,
+}
+
+/// What is believed of wake-ups of which none was measured yet.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Prior {
+    /// It stands for one measurement, and gives way to the first.
+    Guess(Duration),
+    /// What a catalogue says of starts on a spec. It counts for less with each measurement.
+    Said(StartPrior),
 }
 
 /// What the measurements say about the next wake-up.
@@ -86,8 +100,8 @@ impl Latencies {
         sorted.get(sorted.len() / 2).copied()
     }
 
-    /// What is known at this SLA. With nothing measured, `prior` stands for one sample; without it there is no estimate.
-    pub fn estimate(&self, sla: &ColdStartSla, prior: Option<Duration>) -> Option<Estimate> {
+    /// What is known at this SLA. With nothing measured and no prior there is no estimate.
+    pub fn estimate(&self, sla: &ColdStartSla, prior: Option<Prior>) -> Option<Estimate> {
         let (for_sla, for_prior, last) = match self.last.get() {
             Some(last) => **last,
             None => {
@@ -102,7 +116,7 @@ impl Latencies {
         }
     }
 
-    fn estimate_anew(&self, sla: &ColdStartSla, prior: Option<Duration>) -> Option<Estimate> {
+    fn estimate_anew(&self, sla: &ColdStartSla, prior: Option<Prior>) -> Option<Estimate> {
         let measured = self.samples.len();
         let fit = self.fit(prior)?;
         let t = StudentsT::new(0.0, 1.0, fit.freedom).ok();
@@ -131,18 +145,34 @@ impl Latencies {
         })
     }
 
-    fn fit(&self, prior: Option<Duration>) -> Option<Fit> {
-        let one_prior = prior.filter(|_| self.samples.is_empty());
-        let logs = self.samples().chain(one_prior).map(ln_seconds);
-        let n = count(logs.clone().count());
-        if n < 1.0 {
-            return None;
-        }
-        let mean = logs.clone().sum::<f64>() / n;
-        let squares: f64 = logs.map(|ln| (ln - mean).powi(2)).sum();
-        let freedom = PRIOR_WEIGHT + n - 1.0;
-        let spread = ((PRIOR_WEIGHT * PRIOR_SIGMA.powi(2) + squares) / freedom).sqrt() * (1.0 + 1.0 / n).sqrt();
-        Some(Fit { mean, spread, freedom })
+    fn fit(&self, prior: Option<Prior>) -> Option<Fit> {
+        let n = count(self.samples.len());
+        // What is believed, how many samples that is worth, how starts of one app vary, and how sure that is.
+        let (believed, worth, sigma, freedom) = match prior {
+            Some(Prior::Said(said)) => {
+                let sigma = said.sigma.max(LEAST_SIGMA);
+                let own = PRIOR_SIGMA.min(sigma / (1.0 + 1.0 / MOST_WORTH).sqrt());
+                let between = sigma.powi(2) - own.powi(2);
+                (ln_seconds(said.median), own.powi(2) / between, own, PRIOR_WEIGHT + n)
+            }
+            Some(Prior::Guess(guess)) if n < 1.0 => (ln_seconds(guess), 1.0, PRIOR_SIGMA, PRIOR_WEIGHT),
+            _ if n < 1.0 => return None,
+            _ => (0.0, 0.0, PRIOR_SIGMA, PRIOR_WEIGHT + n - 1.0),
+        };
+        let logs = self.samples().map(ln_seconds);
+        let measured = if n < 1.0 {
+            believed
+        } else {
+            logs.clone().sum::<f64>() / n
+        };
+        let apart = believed - measured;
+        let total = worth + n;
+        let squares: f64 = logs.map(|ln| (ln - measured).powi(2)).sum::<f64>() + worth * n / total * apart.powi(2);
+        Some(Fit {
+            mean: measured + worth / total * apart,
+            spread: ((PRIOR_WEIGHT * sigma.powi(2) + squares) / freedom).sqrt() * (1.0 + 1.0 / total).sqrt(),
+            freedom,
+        })
     }
 }
 
@@ -218,8 +248,13 @@ fn count(n: usize) -> f64 {
 /// Measurements that count; a revision that was slow is forgiven after this many fast ones.
 pub const KEPT: usize = 64;
 
+/// How starts of one app vary, before they were measured: of their logarithms; and how many samples that is worth.
 const PRIOR_SIGMA: f64 = 0.35;
 const PRIOR_WEIGHT: f64 = 4.0;
+/// A catalogue's median is worth at most this many samples, however precise it claims to be.
+const MOST_WORTH: f64 = 4.0;
+/// No catalogue knows more precisely than this.
+const LEAST_SIGMA: f64 = 0.05;
 /// Nothing is measured more finely; keeps the logarithm finite.
 const LEAST: Duration = Duration::from_micros(1);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -247,7 +282,7 @@ mod tests {
     fn nothing_measured_is_no_estimate() {
         assert_eq!(Latencies::default().estimate(&SLA, None), None);
         let prior = Latencies::default()
-            .estimate(&SLA, Some(Duration::from_millis(5)))
+            .estimate(&SLA, Some(Prior::Guess(Duration::from_millis(5))))
             .unwrap();
         assert_eq!((prior.bound.as_millis(), prior.samples), (31, 0));
     }
@@ -267,9 +302,69 @@ mod tests {
     }
 
     #[test]
-    fn a_prior_gives_way_to_the_first_measurement() {
-        let prior = Some(Duration::from_secs(9));
+    fn a_guess_gives_way_to_the_first_measurement() {
+        let prior = Some(Prior::Guess(Duration::from_secs(9)));
         assert_eq!(millis(&[5]).estimate(&SLA, prior), millis(&[5]).estimate(&SLA, None));
+    }
+
+    fn said(median: f64, sigma: f64) -> Option<Prior> {
+        Some(Prior::Said(StartPrior {
+            median: Duration::from_secs_f64(median),
+            sigma,
+        }))
+    }
+
+    /// Worked out by hand: a sigma of 0.5 is 0.35 within apps and the rest between them, so that the median is worth
+    /// 0.1225 / 0.1275 = 0.961 samples.
+    #[test]
+    fn what_a_catalogue_says_fades_sample_by_sample() {
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-3 * b;
+        let none = Latencies::default().fit(said(10.0, 0.5)).unwrap();
+        assert_eq!((none.mean.exp().round(), none.freedom), (10.0, 4.0));
+        assert!(close(none.spread, 0.5), "as wide as it was said: {}", none.spread);
+        // ln 2 and ln 10 are 1.609 apart: (0.961 ln 10 + ln 2) / 1.961, and 0.49 x 1.609^2 more of squares.
+        let one = millis(&[2000]).fit(said(10.0, 0.5)).unwrap();
+        let apart = 5.0_f64.ln();
+        assert!(close(one.mean, 2.0_f64.ln() + 0.490 * apart), "{}", one.mean);
+        let variance = (4.0 * 0.1225 + 0.490 * apart.powi(2)) / 5.0;
+        assert!(
+            close(one.spread, (variance * (1.0_f64 + 1.0 / 1.961)).sqrt()),
+            "{}",
+            one.spread
+        );
+        let seconds = |n| millis(&vec![2000; n]).fit(said(10.0, 0.5)).unwrap().mean.exp();
+        assert!(seconds(1) > seconds(2) && seconds(2) > seconds(8) && seconds(64) < 2.05);
+    }
+
+    #[test]
+    fn the_wider_a_catalogue_says_starts_are_the_more_may_be_late_and_the_sooner_it_is_forgotten() {
+        const SECOND: ColdStartSla = ColdStartSla {
+            limit: Duration::from_secs(1),
+            ..SLA
+        };
+        let late = |sigma, seen: &[u64]| millis(seen).estimate(&SECOND, said(0.2, sigma)).unwrap().late;
+        assert!(late(0.35, &[]) < late(0.5, &[]) && late(0.5, &[]) < late(1.5, &[]));
+        // Fat while nothing is known: a normal distribution would say 0.0006.
+        assert!((0.01..0.1).contains(&late(0.5, &[])), "{}", late(0.5, &[]));
+        let off = |sigma| (millis(&[5]).fit(said(10.0, sigma)).unwrap().mean.exp() - 0.005).abs();
+        assert!(off(1.5) < off(0.5) && off(0.5) < off(0.1));
+    }
+
+    #[test]
+    fn a_catalogue_may_say_anything() {
+        for sigma in [0.0, 1e-9, 0.35, 0.391_311_9, 5.0] {
+            for seen in [&[][..], &[5], &[5, 86_400_000]] {
+                for median in [0.001, 3600.0] {
+                    let (latencies, prior) = (millis(seen), said(median, sigma));
+                    let known = latencies.estimate(&SLA, prior).unwrap();
+                    let sound = [known.mean, known.most].iter().all(|it| it.is_finite() && *it > 0.0);
+                    assert!(
+                        sound && (0.0..=1.0).contains(&known.late),
+                        "{median} {sigma} {seen:?}: {known:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

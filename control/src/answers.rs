@@ -24,7 +24,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::api::Answers;
-use crate::cost::{CostReport, RevisionCost};
+use crate::cost::{CostReport, RevisionCost, in_words};
 use crate::desired::Desired;
 use crate::exec::Refused;
 use crate::logs::{LogQuery, Logs};
@@ -93,9 +93,8 @@ impl Answers for Live {
 
     fn metrics(&self) -> String {
         metrics::memory(&self.driver.capacity());
-        metrics::costs(&self.costs.at((self.clock)()));
         self.local.gauge_pool();
-        self.metrics.render()
+        self.metrics.render() + &metrics::costs(&self.costs.at((self.clock)()))
     }
 
     fn explain(&self, target: &str, since: Duration, json: bool) -> Result<String, String> {
@@ -106,10 +105,15 @@ impl Answers for Live {
                 .map(|text| text + "\n")
                 .map_err(|error| error.to_string());
         }
-        if records.is_empty() {
-            return Ok(format!("{id}: no decision in the last {since:?}\n"));
+        let mut text = String::new();
+        if let Some(account) = self.costs.of(&id, (self.clock)()) {
+            text += &format!("{id}, today {}\n\n", in_words(&account.today));
         }
-        Ok(records.iter().map(|record| format!("{record}\n")).collect())
+        if records.is_empty() {
+            text += &format!("{id}: no decision in the last {since:?}\n");
+        }
+        text.extend(records.iter().map(|record| format!("{record}\n")));
+        Ok(text)
     }
 
     fn logs(&self, target: &str, query: LogQuery) -> Result<BoxStream<'static, Bytes>, String> {

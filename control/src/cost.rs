@@ -29,6 +29,14 @@ pub struct CostReport {
     pub total: Spent,
 }
 
+/// What was spent, beside what it is compared with.
+pub(crate) fn in_words(spent: &Spent) -> String {
+    format!(
+        "{:.4}, by Knative's rule {:.4}, always on {:.4}",
+        spent.actual, spent.knative, spent.always_on
+    )
+}
+
 /// What one revision costs.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

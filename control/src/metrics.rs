@@ -1,11 +1,11 @@
 //! The metrics recorder of the process, and what the status document reads back from it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use ::metrics::Label;
-use autoscaler::cost::Ledger;
+use autoscaler::cost::{Account, Ledger};
 use manifests::units::Bytes;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sandbox::driver::Capacity;
@@ -46,25 +46,43 @@ pub(crate) fn memory(capacity: &Capacity) {
     ::metrics::gauge!("knarr_memory_used_bytes").set(bytes(capacity.used));
 }
 
-/// `knarr_cost_today` and its siblings, as they are when somebody asks.
-pub(crate) fn costs(ledger: &Ledger) {
-    for (revision, account) in &ledger.accounts {
-        let labels = [
-            Label::new("namespace", revision.namespace().to_owned()),
-            Label::new("revision", revision.name().to_owned()),
-        ];
-        let set = |name: &'static str, money: f64| ::metrics::gauge!(name, labels.iter()).set(money);
-        set("knarr_cost_per_hour", account.rates.price * 3600.0);
-        set("knarr_cost_today", account.today.actual);
-        set("knarr_cost_today_idle", account.today.idle);
-        set("knarr_cost_today_knative_default", account.today.knative);
-        set("knarr_cost_today_always_on", account.today.always_on);
-        set("knarr_cost_today_min_scale", account.today.min_scale);
+/// Money of an account.
+type Figure = fn(&Account) -> f64;
+
+/// `knarr_cost_today` and its siblings, as they are when somebody asks, in Prometheus' words. Not by the recorder: that never
+/// forgets a revision, and the costs of one that is gone are nobody's.
+pub(crate) fn costs(ledger: &Ledger) -> String {
+    let mut text = String::new();
+    let each: [(&str, Figure); 6] = [
+        ("knarr_cost_per_hour", |it| it.rates.price * 3600.0),
+        ("knarr_cost_today", |it| it.today.actual),
+        ("knarr_cost_today_idle", |it| it.today.idle),
+        ("knarr_cost_today_knative_default", |it| it.today.knative),
+        ("knarr_cost_today_always_on", |it| it.today.always_on),
+        ("knarr_cost_today_min_scale", |it| it.today.min_scale),
+    ];
+    for (name, money) in each {
+        let _ = writeln!(text, "# TYPE {name} gauge");
+        // Names of revisions and namespaces need no escapes.
+        for (revision, account) in &ledger.accounts {
+            let (namespace, revision) = (revision.namespace(), revision.name());
+            let money = money(account);
+            let _ = writeln!(
+                text,
+                "{name}{{namespace=\"{namespace}\",revision=\"{revision}\"}} {money}"
+            );
+        }
+        text.push('\n');
     }
     let total = ledger.total();
-    ::metrics::gauge!("knarr_cost_total_today").set(total.actual);
-    ::metrics::gauge!("knarr_cost_total_today_knative_default").set(total.knative);
-    ::metrics::gauge!("knarr_cost_total_today_always_on").set(total.always_on);
+    for (name, money) in [
+        ("knarr_cost_total_today", total.actual),
+        ("knarr_cost_total_today_knative_default", total.knative),
+        ("knarr_cost_total_today_always_on", total.always_on),
+    ] {
+        let _ = writeln!(text, "# TYPE {name} gauge\n{name} {money}\n");
+    }
+    text
 }
 
 /// Sums up what was recorded, once a second: the exporter keeps every single value of a histogram until somebody asks, and
@@ -253,6 +271,38 @@ fn whole(value: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn costs_of_what_is_gone_are_not_told_of() {
+        use autoscaler::cost::Rates;
+        use manifests::ids::RevisionId;
+        use manifests::units::Timestamp;
+
+        let rates = Rates {
+            price: 0.5,
+            ..Rates::default()
+        };
+        let now = Timestamp::from_millis(1_000_000);
+        let mut ledger = Ledger::default();
+        for name in ["a-00001", "b-00001"] {
+            let id = RevisionId::new("default", name);
+            ledger
+                .accounts
+                .insert(id, Account::new(rates, now).at(now.plus(Duration::from_secs(8))));
+        }
+        let text = costs(&ledger);
+        for line in [
+            "# TYPE knarr_cost_today gauge",
+            "knarr_cost_today{namespace=\"default\",revision=\"a-00001\"} 4",
+            "knarr_cost_per_hour{namespace=\"default\",revision=\"b-00001\"} 1800",
+            "knarr_cost_total_today 8",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}: {text}");
+        }
+        ledger.accounts.remove(&RevisionId::new("default", "a-00001"));
+        let text = costs(&ledger);
+        assert!(!text.contains("a-00001") && text.contains("b-00001"), "{text}");
+    }
 
     #[test]
     fn reads_counts_and_quantiles_back() {

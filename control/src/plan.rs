@@ -13,6 +13,7 @@ use manifests::units::Timestamp;
 use serde::Serialize;
 
 use crate::answers::Live;
+use crate::cost::in_words;
 
 /// The plan of one revision.
 #[derive(Debug, Serialize)]
@@ -119,11 +120,7 @@ impl PlanReport {
             );
         }
         if let Some(today) = &self.today {
-            let _ = writeln!(
-                text,
-                "today       {:.4}, by Knative's rule {:.4}, always on {:.4}",
-                today.actual, today.knative, today.always_on
-            );
+            let _ = writeln!(text, "today       {}", in_words(today));
         }
         if let Some(busy) = &self.busy {
             text += &served(busy);

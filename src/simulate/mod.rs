@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use loadtest::simulate::{self, Case, Engine, Market, Policy, Settings, Starts, Summary};
@@ -26,15 +26,21 @@ pub(crate) struct Simulate {
     /// known, duration of the call and start of the service (seconds)
     #[arg(value_name = "TRACE")]
     trace: PathBuf,
-    /// What to run: auto, knative, knative-grace, knative-WINDOW (as knative-30s), fixed-TIME (as fixed-10m), always-one, ask, hybrid, static (tuned on the
-    /// other half), static-FULL-RESERVE (ages, as static-0s-15m), oracle, auto-without-prewarm, auto-without-stay-low; may
-    /// be repeated [default: all that are compared]
+    /// What to run: auto, knative, knative-grace, knative-WINDOW (as knative-30s), fixed-TIME (as fixed-10m), always-one, ask,
+    /// hybrid, static (tuned on the other half), static-FULL-RESERVE (ages, as static-0s-15m), oracle, auto-without-prewarm,
+    /// auto-without-stay-low; with --engine gaps also faascache-SIZE, and faascache (as much memory as knative and as
+    /// fixed-10m hold on average); may be repeated [default: all that are compared]
     #[arg(long, value_name = "POLICY")]
     policy: Vec<String>,
     /// What can be had: equal (zero, reserve, full; ECI prices), slow (the reserve takes twice as long), frozen (slow, and
     /// frozen instances charged for resident memory); may be repeated [default: all three]
     #[arg(long, value_name = "MARKET")]
     market: Vec<MarketName>,
+    /// Another market: a catalogue of instance specs that comes with Knarr (local, eci, ecs-burstable, fargate), or a file
+    /// that holds a ConfigMap config-instances; may be repeated. Functions ask for 1 CPU and 2 GiB; starts take as long as
+    /// it says
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["evaluate", "sensitivity"])]
+    catalogue: Vec<String>,
     /// The whole verdict: on the half of the functions that nothing was tuned on, with intervals and what is demanded
     #[arg(long, conflicts_with_all = ["policy", "market", "half"])]
     evaluate: bool,
@@ -74,15 +80,16 @@ pub(crate) struct Simulate {
     /// For this share of the calls that meet an idle function
     #[arg(long, value_name = "SHARE", default_value_t = 0.99, value_parser = parse_share)]
     quantile: f64,
-    /// The median function's median start
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
-    start_median: Duration,
-    /// How functions' medians differ: standard deviation of their logarithms
-    #[arg(long, value_name = "SIGMA", default_value_t = 0.9, value_parser = parse_sigma)]
-    start_spread: f64,
-    /// How starts of one function differ: standard deviation of their logarithms
-    #[arg(long, value_name = "SIGMA", default_value_t = 0.35, value_parser = parse_sigma)]
-    start_sigma: f64,
+    /// The median function's median start [default: 2s, or what the catalogue says]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    start_median: Option<Duration>,
+    /// How functions' medians differ: standard deviation of their logarithms [default: 0.9, or what is left of the
+    /// catalogue's]
+    #[arg(long, value_name = "SIGMA", value_parser = parse_sigma)]
+    start_spread: Option<f64>,
+    /// How starts of one function differ: standard deviation of their logarithms [default: 0.35]
+    #[arg(long, value_name = "SIGMA", value_parser = parse_sigma)]
+    start_sigma: Option<f64>,
     /// Calls that an instance takes at once (containerConcurrency); 0 is no limit
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000))]
     concurrency: u32,
@@ -152,7 +159,7 @@ pub(crate) fn simulate(args: &Simulate) -> anyhow::Result<ExitCode> {
         Half::Tuned => &tuned,
         Half::Reported => &reported,
     };
-    let cases = args.cases(&tuned, &settings)?;
+    let cases = args.cases((&tuned, ran), &settings)?;
     let rows = args.run(ran, cases, args.seeds.unwrap_or(1))?;
     match args.output {
         Format::Table => out::print(simulate::report::rows(&rows).as_bytes())?,
@@ -176,11 +183,7 @@ impl Simulate {
                 quantile: self.quantile,
                 limit: self.limit,
             },
-            starts: Starts {
-                median: self.start_median,
-                spread: self.start_spread,
-                sigma: self.start_sigma,
-            },
+            starts: self.starts(Starts::default()),
             concurrency: self.concurrency,
             host_memory: memory.transpose()?,
             engine: match self.engine {
@@ -202,29 +205,71 @@ impl Simulate {
         Ok(trace.tiled(functions, self.hours.map_or(minutes, |hours| hours * 60)))
     }
 
-    fn markets(&self) -> Vec<Market> {
+    /// How long starts take: as asked for, else by default.
+    fn starts(&self, default: Starts) -> Starts {
+        Starts {
+            median: self.start_median.unwrap_or(default.median),
+            spread: self.start_spread.unwrap_or(default.spread),
+            sigma: self.start_sigma.unwrap_or(default.sigma),
+        }
+    }
+
+    /// What was asked for, each with what is assumed in it: starts take as long as a catalogue says.
+    fn markets(&self, settings: &Settings) -> anyhow::Result<Vec<(Market, Settings)>> {
         let all = [MarketName::Equal, MarketName::Slow, MarketName::Frozen];
-        let names = if self.market.is_empty() { &all[..] } else { &self.market };
+        let names = if self.market.is_empty() && self.catalogue.is_empty() {
+            &all[..]
+        } else {
+            &self.market
+        };
         let of = |name: &MarketName| match name {
             MarketName::Equal => Market::equal(),
             MarketName::Slow => Market::slow(),
             MarketName::Frozen => Market::frozen(),
         };
-        names.iter().map(of).collect()
+        let mut markets: Vec<Market> = names.iter().map(of).collect();
+        for text in &self.catalogue {
+            let instances = control::whatif::catalogue(text).map_err(anyhow::Error::msg);
+            markets.push(Market::of(text, instances.context("--catalogue")?));
+        }
+        let with = |market: Market| {
+            let starts = market.starts().map_or(settings.starts, |said| self.starts(said));
+            let settings = Settings {
+                starts,
+                ..settings.clone()
+            };
+            (market, settings)
+        };
+        Ok(markets.into_iter().map(with).collect())
     }
 
     /// Every policy that was asked for in every market.
-    fn cases(&self, tuned: &Trace, settings: &Settings) -> anyhow::Result<Vec<Case>> {
+    fn cases(&self, (tuned, ran): (&Trace, &Trace), settings: &Settings) -> anyhow::Result<Vec<Case>> {
         let mut cases = Vec::new();
-        for market in self.markets() {
+        for (market, settings) in self.markets(settings)? {
             let policies = if self.policy.is_empty() {
-                simulate::policies(tuned, settings, &market)
+                let mut all = simulate::policies(tuned, &settings, &market);
+                all.extend(simulate::pools(ran, &settings, &market, self.seed));
+                all
             } else {
                 let parse = |name: &String| match name.as_str() {
-                    "static" => Ok(simulate::tuned(tuned, settings, &market)),
-                    name => name.parse::<Policy>().map_err(anyhow::Error::msg).context("--policy"),
+                    "static" => Ok(vec![simulate::tuned(tuned, &settings, &market)]),
+                    "faascache" if settings.engine == Engine::Gaps => {
+                        Ok(simulate::pools(ran, &settings, &market, self.seed))
+                    }
+                    name if name.starts_with("faascache") && settings.engine == Engine::Fleet => {
+                        bail!(
+                            "--policy {name} keeps one pool for all functions, which the fleet does not: add --engine gaps"
+                        )
+                    }
+                    name => name
+                        .parse()
+                        .map(|policy| vec![policy])
+                        .map_err(anyhow::Error::msg)
+                        .context("--policy"),
                 };
-                self.policy.iter().map(parse).collect::<anyhow::Result<_>>()?
+                let all: Vec<Vec<Policy>> = self.policy.iter().map(parse).collect::<anyhow::Result<_>>()?;
+                all.concat()
             };
             cases.extend(policies.into_iter().map(|policy| Case {
                 market: market.clone(),

@@ -3,11 +3,12 @@
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
 use loadtest::simulate::{Market, Policy, Scale, Settings, report};
 use loadtest::trace::Trace;
 use manifests::units::{Clock, Timestamp};
 
-use super::{Format, Simulate, print_json};
+use super::{Format, MarketName, Simulate, print_json};
 use crate::out;
 
 pub(super) fn scale(args: &Simulate, trace: &Trace, settings: &Settings) -> anyhow::Result<ExitCode> {
@@ -72,11 +73,12 @@ fn measure(args: &Simulate, trace: &Trace, settings: &Settings, revisions: usize
         _ => bail!("--scale takes one --policy"),
     };
     let minutes = args.hours.map_or(MINUTES, |hours| hours * 60);
-    let market = args.markets().into_iter().next().unwrap_or_else(Market::equal);
+    let market = args.markets(settings)?.into_iter().next();
+    let (market, settings) = market.unwrap_or_else(|| (Market::equal(), settings.clone()));
     #[expect(clippy::disallowed_methods, reason = "the shell's clock")]
     let begun = std::time::Instant::now();
     let clock: Clock = std::sync::Arc::new(move || Timestamp::EPOCH.plus(begun.elapsed()));
-    let of = (settings, &market, &policy);
+    let of = (&settings, &market, &policy);
     Ok(loadtest::simulate::scale(
         trace,
         (revisions, minutes),
@@ -96,6 +98,11 @@ fn in_own_process(args: &Simulate, revisions: usize) -> anyhow::Result<Scale> {
         .arg(&args.trace)
         .args(["--scale", "--revisions", &revisions.to_string()]);
     command.args(args.policy.iter().flat_map(|policy| ["--policy", policy]));
+    command.args(args.catalogue.iter().flat_map(|catalogue| ["--catalogue", catalogue]));
+    let market = |name: &MarketName| name.to_possible_value().map(|value| value.get_name().to_owned());
+    for name in args.market.iter().filter_map(market) {
+        command.args(["--market", &name]);
+    }
     if let Some(hours) = args.hours {
         command.args(["--hours", &hours.to_string()]);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use loadtest::simulate::svg::{Panel, Series, frontier as draw};
-use loadtest::simulate::{self, Case, Lacks, Market, Policy, Settings, Starts, Summary, report};
+use loadtest::simulate::{self, Case, Lacks, Market, Policy, Prices, Settings, Starts, Summary, report};
 use loadtest::trace::Trace;
 
 use super::{Format, Simulate, print_json};
@@ -16,7 +16,7 @@ pub(super) fn evaluate(args: &Simulate, trace: &Trace, settings: &Settings) -> a
     let seeds = args.seed..args.seed + args.seeds.unwrap_or(10);
     let (tuned, reported) = simulate::halves(trace);
     let markets = Market::all();
-    let cases = simulate::cases(&tuned, settings, &markets);
+    let cases = simulate::cases((&tuned, &reported), settings, &markets, args.seed);
     let bar = args.bar(simulate::minutes(&reported, cases.len(), seeds.end - seeds.start));
     let evaluation = simulate::evaluate(trace, settings, &markets, seeds, &|minutes| {
         bar.inc(minutes);
@@ -43,9 +43,9 @@ pub(super) fn sensitivity(args: &Simulate, trace: &Trace, settings: &Settings) -
     let mut worlds: Vec<(String, Settings, Market)> = Vec::new();
     let mut add = |name: String, settings: Settings, market: Market| worlds.push((name, settings, market));
     let reserve = |change: &dyn Fn(&mut simulate::Reserve)| {
-        let mut market = Market::equal();
-        market.reserve.iter_mut().for_each(change);
-        market
+        let mut prices = Prices::eci();
+        prices.reserve.iter_mut().for_each(change);
+        Market::new("equal", &prices)
     };
     for median in [0.3, 1.0, 2.0, 5.0, 15.0] {
         let starts = Starts {
@@ -75,18 +75,18 @@ pub(super) fn sensitivity(args: &Simulate, trace: &Trace, settings: &Settings) -
             market,
         );
     }
-    let none = Market {
+    let none = Prices {
         reserve: None,
-        ..Market::equal()
+        ..Prices::eci()
     };
-    let frozen_only = Market {
-        reserve: None,
-        ..Market::frozen()
+    let frozen_only = Prices {
+        frozen: Some(simulate::ECI_MEMORY),
+        ..none
     };
     for (name, market) in [
-        ("menu zero, full", none),
+        ("menu zero, full", Market::new("equal", &none)),
         ("menu zero, reserve, full", Market::equal()),
-        ("menu zero, frozen, full", frozen_only),
+        ("menu zero, frozen, full", Market::new("frozen", &frozen_only)),
         ("menu zero, frozen, slow reserve, full", Market::frozen()),
     ] {
         add(name.into(), settings.clone(), market);
@@ -141,12 +141,12 @@ pub(super) fn sensitivity(args: &Simulate, trace: &Trace, settings: &Settings) -
 pub(super) fn attribution(args: &Simulate, trace: &Trace, settings: &Settings) -> anyhow::Result<ExitCode> {
     let (tuned, reported) = simulate::halves(trace);
     let mut cases = Vec::new();
-    for market in args.markets() {
+    for (market, settings) in args.markets(settings)? {
         let policies = [
             Policy::Knative,
             Policy::Ask,
-            simulate::tuned(&tuned, settings, &market).always_up(),
-            simulate::tuned(&tuned, settings, &market),
+            simulate::tuned(&tuned, &settings, &market).always_up(),
+            simulate::tuned(&tuned, &settings, &market),
             Policy::Without(Lacks::Prewarm),
             Policy::Without(Lacks::StayLow),
             Policy::Auto,
@@ -170,7 +170,7 @@ pub(super) fn attribution(args: &Simulate, trace: &Trace, settings: &Settings) -
 pub(super) fn frontier(args: &Simulate, trace: &Trace, settings: &Settings) -> anyhow::Result<ExitCode> {
     let (_, reported) = simulate::halves(trace);
     let mut cases = Vec::new();
-    for market in args.markets() {
+    for (market, settings) in args.markets(settings)? {
         let mut add = |policy, settings: &Settings| {
             cases.push(Case {
                 market: market.clone(),
@@ -179,14 +179,14 @@ pub(super) fn frontier(args: &Simulate, trace: &Trace, settings: &Settings) -> a
             });
         };
         for policy in [Policy::Knative, Policy::Ask, Policy::HybridHistogram, Policy::Oracle] {
-            add(policy, settings);
+            add(policy, &settings);
         }
         for minutes in [2, 5, 10, 20, 60, 120] {
-            add(Policy::KeepAlive(Duration::from_secs(60 * minutes)), settings);
+            add(Policy::KeepAlive(Duration::from_secs(60 * minutes)), &settings);
         }
         for minutes in [2, 5, 15, 30, 60, 120] {
             let reserve = Duration::from_secs(60 * minutes);
-            add(Policy::stairs(Duration::ZERO, reserve), settings);
+            add(Policy::stairs(Duration::ZERO, reserve), &settings);
         }
         for quantile in [0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999] {
             let mut changed = settings.clone();

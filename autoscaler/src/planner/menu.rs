@@ -28,6 +28,27 @@ pub struct Offer {
     pub lead: f64,
 }
 
+impl Offer {
+    /// Where a request is served at once, as fast as on a full instance, and nothing else is paid.
+    pub const fn new(rung: Rung, price: f64) -> Self {
+        Self {
+            rung,
+            spec: None,
+            price,
+            wake: 0.0,
+            late: 0.0,
+            slow: 1.0,
+            lead: 0.0,
+        }
+    }
+
+    /// A request that meets it spends so much money, and is late with this probability.
+    #[must_use]
+    pub fn woken(self, wake: f64, late: f64) -> Self {
+        Self { wake, late, ..self }
+    }
+}
+
 /// All of them.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Menu {

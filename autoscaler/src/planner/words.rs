@@ -137,7 +137,7 @@ impl Candidate {
             Verdict::Missed => "rejected: too many were slower than the SLA allows",
             Verdict::Unmeasured => "rejected: no start was measured yet",
             Verdict::StartFails => "rejected: the last start failed",
-            Verdict::Unavailable => "rejected: this host could not do it",
+            Verdict::Unavailable => "rejected: this host could not do it, tried again later",
             Verdict::CannotFreeze => "rejected: this host could not freeze it",
             Verdict::TooLow => "rejected: min-scale, keep-warm or scale-to-zero want more",
         };

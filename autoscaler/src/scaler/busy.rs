@@ -200,13 +200,13 @@ impl Scaler {
         let full = self.specs.full();
         let is_full = spec.name == full.name;
         let sla = &self.revision.planning.sla;
-        let starts = self.starts.estimate(sla, full.start);
+        let starts = self.starts.estimate(sla, full.prior());
         let start_of_full = starts.map_or(ASSUMED_START.as_secs_f64(), |starts| starts.mean);
         let measured = self.known(spec).filter(|known| !known.starts.is_empty());
         let lead = match measured {
             Some(known) => known.starts.estimate(sla, None).map_or(start_of_full, |it| it.mean),
             None if is_full => start_of_full,
-            None => start_of_full.max(spec.start.map_or(0.0, |start| start.as_secs_f64())),
+            None => start_of_full.max(spec.start.map_or(0.0, |start| start.median.as_secs_f64())),
         };
         let slow = self.slowdown(spec, spec.slow);
         let late = self.mind.as_ref().map_or(1.0, |mind| mind.busy.late(slow, sla.limit));

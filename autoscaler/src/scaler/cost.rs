@@ -29,7 +29,7 @@ impl Scaler {
     pub(crate) fn account(&self, cx: &Context) {
         let scaling = &self.revision.scaling;
         let throttled = self.specs.on(Rung::Throttled);
-        let can_throttle = throttled.rung == Rung::Throttled && !self.throttle_fails;
+        let can_throttle = throttled.rung == Rung::Throttled && !self.setbacks.holds(Rung::Throttled, self.looked);
         let cheaper = if self.can_freeze(cx) {
             Some((Rung::Frozen, self.specs.frozen_price(self.holds())))
         } else {

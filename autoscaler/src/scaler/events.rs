@@ -103,8 +103,12 @@ impl Scaler {
                     self.absorbed = self.absorbed.saturating_add(self.slots());
                 }
                 self.trouble = None;
+                if spec.rung == Rung::Reserve {
+                    self.setbacks.forget(spec.rung);
+                }
                 if spec.rung == Rung::Full {
-                    (self.start_fails, self.freeze_fails) = (false, false);
+                    self.start_fails = false;
+                    self.setbacks.forget(Rung::Frozen);
                 }
                 metrics::start_ended(&self.revision.id, Ok(took));
                 Cause::Started(took)
@@ -120,7 +124,7 @@ impl Scaler {
                             self.memory_at = Some(cx.now.plus(execute::MEMORY_RETRY));
                             self.out_of_stock(&spec, cx.now);
                         }
-                        _ => self.cannot_stand_on(spec.rung),
+                        _ => self.cannot_stand_on(spec.rung, cx.now),
                     }
                     return self.look(cx, Cause::StartFailed(error.to_string()));
                 }
@@ -267,6 +271,9 @@ impl Scaler {
         let raised = asked.price > sandbox.spec.price;
         match result {
             Ok(()) => {
+                if !raised {
+                    self.setbacks.forget(asked.rung);
+                }
                 sandbox.spec = asked;
                 if raised && let Some(woken) = self.woken.take() {
                     self.upgrades.add(cx.now.since(woken));
@@ -276,7 +283,7 @@ impl Scaler {
             Err(error) if !raised => {
                 let rung = asked.rung.as_str();
                 tracing::warn!(sandbox = %id, %error, rung, "limits cannot be lowered here, the rung is not used");
-                self.cannot_stand_on(asked.rung);
+                self.cannot_stand_on(asked.rung, cx.now);
             }
             Err(error) => {
                 tracing::error!(sandbox = %id, %error, "limits could not be raised, the sandbox is replaced");

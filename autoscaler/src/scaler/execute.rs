@@ -110,6 +110,7 @@ impl Scaler {
             .chain(self.freeze_at)
             .chain(self.step_at())
             .chain(self.warm_at())
+            .chain(self.setbacks.until(self.looked))
             .chain(if missing { self.memory_at } else { None })
             .chain(if missing { self.backoff.until(now) } else { None })
             .min()

@@ -34,7 +34,12 @@ impl Scaler {
 
     /// Whether this revision may be frozen on this host.
     pub(super) fn can_freeze(&self, cx: &Context) -> bool {
-        cx.freezes && !self.freeze_fails
+        let fails = match self.revision.idle {
+            IdlePolicy::Auto => self.setbacks.holds(Rung::Frozen, self.looked),
+            // Another try would keep it from zero for a while.
+            _ => self.setbacks.has(Rung::Frozen),
+        };
+        cx.freezes && !fails
     }
 
     /// Whether `knarr.dev/freeze-delay` is over, counted from the last request or from when it was ready, whichever is
@@ -140,6 +145,7 @@ impl Scaler {
                     }
                     None => State::Frozen,
                 };
+                self.setbacks.forget(Rung::Frozen);
                 metrics::frozen(&self.revision.id, true);
                 Cause::Frozen(memory)
             }
@@ -148,7 +154,7 @@ impl Scaler {
             Err(error) => {
                 tracing::warn!(sandbox = %id, %error, "sandbox could not be frozen");
                 sandbox.state = State::of(sandbox.unready.is_none(), cx.now, Duration::ZERO);
-                self.cannot_stand_on(Rung::Frozen);
+                self.cannot_stand_on(Rung::Frozen, cx.now);
                 metrics::frozen(&self.revision.id, false);
                 Cause::FreezeFailed(error.to_string())
             }

@@ -97,7 +97,7 @@ impl Scaler {
         let has = |rung: Rung| match rung {
             Rung::Zero | Rung::Full => true,
             Rung::Frozen => self.can_freeze(cx),
-            Rung::Throttled => !self.throttle_fails && self.specs.on(rung).rung == rung,
+            Rung::Throttled => !self.setbacks.holds(rung, self.looked) && self.specs.on(rung).rung == rung,
             Rung::Reserve => self.specs.cheaper().iter().any(|spec| self.can_reserve(spec)),
         };
         let above = [Rung::Zero, Rung::Frozen, Rung::Throttled, Rung::Reserve, Rung::Full];
@@ -109,16 +109,15 @@ impl Scaler {
 
     /// Whether it could stand on this spec. Another sandbox beside is none for what only one sandbox may have.
     pub(super) fn can_reserve(&self, spec: &Spec) -> bool {
-        spec.rung == Rung::Reserve && !self.reserve_fails && (spec.in_place || self.exclusive.is_none())
+        spec.rung == Rung::Reserve
+            && !self.setbacks.holds(spec.rung, self.looked)
+            && (spec.in_place || self.exclusive.is_none())
     }
 
-    /// This host could not put a sandbox there; it is not tried again until the manifest changes.
-    pub(super) fn cannot_stand_on(&mut self, rung: Rung) {
-        match rung {
-            Rung::Throttled => self.throttle_fails = true,
-            Rung::Reserve => self.reserve_fails = true,
-            Rung::Frozen => self.freeze_fails = true,
-            Rung::Zero | Rung::Full => {}
+    /// This host could not put a sandbox there; it is tried again later.
+    pub(super) fn cannot_stand_on(&mut self, rung: Rung, now: Timestamp) {
+        if matches!(rung, Rung::Frozen | Rung::Throttled | Rung::Reserve) {
+            self.setbacks.failed(rung, now);
         }
         self.forget_course();
     }
@@ -178,7 +177,7 @@ impl Scaler {
         }
         let starts = self
             .starts
-            .estimate(&self.revision.planning.sla, self.specs.full().start);
+            .estimate(&self.revision.planning.sla, self.specs.full().prior());
         let lead = starts
             .and_then(|starts| Duration::try_from_secs_f64(starts.most).ok())
             .unwrap_or(ASSUMED_START);

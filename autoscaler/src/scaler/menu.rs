@@ -15,7 +15,7 @@ use crate::evict::ASSUMED_START;
 use crate::planner::menu::MOST_OFFERS;
 use crate::planner::{ASSUMED_THAW, ASSUMED_UPGRADE, Candidate, Menu, Offer, Plan, PlannedStep, Verdict, sla_text};
 use crate::specs::{Spec, Specs, per_hour};
-use crate::start_latency::{Estimate, Latencies};
+use crate::start_latency::{Estimate, Latencies, Prior};
 
 /// A menu, and every rung that was looked at for it.
 pub(super) struct Choice {
@@ -42,10 +42,10 @@ impl Scaler {
     pub(super) fn choice(&self, cx: &Context) -> Choice {
         let sla = &self.revision.planning.sla;
         let full = self.specs.full();
-        let starts = self.starts.estimate(sla, full.start);
+        let starts = self.starts.estimate(sla, full.prior());
         let start_on = |spec: &Spec| {
             self.known(spec)
-                .and_then(|known| known.starts.estimate(sla, spec.start))
+                .and_then(|known| known.starts.estimate(sla, spec.prior()))
         };
         let assumed = Estimate {
             mean: ASSUMED_START.as_secs_f64(),
@@ -54,13 +54,8 @@ impl Scaler {
         };
         let start_money = full.start_money(starts.unwrap_or(assumed).mean);
         let offer = |rung, spec: Option<&Arc<Spec>>, price| Offer {
-            rung,
             spec: spec.map(|spec| Arc::clone(&spec.name)),
-            price,
-            wake: 0.0,
-            late: 0.0,
-            slow: 1.0,
-            lead: 0.0,
+            ..Offer::new(rung, price)
         };
         let woken = |offer: Offer, latencies: &Latencies, prior, rejected| {
             let rung = offer.rung;
@@ -90,15 +85,21 @@ impl Scaler {
             None => Some(Verdict::Unmeasured),
             Some(_) => None,
         };
-        looks.push(woken(zero, &self.starts, full.start, rejected));
+        looks.push(woken(zero, &self.starts, full.prior(), rejected));
         let frozen = offer(Rung::Frozen, None, self.specs.frozen_price(self.holds()));
         let rejected = (!self.can_freeze(cx) || !self.specs.freezes()).then_some(Verdict::CannotFreeze);
-        looks.push(woken(frozen, &self.thaws, Some(ASSUMED_THAW), rejected));
+        looks.push(woken(frozen, &self.thaws, Some(Prior::Guess(ASSUMED_THAW)), rejected));
         let throttled = self.specs.on(Rung::Throttled);
         if throttled.rung == Rung::Throttled {
             let offer = offer(Rung::Throttled, Some(throttled), throttled.price);
-            let rejected = self.throttle_fails.then_some(Verdict::Unavailable);
-            looks.push(woken(offer, &self.upgrades, Some(ASSUMED_UPGRADE), rejected));
+            let fails = self.setbacks.holds(Rung::Throttled, self.looked);
+            let rejected = fails.then_some(Verdict::Unavailable);
+            looks.push(woken(
+                offer,
+                &self.upgrades,
+                Some(Prior::Guess(ASSUMED_UPGRADE)),
+                rejected,
+            ));
         }
         let reserves = self.specs.cheaper().iter().filter(|spec| spec.rung == Rung::Reserve);
         for spec in reserves.take(MOST_OFFERS - looks.len() - 1) {

@@ -49,25 +49,6 @@ pub struct Billing {
     pub minimum: Duration,
 }
 
-impl Billing {
-    /// What is charged beyond the time that was used.
-    pub(super) fn residue(self, used: Duration) -> Duration {
-        let least = used.max(self.minimum);
-        let granularity = self.granularity.as_nanos();
-        let over = if granularity == 0 {
-            0
-        } else {
-            least.as_nanos() % granularity
-        };
-        let rounded = if over == 0 {
-            least
-        } else {
-            least + Duration::from_nanos(u64::try_from(granularity - over).unwrap_or(u64::MAX))
-        };
-        rounded.saturating_sub(used)
-    }
-}
-
 /// Adds up what the instances of one revision cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Meter {
@@ -121,40 +102,6 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bills_are_rounded_up() {
-        let secs = Duration::from_secs;
-        let per_second = Billing {
-            granularity: secs(1),
-            minimum: Duration::ZERO,
-        };
-        let fargate = Billing {
-            granularity: secs(1),
-            minimum: secs(60),
-        };
-        let exact = Billing {
-            granularity: Duration::ZERO,
-            minimum: Duration::ZERO,
-        };
-        let hourly = Billing {
-            granularity: secs(3600),
-            minimum: secs(60),
-        };
-        for (billing, used, residue) in [
-            (per_second, Duration::from_millis(10_250), Duration::from_millis(750)),
-            (per_second, secs(10), Duration::ZERO),
-            (per_second, Duration::ZERO, Duration::ZERO),
-            (fargate, secs(10), secs(50)),
-            (fargate, secs(60), Duration::ZERO),
-            (fargate, Duration::from_millis(60_001), Duration::from_millis(999)),
-            (exact, Duration::from_millis(10_250), Duration::ZERO),
-            (hourly, Duration::ZERO, secs(3600)),
-            (hourly, secs(3601), secs(3599)),
-        ] {
-            assert_eq!(billing.residue(used), residue, "{billing:?} {used:?}");
-        }
-    }
 
     #[test]
     fn each_second_is_one_of_three() {

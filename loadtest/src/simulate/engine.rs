@@ -20,6 +20,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use autoscaler::fleet::{Event, Fleet};
+use autoscaler::specs::Specs;
 use manifests::exchange::{EndpointSet, LoadKind, LoadReport, RevisionLoad, Rung, Snapshot};
 use manifests::ids::{GatewayId, Generation, RevisionId, SandboxId};
 use manifests::revision::Revision;
@@ -39,7 +40,6 @@ use host::Sandbox;
 pub(super) struct Engine<'a> {
     trace: &'a Trace,
     settings: &'a Settings,
-    market: &'a Market,
     seed: u64,
     fleet: Fleet,
     gateway: GatewayId,
@@ -79,6 +79,8 @@ struct App {
     meter: Meter,
     tally: Tally,
     sandboxes: Vec<Key>,
+    /// What it may run on.
+    specs: Arc<Specs>,
     /// What an instance holds.
     memory: Bytes,
     /// Of its starts.
@@ -142,7 +144,6 @@ impl<'a> Engine<'a> {
         let mut engine = Self {
             trace,
             settings,
-            market,
             seed,
             fleet,
             gateway: GatewayId("simulated".into()),
@@ -172,9 +173,19 @@ impl<'a> Engine<'a> {
             stirred: false,
             watch: None,
         };
+        let mut known: Option<Arc<Specs>> = None;
         for (index, function) in trace.functions.iter().enumerate() {
             let id = super::policy::revision_id(index);
+            let revision = engine.snapshot.revisions.get(&id);
+            let specs = revision.map_or_else(|| market.specs(&super::policy::typical()), |it| market.specs(it));
+            // Nearly all have the same.
+            let specs = known
+                .take()
+                .filter(|known| **known == specs)
+                .unwrap_or_else(|| Arc::new(specs));
+            known = Some(Arc::clone(&specs));
             engine.apps.push(App {
+                specs,
                 pool: Pool::new(id.clone(), settings.concurrency),
                 id: id.clone(),
                 meter: Meter::default(),
@@ -320,11 +331,12 @@ impl<'a> Engine<'a> {
         let Some(request) = self.requests.get_mut(key) else {
             return;
         };
-        let running = self.apps[request.app].pool.running_on(sandbox);
+        let app = &self.apps[request.app];
+        let running = app.pool.running_on(sandbox);
         let slowdown = self
             .sandboxes
             .get(sandbox)
-            .map_or(1.0, |sandbox| sandbox.slowdown(self.market, running));
+            .map_or(1.0, |sandbox| sandbox.slowdown(app.specs.full(), running));
         request.sandbox = Some(sandbox);
         request.begun = self.now;
         request.slowdown = slowdown;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::experiment::{Case, Row, run};
+use super::faascache::held;
 use super::market::Market;
 use super::policy::Policy;
-use super::settings::Settings;
+use super::settings::{Engine, Settings};
 use super::statistics::bootstrap;
 use super::summary::{Summary, mean_share};
 use super::tune::best_stairs;
@@ -107,12 +108,25 @@ pub fn policies(of: &Trace, settings: &Settings, market: &Market) -> Vec<Policy>
     ]
 }
 
-/// The cases of an evaluation: policies that know no menu run once, not in each market.
-pub fn cases(tuned: &Trace, settings: &Settings, markets: &[Market]) -> Vec<Case> {
+/// FaasCache with as much memory as Knative's default holds on average, and as ten minutes after the last call do: of these
+/// functions, since a pool is as large as what it is for. The engine of idle times only knows it.
+pub fn pools(of: &Trace, settings: &Settings, market: &Market, seed: u64) -> Vec<Policy> {
+    if settings.engine != Engine::Gaps {
+        return Vec::new();
+    }
+    [Policy::Knative, Policy::KeepAlive(TEN_MINUTES)]
+        .map(|as_much_as| Policy::FaasCache(held(of, settings, market, as_much_as, seed)))
+        .into()
+}
+
+/// The cases of an evaluation: policies that know no menu run once, not in each market. Seeds begin with this one.
+pub fn cases((tuned, reported): (&Trace, &Trace), settings: &Settings, markets: &[Market], seed: u64) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for market in markets {
-        for policy in policies(tuned, settings, market) {
-            let known = |case: &Case| case.policy == policy && !policy.chooses() && alike(&case.market, market);
+        let mut policies = policies(tuned, settings, market);
+        policies.extend(pools(reported, settings, market, seed));
+        for policy in policies {
+            let known = |case: &Case| case.policy == policy && !policy.chooses() && case.market.serves_as(market);
             if !cases.iter().any(known) {
                 cases.push(Case {
                     market: market.clone(),
@@ -125,11 +139,6 @@ pub fn cases(tuned: &Trace, settings: &Settings, markets: &[Market]) -> Vec<Case
     cases
 }
 
-/// A full instance costs the same.
-fn alike(a: &Market, b: &Market) -> bool {
-    a.full == b.full && a.billing == b.billing
-}
-
 /// Runs everything over the half of the trace that is reported on. `None` when `progress` ended it.
 pub fn evaluate(
     trace: &Trace,
@@ -139,14 +148,14 @@ pub fn evaluate(
     progress: &(dyn Fn(u64) -> bool + Sync),
 ) -> Option<Evaluation> {
     let (tuned, reported) = halves(trace);
-    let cases = cases(&tuned, settings, markets);
+    let cases = cases((&tuned, &reported), settings, markets, seeds.start);
     let ran = run(&reported, cases, seeds.start, seeds.end - seeds.start, progress)?;
     let mut rows = Vec::new();
     let mut checks = Vec::new();
     for market in markets {
         let here: Vec<Row> = ran
             .iter()
-            .filter(|row| row.case.market == *market || !row.case.policy.chooses() && alike(&row.case.market, market))
+            .filter(|row| row.case.market == *market || !row.case.policy.chooses() && row.case.market.serves_as(market))
             .map(|row| Row {
                 case: Case {
                     market: market.clone(),

@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use autoscaler::planner::{Arrival, IdlePlanner, Menu, Offer, Population, Schedule, Step, View};
+use autoscaler::planner::{Arrival, IdlePlanner, Population, Schedule, Step, View};
 use autoscaler::start_latency::Latencies;
 use manifests::exchange::Rung;
-use manifests::units::{Bytes, Timestamp};
+use manifests::units::Timestamp;
 
 use super::engine::instant;
-use super::market::Market;
 use super::settings::Settings;
+use super::shelf::Shelf;
 use super::tally::Tally;
 use crate::trace::Trace;
 
@@ -25,18 +25,31 @@ pub(super) struct Idle {
     service: Duration,
     /// How long a start for that call takes.
     start: Duration,
+    /// Calls before it.
+    before: u64,
+}
+
+/// A time in which something was in flight.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Busy {
+    pub(super) from: Timestamp,
+    pub(super) until: Timestamp,
+    pub(super) calls: u64,
+    /// How long a start for its first call takes.
+    pub(super) start: Duration,
+    /// It is not the first one of a function that was deployed for it.
+    pub(super) ends_idle_time: bool,
 }
 
 /// The idle times of one function.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Life {
-    /// The start at deployment, for the first call; `None` without one.
-    deployed: Option<Duration>,
+    /// The first call and the start at deployment, for it; `None` without one.
+    deployed: Option<(Timestamp, Duration)>,
     idle: Vec<Idle>,
     /// Since when nothing was in flight at the end, and when that was.
     last: (Timestamp, Timestamp),
     calls: u64,
-    memory: Bytes,
 }
 
 impl Life {
@@ -47,8 +60,7 @@ impl Life {
         let start = |calls| settings.starts.latency(of, seed, median, calls, 0);
         let begin = instant(Duration::from_secs(60) * trace.minutes.start);
         let end = instant(Duration::from_secs(60) * trace.minutes.end);
-        let deployed = (settings.initial_scale > 0).then(|| start(0));
-        let mut free = begin;
+        let (mut free, mut deployed) = (begin, None);
         let (mut idle, mut calls) = (Vec::new(), 0);
         for call in trace
             .minutes
@@ -56,36 +68,64 @@ impl Life {
             .flat_map(|minute| trace.minute_of(function, minute, seed))
         {
             let (mut at, service) = (instant(call.at), call.duration.unwrap_or(settings.duration));
-            if calls == 0
-                && let Some(start) = deployed
-            {
+            if calls == 0 && settings.initial_scale > 0 {
                 // What is deployed for it is not late for it.
-                at = at.plus(start);
+                deployed = Some((at, start(0)));
+                at = at.plus(start(0));
             } else if at > free {
                 idle.push(Idle {
                     since: free,
                     gap: at.since(free),
                     service,
                     start: start(calls),
+                    before: calls,
                 });
             }
             free = free.max(at.plus(service));
             calls += 1;
         }
         Self {
-            deployed: deployed.filter(|_| calls > 0),
+            deployed,
             idle,
             last: (free, end.max(free)),
             calls,
-            memory: of.memory.unwrap_or(settings.memory_of_app),
         }
+    }
+
+    /// The times between its idle times.
+    pub(super) fn busy(&self) -> Vec<Busy> {
+        let first = self.deployed.map(|(from, start)| (from, start, 0, false));
+        let others = self
+            .idle
+            .iter()
+            .map(|it| (it.since.plus(it.gap), it.start, it.before, true));
+        let begins: Vec<_> = first.into_iter().chain(others).collect();
+        let ends = self.idle.iter().map(|it| (it.since, it.before));
+        // The first idle time is before everything, where nothing is deployed.
+        let ends = ends
+            .skip(usize::from(first.is_none()))
+            .chain([(self.last.0, self.calls)]);
+        let busy = begins.into_iter().zip(ends);
+        busy.map(|((from, start, before, ends_idle_time), (until, calls))| Busy {
+            from,
+            until,
+            calls: calls - before,
+            start,
+            ends_idle_time,
+        })
+        .collect()
+    }
+
+    /// When its trace ends.
+    pub(super) const fn end(&self) -> Timestamp {
+        self.last.1
     }
 
     /// Lives it with a planner.
     pub(super) fn live(
         &self,
         settings: &Settings,
-        market: &Market,
+        shelf: &Shelf,
         population: &Population,
         planner: &mut dyn IdlePlanner,
     ) -> Tally {
@@ -98,22 +138,21 @@ impl Life {
             return tally;
         }
         let mut learned = Latencies::default();
-        let mut rung = Rung::Zero;
-        if let Some(start) = self.deployed {
-            rung = Rung::Full;
+        let mut place = shelf.find(Rung::Zero);
+        if let Some((_, start)) = self.deployed {
+            place = shelf.find(Rung::Full);
             learned.add(start);
             tally.starts += 1;
-            tally.costs.starts += market.full * start.as_secs_f64();
+            tally.costs.starts += shelf.full().price * start.as_secs_f64();
         }
-        let mut offered = menu(market, self.memory, settings, &learned);
+        let mut menu = shelf.menu(settings, &learned);
         for idle in &self.idle {
-            let menu = &offered;
             let view = View {
                 now: idle.since,
                 since: idle.since,
-                at: at(menu, rung),
+                at: place,
                 sla: &settings.sla,
-                menu,
+                menu: &menu,
                 population,
             };
             // Nothing is planned for a function that never ran.
@@ -124,111 +163,103 @@ impl Life {
                 planner.plan(&view)
             };
             let mut stand = Stand {
-                rung,
+                place,
                 ready: Duration::ZERO,
-                market,
-                memory: self.memory,
+                shelf,
                 start: idle.start,
                 tally: &mut tally,
             };
-            stand.along(menu, &schedule.ladder.steps, idle.gap);
-            let (met, wait) = (stand.rung, stand.ready.saturating_sub(idle.gap));
-            let slow = match (met, market.reserve) {
-                (Rung::Reserve, Some(reserve)) => idle.service.mul_f64(reserve.slowdown - 1.0),
-                _ => Duration::ZERO,
-            };
-            let wait = match met {
+            stand.along(&schedule.ladder.steps, idle.gap);
+            let (met, wait) = (stand.place, stand.ready.saturating_sub(idle.gap));
+            let good = shelf.at(met);
+            let slow = idle.service.mul_f64(good.slow - 1.0);
+            let wait = match good.rung {
                 Rung::Zero => idle.start,
                 Rung::Frozen => settings.thaw,
-                _ => wait,
+                Rung::Throttled => settings.resize,
+                Rung::Reserve | Rung::Full => wait,
             };
             let late = wait + slow > settings.sla.limit;
             tally.idle += 1;
             tally.violations += u64::from(late);
             tally.late += u64::from(late);
-            tally.cold += u64::from(met == Rung::Zero);
+            tally.cold += u64::from(good.rung == Rung::Zero);
             tally.added.add(wait + slow);
-            let upgrades = met == Rung::Reserve && !schedule.stay_low;
-            if met == Rung::Zero || upgrades {
-                tally.starts += 1;
-                tally.costs.starts += market.full * idle.start.as_secs_f64();
-                learned.add(idle.start);
-            }
-            rung = if met == Rung::Reserve && schedule.stay_low {
-                Rung::Reserve
+            let stays = good.rung == Rung::Reserve && schedule.stay_low;
+            let full = shelf.find(Rung::Full);
+            let started = if stays {
+                None
             } else {
-                Rung::Full
+                shelf.start(met, full, idle.start)
             };
+            if let Some(start) = started {
+                tally.starts += 1;
+                tally.costs.starts += shelf.full().price * start.as_secs_f64();
+                learned.add(start);
+            }
+            place = if stays { met } else { full };
             let arrival = Arrival {
                 gap: Some(idle.gap),
-                at: at(menu, met),
+                at: met,
                 service: Some(idle.service),
                 late,
             };
             let view = View {
                 now: idle.since.plus(idle.gap),
-                at: at(menu, met),
+                at: met,
                 ..view
             };
             planner.arrived(&arrival, &view);
-            if met == Rung::Zero || upgrades {
-                offered = self::menu(market, self.memory, settings, &learned);
+            if started.is_some() {
+                menu = shelf.menu(settings, &learned);
             }
         }
         let (since, end) = self.last;
-        let menu = offered;
         let view = View {
             now: since,
             since,
-            at: at(&menu, rung),
+            at: place,
             sla: &settings.sla,
             menu: &menu,
             population,
         };
         let schedule = planner.plan(&view);
         let mut stand = Stand {
-            rung,
+            place,
             ready: Duration::ZERO,
-            market,
-            memory: self.memory,
-            start: self.deployed.unwrap_or(settings.starts.median),
+            shelf,
+            start: self.deployed.map_or(settings.starts.median, |(_, start)| start),
             tally: &mut tally,
         };
-        stand.along(&menu, &schedule.ladder.steps, end.since(since));
+        stand.along(&schedule.ladder.steps, end.since(since));
         tally
     }
 }
 
 /// Where an instance stands, and what that costs.
 struct Stand<'a> {
-    rung: Rung,
+    place: usize,
     /// The age at which what was ordered last is there.
     ready: Duration,
-    market: &'a Market,
-    memory: Bytes,
+    shelf: &'a Shelf,
+    /// Of a full instance.
     start: Duration,
     tally: &'a mut Tally,
 }
 
 impl Stand<'_> {
     /// Moves by the steps until `end`.
-    fn along(&mut self, menu: &Menu, steps: &[Step], end: Duration) {
+    fn along(&mut self, steps: &[Step], end: Duration) {
         let mut since = Duration::ZERO;
         for step in steps {
             if step.age >= end {
                 break;
             }
-            let Some(offer) = menu.offers.get(step.offer).filter(|offer| offer.rung != self.rung) else {
+            if step.offer == self.place {
                 continue;
-            };
+            }
             self.stay(since, step.age);
-            since = self.go(offer.rung, step.age).min(end);
-            self.ready = self.ready.max(if self.rung == Rung::Zero {
-                step.age + self.start
-            } else {
-                Duration::ZERO
-            });
-            self.rung = offer.rung;
+            since = self.go(step.offer, step.age).min(end);
         }
         self.stay(since, end);
     }
@@ -236,82 +267,23 @@ impl Stand<'_> {
     /// Pays for standing.
     fn stay(&mut self, from: Duration, to: Duration) {
         let seconds = to.saturating_sub(from).as_secs_f64();
-        self.tally.costs.idle += seconds * self.price(self.rung);
+        self.tally.costs.idle += seconds * self.shelf.at(self.place).price;
     }
 
-    /// Pays for a move, and says from when on the new rung is stood on: another instance is ready before the old one goes.
-    fn go(&mut self, to: Rung, age: Duration) -> Duration {
-        let in_place = self.market.reserve.is_some_and(|reserve| reserve.in_place) && self.rung != Rung::Zero;
-        let starts = !in_place && (to > self.rung || to == Rung::Reserve);
-        if !starts || to == Rung::Frozen || self.rung == Rung::Frozen {
+    /// Pays for a move, and says from when on the new place is stood on: another instance is ready before the old one goes.
+    fn go(&mut self, to: usize, age: Duration) -> Duration {
+        let from = std::mem::replace(&mut self.place, to);
+        let Some(start) = self.shelf.start(from, to, self.start) else {
             return age;
-        }
+        };
+        let (from, to) = (self.shelf.at(from), self.shelf.at(to));
         self.tally.starts += 1;
-        self.tally.costs.starts += self.price(to) * self.start.as_secs_f64();
-        self.tally.costs.idle += self.price(self.rung) * self.start.as_secs_f64();
-        age + self.start
-    }
-
-    fn price(&self, rung: Rung) -> f64 {
-        match (rung, self.market.reserve) {
-            (Rung::Zero, _) => 0.0,
-            (Rung::Frozen, _) => self.market.frozen_price(self.memory).unwrap_or(self.market.full),
-            (Rung::Reserve, Some(reserve)) => reserve.price,
-            _ => self.market.full,
+        self.tally.costs.starts += to.price * start.as_secs_f64();
+        self.tally.costs.idle += from.price * start.as_secs_f64();
+        if from.rung == Rung::Zero {
+            self.ready = self.ready.max(age + start);
         }
-    }
-}
-
-fn at(menu: &Menu, rung: Rung) -> usize {
-    menu.find(rung).unwrap_or_else(|| menu.full())
-}
-
-/// The rungs of a market, as one function can stand on them.
-fn menu(market: &Market, memory: Bytes, settings: &Settings, learned: &Latencies) -> Menu {
-    let starts = learned.estimate(&settings.sla, Some(settings.starts.median));
-    let starts = starts.unwrap_or_default();
-    let offer = |rung, price, wake, late, slow| Offer {
-        rung,
-        spec: None,
-        price,
-        wake,
-        late,
-        slow,
-        lead: starts.most,
-    };
-    let mut offers = vec![
-        offer(Rung::Zero, 0.0, market.full * starts.mean, starts.late, 1.0),
-        offer(Rung::Full, market.full, 0.0, 0.0, 1.0),
-    ];
-    offers.extend(
-        market
-            .reserve
-            .map(|it| offer(Rung::Reserve, it.price, 0.0, 0.0, it.slowdown)),
-    );
-    let thaws = if settings.thaw > settings.sla.limit { 1.0 } else { 0.0 };
-    offers.extend(
-        market
-            .frozen_price(memory)
-            .map(|price| offer(Rung::Frozen, price, 0.0, thaws, 1.0)),
-    );
-    offers.sort_by(|a, b| a.price.total_cmp(&b.price).then(a.rung.cmp(&b.rung)));
-    let in_place = market.reserve.is_some_and(|reserve| reserve.in_place);
-    let between = |from: &Offer, to: &Offer| match (from.rung, to.rung) {
-        (from, to) if from == to => 0.0,
-        (_, Rung::Zero) | (Rung::Full, Rung::Frozen) => 0.0,
-        (_, Rung::Frozen) => f64::INFINITY,
-        (Rung::Frozen, Rung::Reserve) => f64::INFINITY,
-        (Rung::Frozen, Rung::Full) => 0.0,
-        (Rung::Zero, _) => to.price * starts.mean,
-        _ if in_place => 0.0,
-        _ => to.price * starts.mean,
-    };
-    let moves = offers
-        .iter()
-        .map(|from| offers.iter().map(|to| between(from, to)).collect());
-    Menu {
-        moves: moves.collect(),
-        offers,
+        age + start
     }
 }
 
@@ -319,7 +291,7 @@ fn menu(market: &Market, memory: Bytes, settings: &Settings, learned: &Latencies
 mod tests {
     use super::*;
     use crate::simulate::baselines::Stairs;
-    use crate::simulate::{Billing, Starts};
+    use crate::simulate::{Billing, Market, Prices, Reserve, Starts};
     use crate::trace::{Calls, Durations, Function, Trigger};
 
     fn trace(times: &[u64]) -> Trace {
@@ -348,20 +320,29 @@ mod tests {
             initial_scale: 0,
             ..Settings::default()
         };
-        let mut market = Market {
-            full: 1.0,
-            billing: Billing {
-                granularity: Duration::ZERO,
-                minimum: Duration::ZERO,
+        let market = Market::new(
+            "by hand",
+            &Prices {
+                full: 1.0,
+                reserve: Some(Reserve {
+                    price: 0.25,
+                    slowdown,
+                    in_place: false,
+                }),
+                billing: Billing {
+                    granularity: Duration::ZERO,
+                    minimum: Duration::ZERO,
+                },
+                frozen: None,
             },
-            ..Market::equal()
-        };
-        if let Some(reserve) = &mut market.reserve {
-            (reserve.price, reserve.slowdown) = (0.25, slowdown);
-        }
-        let life = Life::of(&trace(times), &settings, 0, 1);
+        );
+        let trace = trace(times);
+        let (life, shelf) = (
+            Life::of(&trace, &settings, 0, 1),
+            Shelf::of(&market, &trace, &settings, 0),
+        );
         let mut planner = stairs;
-        life.live(&settings, &market, &Population::default(), &mut planner)
+        life.live(&settings, &shelf, &Population::default(), &mut planner)
     }
 
     fn stairs(stay_low: bool, steps: &[(u64, Rung)]) -> Stairs {

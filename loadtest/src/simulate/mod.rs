@@ -8,7 +8,8 @@
 //! | `engine`, `pool`, `bill` | arrivals, the gateway's slots and queue, the host and its bills, around the fleet |
 //! | `market`, `settings`, `starts` | prices; assumptions; how long starts take |
 //! | `policy`, `baselines`, `tune` | what is compared |
-//! | `gaps` | idle time by idle time instead: the quick engine |
+//! | `gaps`, `shelf` | idle time by idle time instead: the quick engine; what it can stand on |
+//! | `faascache` | one pool of memory for all functions, as FaasCache keeps it |
 //! | `tally`, `summary`, `statistics` | what happened, and how sure one can be of it |
 //! | `agreement` | what a simulation says beside what really happened |
 //! | `experiment`, `evaluate`, `scale` | many runs; the verdict; the control loop by its size |
@@ -21,6 +22,7 @@ mod bill;
 mod engine;
 mod evaluate;
 mod experiment;
+mod faascache;
 mod gaps;
 mod market;
 mod policy;
@@ -28,6 +30,7 @@ mod pool;
 pub mod report;
 mod scale;
 mod settings;
+mod shelf;
 mod starts;
 mod statistics;
 mod summary;
@@ -39,9 +42,9 @@ use autoscaler::planner::Population;
 
 pub use baselines::Lacks;
 pub use bill::{Billing, Costs};
-pub use evaluate::{Check, Demand, Evaluation, TEN_MINUTES, cases, evaluate, halves, policies, tuned};
+pub use evaluate::{Check, Demand, Evaluation, TEN_MINUTES, cases, evaluate, halves, policies, pools, tuned};
 pub use experiment::{Case, Row, minutes, run};
-pub use market::{ECI_FULL, ECI_MEMORY, ECI_RESERVE, ECI_RESERVE_CAPACITY, Market, Reserve};
+pub use market::{ECI_FULL, ECI_MEMORY, ECI_RESERVE, Market, Prices, Reserve};
 pub use policy::Policy;
 pub use scale::{Scale, scale};
 pub use settings::{Engine, Settings};
@@ -62,6 +65,11 @@ pub fn simulate(
     seed: u64,
     mut minute: impl FnMut() -> bool,
 ) -> Vec<Tally> {
+    if let Policy::FaasCache(pool) = policy {
+        let tallies = faascache::live(trace, settings, market, *pool, seed);
+        trace.minutes.clone().all(|_| minute());
+        return tallies;
+    }
     if settings.engine == Engine::Fleet {
         let mut engine = engine::Engine::new(trace, settings, market, policy, seed);
         engine.run(minute);
@@ -71,7 +79,8 @@ pub fn simulate(
     let population = Population::default();
     let live = |function| {
         let life = gaps::Life::of(trace, settings, function, seed);
-        life.live(settings, market, &population, &mut *policy.planner(&world, function))
+        let shelf = shelf::Shelf::of(market, trace, settings, function);
+        life.live(settings, &shelf, &population, &mut *policy.planner(&world, function))
     };
     let tallies = (0..trace.functions.len()).map(live).collect();
     trace.minutes.clone().all(|_| minute());

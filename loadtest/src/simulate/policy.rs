@@ -11,6 +11,7 @@ use autoscaler::planner::{IdlePlanner, Pilot};
 use manifests::config::{WINDOW_MAX, WINDOW_MIN};
 use manifests::exchange::{Rung, Snapshot};
 use manifests::ids::{Generation, RevisionId};
+use manifests::resources::Quantity;
 use manifests::revision::{IdlePolicy, Metric, Reachability, Revision};
 use manifests::units::{Bytes, Concurrency, ContainerConcurrency, Replicas, Timestamp};
 use manifests::workload::Workload;
@@ -54,6 +55,8 @@ pub enum Policy {
         /// What is served on the reserve stays there.
         stay_low: bool,
     },
+    /// FaasCache: nothing goes before so much memory is full.
+    FaasCache(Bytes),
     /// It knows the next call.
     Oracle,
 }
@@ -102,6 +105,7 @@ impl Policy {
                 let up = if *stay_low { "" } else { "-up" };
                 format!("static-{}-{}{up}", short(*full), short(*reserve))
             }
+            Self::FaasCache(pool) => format!("faascache-{}Mi", pool.0 >> 20),
             Self::Oracle => "oracle".into(),
         }
     }
@@ -116,6 +120,7 @@ impl Policy {
                 | Self::KeepAlive(_)
                 | Self::AlwaysOne
                 | Self::HybridHistogram
+                | Self::FaasCache(_)
         )
     }
 
@@ -131,7 +136,8 @@ impl Policy {
             Self::KnativeGrace => Box::new(full(WINDOW + GRACE + HALF_TICK)),
             Self::KnativeWindow(window) => Box::new(full(*window + HALF_TICK)),
             Self::KeepAlive(time) => Box::new(full(*time + HALF_TICK)),
-            Self::AlwaysOne => Box::new(Stairs {
+            // One pool for all functions: nothing that one of them could plan by itself.
+            Self::AlwaysOne | Self::FaasCache(_) => Box::new(Stairs {
                 steps: vec![(Duration::ZERO, Rung::Full)],
                 stay_low: false,
             }),
@@ -164,7 +170,7 @@ impl Policy {
         Snapshot {
             generation: Generation::first(1),
             revisions: revisions.collect(),
-            instances: Arc::new(market.instances(&settings.starts)),
+            instances: market.instances(&settings.starts),
             ..Snapshot::default()
         }
     }
@@ -197,7 +203,7 @@ impl Policy {
         });
         let (policy, world) = (*self, World::of(*self, trace, settings, seed));
         Fleet::new(Explain::default(), 1, capacity)
-            .with_freezer(market.frozen.is_some())
+            .with_freezer(market.instances.frozen.is_some())
             .with_planners(Box::new(move |revision| {
                 policy.planner(&world, function_of(&revision.id).unwrap_or(usize::MAX))
             }))
@@ -271,6 +277,11 @@ impl FromStr for Policy {
             _ => None,
         };
         let fixed = || Some(Self::KeepAlive(time(name.strip_prefix("fixed-")?)?));
+        let pool = || {
+            let size: Quantity = name.strip_prefix("faascache-")?.parse().ok()?;
+            let bytes = u64::try_from(size.value()).ok().filter(|bytes| *bytes > 0)?;
+            Some(Self::FaasCache(Bytes(bytes)))
+        };
         let window = || {
             let window = time(name.strip_prefix("knative-")?)?;
             // What Knative takes.
@@ -281,11 +292,13 @@ impl FromStr for Policy {
         let known = known
             .or_else(fixed)
             .or_else(window)
+            .or_else(pool)
             .or_else(|| stairs(name.strip_prefix("static-")?));
         known.ok_or_else(|| {
             format!(
                 "{name:?} is no policy; there are auto, auto-without-prewarm, auto-without-stay-low, knative, knative-grace, \
-                 knative-WINDOW (6s to 1h, as knative-30s), fixed-TIME (as fixed-10m), always-one, ask, hybrid, static, static-FULL-RESERVE (as static-0s-15m), oracle"
+                 knative-WINDOW (6s to 1h, as knative-30s), fixed-TIME (as fixed-10m), always-one, ask, hybrid, faascache, \
+                 faascache-SIZE (as faascache-8Gi), static, static-FULL-RESERVE (as static-0s-15m), oracle"
             )
         })
     }
@@ -296,11 +309,21 @@ fn short(time: Duration) -> String {
     humantime::format_duration(time).to_string().replace(' ', "")
 }
 
-/// A function as a Service would be: 1 CPU, 2 GiB.
-fn revision(index: usize, function: &Function, settings: &Settings, now: Timestamp) -> Revision {
+/// Any function, as far as a catalogue is concerned: 1 CPU, 2 GiB.
+pub(super) fn typical() -> Revision {
+    Revision::new(revision_id(0), workload())
+}
+
+fn workload() -> Workload {
     let mut workload = Workload::host("simulated");
     workload.serving.resources.cpu_limit = Some(FULL);
     workload.serving.resources.memory_limit = Some(MEMORY);
+    workload
+}
+
+/// A function as a Service would be.
+pub(super) fn revision(index: usize, function: &Function, settings: &Settings, now: Timestamp) -> Revision {
+    let mut workload = workload();
     // What it asks for decides what fits on a host, and which specs are too small for it.
     let memory = function.memory.unwrap_or(settings.memory_of_app);
     workload.serving.resources.memory_request = settings.host_memory.map(|_| memory);
@@ -355,6 +378,7 @@ mod tests {
             Policy::Without(Lacks::StayLow),
             Policy::Ask,
             Policy::HybridHistogram,
+            Policy::FaasCache(Bytes(1536 << 20)),
             Policy::stairs(secs(0), secs(900)),
             Policy::stairs(secs(30), secs(7200)).always_up(),
             Policy::Oracle,
@@ -371,6 +395,9 @@ mod tests {
             "static-1m",
             "static-1m-x",
             "Auto",
+            "faascache-",
+            "faascache-0",
+            "faascache-much",
         ] {
             let error = wrong.parse::<Policy>().expect_err(wrong);
             assert!(error.contains("fixed-TIME"), "{error}");

@@ -33,7 +33,8 @@ pub fn rows(rows: &[Summary]) -> String {
             ]
         });
         let engine = here.first().map_or("", |row| row.engine.text());
-        let _ = writeln!(text, "market {market}: {engine}");
+        let currency = here.first().map_or("", |row| row.currency.as_str());
+        let _ = writeln!(text, "market {market}, {currency}: {engine}");
         text += &aligned(&HEADS, &cells.collect::<Vec<_>>());
         text.push('\n');
     }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use manifests::instances::StartPrior;
 use rand::RngExt as _;
 use statrs::distribution::{ContinuousCDF as _, Normal};
 
@@ -33,6 +34,16 @@ impl Default for Starts {
 }
 
 impl Starts {
+    /// As a catalogue says: functions differ by what is left of its spread beside that of one function.
+    pub fn as_said(said: StartPrior) -> Self {
+        let sigma = Self::default().sigma.min(said.sigma);
+        Self {
+            median: said.median,
+            spread: (said.sigma.powi(2) - sigma.powi(2)).max(0.0).sqrt(),
+            sigma,
+        }
+    }
+
     /// The median of one function: what the trace says, else drawn.
     pub fn median_of(&self, function: &Function, seed: u64) -> Duration {
         let drawn = || {

@@ -17,6 +17,8 @@ pub struct Summary {
     pub engine: Engine,
     /// The market.
     pub market: String,
+    /// What its prices are in.
+    pub currency: String,
     /// The policy.
     pub policy: String,
     /// Idle cost of one run: idle instances and the money of starts, on average over seeds.
@@ -93,6 +95,7 @@ impl Summary {
         Self {
             engine: row.case.settings.engine,
             market: row.case.market.name.clone(),
+            currency: row.case.market.instances.currency.to_string(),
             policy: row.case.policy.name(),
             idle_cost: all.costs.of_idling() / runs,
             cost: all.costs.total() / runs,

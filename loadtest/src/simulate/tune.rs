@@ -10,26 +10,32 @@ use super::baselines::Stairs;
 use super::gaps::Life;
 use super::market::Market;
 use super::settings::Settings;
+use super::shelf::Shelf;
 use super::tally::Tally;
 use crate::trace::Trace;
 
 /// The ages until which full and reserve last that cost least while at most the share that the SLA allows is late, all idle
 /// arrivals together; without such ages those with the fewest late ones.
 pub(super) fn best_stairs(trace: &Trace, settings: &Settings, market: &Market) -> (Duration, Duration) {
-    let lives: Vec<Life> = (0..trace.functions.len())
-        .flat_map(|function| (SEEDS).map(move |seed| (function, seed)))
-        .map(|(function, seed)| Life::of(trace, settings, function, seed))
+    let shelves: Vec<Shelf> = (0..trace.functions.len())
+        .map(|function| Shelf::of(market, trace, settings, function))
         .collect();
+    let lives: Vec<(&Shelf, Life)> = (0..)
+        .zip(&shelves)
+        .flat_map(|(function, shelf)| SEEDS.map(move |seed| (shelf, function, seed)))
+        .map(|(shelf, function, seed)| (shelf, Life::of(trace, settings, function, seed)))
+        .collect();
+    let has_reserve = shelves.iter().any(|shelf| shelf.has(Rung::Reserve));
     let allowed = 1.0 - settings.sla.quantile;
     let population = Population::default();
     let mut best: Option<((bool, f64), (Duration, Duration))> = None;
     for full in AGES {
-        let can = |reserve: &u64| *reserve == full || *reserve > full && market.reserve.is_some();
+        let can = |reserve: &u64| *reserve == full || *reserve > full && has_reserve;
         for reserve in AGES.into_iter().filter(can) {
             let ages = (Duration::from_secs(full), Duration::from_secs(reserve));
             let tallies: Vec<Tally> = lives
                 .iter()
-                .map(|life| life.live(settings, market, &population, &mut stairs(ages.0, ages.1)))
+                .map(|(shelf, life)| life.live(settings, shelf, &population, &mut stairs(ages.0, ages.1)))
                 .collect();
             let all = Tally::sum(&tallies);
             let keeps = all.share() <= allowed;
@@ -65,6 +71,7 @@ const SEEDS: std::ops::Range<u64> = 1000..1003;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulate::Prices;
     use crate::trace::{Calls, Function, Trigger};
 
     fn trace(every: u64) -> Trace {
@@ -96,10 +103,13 @@ mod tests {
         let (full, reserve) = best_stairs(&trace(50), &settings, &Market::equal());
         assert_eq!((full.as_secs(), reserve.as_secs()), (0, 60));
         // Without a reserve the full instance stays.
-        let none = Market {
-            reserve: None,
-            ..Market::equal()
-        };
+        let none = Market::new(
+            "none",
+            &Prices {
+                reserve: None,
+                ..Prices::eci()
+            },
+        );
         let (full, _) = best_stairs(&trace(50), &settings, &none);
         assert_eq!(full.as_secs(), 60);
     }

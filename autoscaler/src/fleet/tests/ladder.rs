@@ -367,7 +367,7 @@ fn slow_requests_on_the_reserve_are_late_by_what_it_adds() {
 
 #[test]
 fn a_start_that_fails_changes_nothing_for_what_serves() {
-    // The reserve cannot be started: the full one stays, and the reserve is not tried again.
+    // The reserve cannot be started: the full one stays, and the reserve is tried again later.
     let fails = |which: u32| -> sim::StartPlan {
         Box::new(move |n| {
             let fails = n == which || which == 1 && n > 1;
@@ -384,7 +384,7 @@ fn a_start_that_fails_changes_nothing_for_what_serves() {
     let mut world = world(false, &[(0.0, Rung::Full), (2.0, Rung::Reserve)]);
     world.sim.starts_by(&world.id, fails(1));
     world.until(30.0);
-    assert_eq!(world.told(), ["6.000 start s2"]);
+    assert_eq!(world.told(), ["6.000 start s2", "16.200 start s3"]);
     assert_eq!((world.sim.hosted(&world.id), world.rung()), (1, Rung::Full));
     assert!(
         world
@@ -443,8 +443,18 @@ fn a_rung_that_this_host_has_not_is_left_out() {
     world.until(100.0);
     let told = world.told();
     assert_eq!(world.rung(), Rung::Full, "{told:#?}");
-    let froze = told.iter().filter(|line| line.contains("freeze")).count();
-    assert_eq!(froze, 1, "tried once: {told:#?}");
+    let tries = |what: &str| -> Vec<String> {
+        let lines = told.iter().filter(|line| line.contains(what));
+        lines
+            .map(|line| line.split('.').next().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(tries("freeze"), ["14", "24", "44", "84"], "ever later: {told:#?}");
+    // It works again.
+    (world.sim.cannot_limit, world.sim.cannot_freeze) = (false, false);
+    world.until(200.0);
+    assert_eq!(world.rung(), Rung::Frozen, "{:#?}", world.told());
+    assert_eq!(world.told().iter().filter(|line| line.contains("freeze")).count(), 1);
 }
 
 #[test]

@@ -10,13 +10,9 @@ const FULL: f64 = 1.0;
 
 fn offer(rung: Rung, price: f64, wake: f64, late: f64, lead: f64) -> Offer {
     Offer {
-        rung,
         spec: Some(Arc::from(rung.as_str())),
-        price,
-        wake,
-        late,
-        slow: 1.0,
         lead,
+        ..Offer::new(rung, price).woken(wake, late)
     }
 }
 

@@ -13,21 +13,16 @@ const SLA: ColdStartSla = ColdStartSla {
 
 /// Zero, a reserve at a sixth of the price, full; a start takes two seconds.
 fn menu(slow: f64) -> Menu {
-    let offer = |rung, price, wake, late, slow| Offer {
-        rung,
-        spec: None,
-        price,
-        wake,
-        late,
-        slow,
-        lead: 3.0,
-    };
+    let offers = [
+        Offer::new(Rung::Zero, 0.0).woken(2.0, 0.9),
+        Offer {
+            slow,
+            ..Offer::new(Rung::Reserve, 0.16)
+        },
+        Offer::new(Rung::Full, 1.0),
+    ];
     Menu {
-        offers: vec![
-            offer(Rung::Zero, 0.0, 2.0, 0.9, 1.0),
-            offer(Rung::Reserve, 0.16, 0.0, 0.0, slow),
-            offer(Rung::Full, 1.0, 0.0, 0.0, 1.0),
-        ],
+        offers: offers.map(|offer| Offer { lead: 3.0, ..offer }).into(),
         moves: vec![vec![0.0, 0.32, 2.0], vec![0.0, 0.0, 2.0], vec![0.0, 0.32, 0.0]],
     }
 }

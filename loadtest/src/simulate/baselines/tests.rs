@@ -7,13 +7,8 @@ use super::*;
 /// Zero, reserve, full; or without the reserve.
 fn menu(reserve: bool) -> Menu {
     let offer = |rung, price| Offer {
-        rung,
-        spec: None,
-        price,
-        wake: 0.0,
-        late: 0.0,
-        slow: 1.0,
         lead: 2.0,
+        ..Offer::new(rung, price)
     };
     let mut offers = vec![offer(Rung::Zero, 0.0), offer(Rung::Full, 1.0)];
     if reserve {

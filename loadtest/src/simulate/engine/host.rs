@@ -1,18 +1,20 @@
 //! The host: starts, stops, changes and freezes instances, each in its time, and knows what each costs. PURE.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use autoscaler::Output;
 use autoscaler::fleet::Event;
-use manifests::exchange::{EndpointSet, LoadKind};
+use autoscaler::specs::{Spec, Specs};
+use manifests::exchange::{EndpointSet, LoadKind, Rung};
 use manifests::ids::{RevisionId, SandboxId};
-use manifests::units::Timestamp;
-use sandbox::driver::{Limits, Phases, SandboxSpec, Started};
+use manifests::units::{Bytes, Timestamp};
+use sandbox::driver::{Phases, SandboxSpec, Started};
 
 use super::{Engine, Next, REPORT};
 use crate::simulate::arena::Key;
-use crate::simulate::market::{FULL, Market};
+use crate::simulate::market::{capacity, start_factor};
 use crate::simulate::pool::Told;
 use crate::simulate::starts::thaw;
 
@@ -22,9 +24,9 @@ pub(super) struct Sandbox {
     id: SandboxId,
     ordered: Timestamp,
     stage: Stage,
-    spec: Spec,
+    spec: Arc<Spec>,
     /// The spec that it is being changed to.
-    coming: Spec,
+    coming: Arc<Spec>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,37 +36,20 @@ enum Stage {
     Frozen,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Spec {
-    Full,
-    Reserve,
-}
-
-impl Spec {
-    fn of(limits: &Limits) -> Self {
-        if limits.cpu.is_none_or(|cpu| cpu >= FULL) {
-            Self::Full
-        } else {
-            Self::Reserve
-        }
-    }
-
-    fn price(self, market: &Market) -> f64 {
-        match (self, market.reserve) {
-            (Self::Reserve, Some(reserve)) => reserve.price,
-            _ => market.full,
-        }
-    }
-}
-
 impl Sandbox {
     /// How many times as long a call takes with so many at once.
-    pub(super) fn slowdown(&self, market: &Market, running: u32) -> f64 {
-        match (self.spec, market.reserve) {
-            (Spec::Reserve, Some(reserve)) => {
-                reserve.slowdown * (f64::from(running) / f64::from(reserve.capacity.max(1))).max(1.0)
-            }
-            _ => 1.0,
+    pub(super) fn slowdown(&self, full: &Spec, running: u32) -> f64 {
+        if self.spec.rung == Rung::Full {
+            return 1.0;
+        }
+        self.spec.slow * (f64::from(running) / capacity(&self.spec, full)).max(1.0)
+    }
+
+    /// Per second, when it holds so much memory frozen.
+    fn price(&self, specs: &Specs, holds: Bytes) -> f64 {
+        match self.stage {
+            Stage::Frozen => specs.frozen_price(holds),
+            Stage::Starting | Stage::Running => self.spec.price,
         }
     }
 }
@@ -92,9 +77,11 @@ impl Engine<'_> {
                 }
             }
             Output::Stop { id, .. } => self.after(&id, STOP, Next::Stopped),
-            Output::SetLimits { id, limits, .. } => {
-                if let Some(sandbox) = self.names.get(&id).and_then(|key| self.sandboxes.get_mut(*key)) {
-                    sandbox.coming = Spec::of(&limits);
+            Output::SetLimits { revision, id, .. } => {
+                if let Some(sandbox) = self.names.get(&id).and_then(|key| self.sandboxes.get_mut(*key))
+                    && let Some(spec) = self.fleet.spec_of(&revision, &id)
+                {
+                    sandbox.coming = spec;
                 }
                 self.after(&id, self.settings.resize, Next::Resized);
             }
@@ -138,14 +125,18 @@ impl Engine<'_> {
             .latency(function, self.seed, app.median, before, app.starts);
         app.starts += 1;
         app.tally.starts += 1;
-        let of = Spec::of(&spec.limits);
+        let full = app.specs.full();
+        // One that was ordered and is not wanted any more is cancelled right away.
+        let of = self.fleet.spec_of(&spec.revision, &spec.id);
+        let of = of.unwrap_or_else(|| Arc::clone(full));
+        let latency = latency.mul_f64(start_factor(&of, full));
         let key = self.sandboxes.insert(Sandbox {
             app: index,
             id: spec.id.clone(),
             ordered: self.now,
             stage: Stage::Starting,
+            coming: Arc::clone(&of),
             spec: of,
-            coming: of,
         });
         app.sandboxes.push(key);
         self.names.insert(spec.id.clone(), key);
@@ -251,14 +242,12 @@ impl Engine<'_> {
         let Some(sandbox) = self.sandboxes.get_mut(key) else {
             return;
         };
-        sandbox.spec = sandbox.coming;
+        sandbox.spec = Arc::clone(&sandbox.coming);
         let app = sandbox.app;
         self.price(app);
         let running = self.apps[app].pool.running_on(key);
-        let slowdown = self
-            .sandboxes
-            .get(key)
-            .map_or(1.0, |it| it.slowdown(self.market, running));
+        let full = self.apps[app].specs.full();
+        let slowdown = self.sandboxes.get(key).map_or(1.0, |it| it.slowdown(full, running));
         if running == 0 {
             return;
         }
@@ -290,11 +279,8 @@ impl Engine<'_> {
         let app = &mut self.apps[sandbox.app];
         app.sandboxes.retain(|other| *other != key);
         self.used.fetch_sub(app.memory.0, Ordering::Relaxed);
-        let over = self.market.billing.residue(self.now.since(sandbox.ordered));
-        let price = match sandbox.stage {
-            Stage::Frozen => self.market.frozen_price(app.memory).unwrap_or(self.market.full),
-            _ => sandbox.spec.price(self.market),
-        };
+        let over = sandbox.spec.unused(self.now.since(sandbox.ordered));
+        let price = sandbox.price(&app.specs, app.memory);
         app.meter.charge_residue(over.as_secs_f64() * price);
         self.price(sandbox.app);
     }
@@ -304,10 +290,10 @@ impl Engine<'_> {
         let app = &mut self.apps[index];
         let (mut starting, mut running) = (0.0, 0.0);
         for sandbox in app.sandboxes.iter().filter_map(|key| self.sandboxes.get(*key)) {
+            let price = sandbox.price(&app.specs, app.memory);
             match sandbox.stage {
-                Stage::Starting => starting += sandbox.spec.price(self.market),
-                Stage::Running => running += sandbox.spec.price(self.market),
-                Stage::Frozen => running += self.market.frozen_price(app.memory).unwrap_or(self.market.full),
+                Stage::Starting => starting += price,
+                Stage::Running | Stage::Frozen => running += price,
             }
         }
         app.meter.set(self.now.as_nanos(), starting, running);

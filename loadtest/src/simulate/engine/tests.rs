@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use manifests::units::Bytes;
 
-use crate::simulate::{Billing, Engine, Market, Policy, Settings, Starts, Tally, simulate};
+use crate::simulate::{Billing, Engine, Market, Policy, Prices, Settings, Starts, Tally, simulate};
 use crate::trace::{Calls, Durations, Function, Trace, Trigger};
 
 fn function(name: &str, times: &[f64], seconds: f64) -> Function {
@@ -40,14 +40,19 @@ fn settings() -> Settings {
 
 /// A full instance costs 1 per second.
 fn market() -> Market {
-    Market {
+    billed(Billing {
+        granularity: Duration::ZERO,
+        minimum: Duration::ZERO,
+    })
+}
+
+fn billed(billing: Billing) -> Market {
+    let prices = Prices {
         full: 1.0,
-        billing: Billing {
-            granularity: Duration::ZERO,
-            minimum: Duration::ZERO,
-        },
-        ..Market::equal()
-    }
+        billing,
+        ..Prices::eci()
+    };
+    Market::new("by hand", &prices)
 }
 
 fn run(trace: &Trace, settings: &Settings, policy: Policy) -> Vec<Tally> {
@@ -130,13 +135,10 @@ fn what_is_deployed_is_started_once() {
 #[test]
 fn minimums_are_charged() {
     let trace = trace(5, vec![function("a", &[10.0], 0.1)]);
-    let hourly = Market {
-        billing: Billing {
-            granularity: Duration::from_secs(1),
-            minimum: Duration::from_secs(3600),
-        },
-        ..market()
-    };
+    let hourly = billed(Billing {
+        granularity: Duration::from_secs(1),
+        minimum: Duration::from_secs(3600),
+    });
     let tally = simulate(&trace, &settings(), &hourly, &Policy::Knative, 1, || true).remove(0);
     assert!((tally.costs.total() - 3600.0).abs() < 1e-6, "{tally:?}");
 }
