@@ -158,11 +158,6 @@ impl Busy {
         self.changed = None;
     }
 
-    /// Instances that shall serve, of all kinds.
-    pub fn count(&self) -> u32 {
-        self.mix.iter().fold(0, |sum, part| sum.saturating_add(part.count))
-    }
-
     /// A start failed because there is none of this spec.
     pub fn out_of_stock(&mut self, spec: &Arc<str>, now: Timestamp) {
         self.gone.retain(|(name, _)| name != spec);
@@ -222,8 +217,8 @@ impl Busy {
             if self.changed.is_none() || self.mix != plan.mix && mix.parts().any(starts) {
                 self.changed = Some(now);
             }
-            self.mix.clone_from(&plan.mix);
         }
+        self.mix.clone_from(&plan.mix);
         plan
     }
 

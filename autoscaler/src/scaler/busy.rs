@@ -80,6 +80,7 @@ impl Scaler {
     pub(super) fn serve(&mut self, cx: &Context) -> Option<BusyPlan> {
         self.mix = None;
         if !self.mixes() {
+            self.rest();
             return None;
         }
         let (kinds, load) = (self.could_serve(cx), self.load_at_hand(cx));
@@ -103,7 +104,8 @@ impl Scaler {
         plans
             && self.initialized
             && self.exclusive.is_none()
-            && self.replicas.0 > 0
+            // One instance is not worth the moves: after it comes an idle time, and what that wants to stand on is not this.
+            && self.replicas.0 > 1
             && self.mind.as_ref().is_some_and(|mind| mind.stay_low)
             && self.specs.cheaper().iter().any(|spec| self.can_reserve(spec))
     }
@@ -127,11 +129,6 @@ impl Scaler {
         if let Some(mind) = &mut self.mind {
             mind.busy.out_of_stock(&spec.name, now);
         }
-    }
-
-    /// Instances that serve together, as far as the last busy plan goes.
-    pub(super) fn serves_with(&self) -> u32 {
-        self.mind.as_ref().map_or(0, |mind| mind.busy.count())
     }
 
     /// Ready ones as the decider counts: a mix stands for the full instances that were wanted, and what is ready of it for as

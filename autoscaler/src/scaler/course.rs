@@ -165,7 +165,7 @@ impl Scaler {
     fn may_plan(&self) -> bool {
         let stands = |state: State| matches!(state, State::Ready { .. } | State::Frozen);
         self.phase != Phase::Activating
-            && self.desired.unwrap_or_default().0.max(self.serves_with()) <= self.stands_with()
+            && self.desired.unwrap_or_default().0 <= self.stands_with()
             && self.sandboxes.iter().any(|sandbox| stands(sandbox.state))
     }
 
