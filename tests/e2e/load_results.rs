@@ -72,7 +72,10 @@ fn what_cannot_be_read_or_written_is_said_and_nothing_is_written() {
     for (words, expected) in [
         (vec!["report", "/nowhere.json"], "cannot read /nowhere.json"),
         (vec!["report", &text], "missing field `format`"),
-        (vec!["report", &text, "-o", &out], "must end in .html, .json or .hgrm"),
+        (
+            vec!["report", &text, "-o", &out],
+            "must end in .html, .json, .hgrm or .csv",
+        ),
         (
             vec!["report", &text, "-o", "/nowhere/a.html"],
             "/nowhere is no directory",
