@@ -213,10 +213,10 @@ impl Busy {
         let (chosen, waits) = self.choose(&choice, now);
         let plan = choice.words(chosen, cheapest, waits);
         let starts = |(kind, count): (usize, u32)| count > kinds[kind].running;
-        if let Some(mix) = chosen {
-            if self.changed.is_none() || self.mix != plan.mix && mix.parts().any(starts) {
-                self.changed = Some(now);
-            }
+        if let Some(mix) = chosen
+            && (self.changed.is_none() || self.mix != plan.mix && mix.parts().any(starts))
+        {
+            self.changed = Some(now);
         }
         self.mix.clone_from(&plan.mix);
         plan
