@@ -291,52 +291,25 @@ impl Stand<'_> {
 mod tests {
     use super::*;
     use crate::simulate::baselines::Stairs;
-    use crate::simulate::{Billing, Market, Prices, Reserve, Starts};
-    use crate::trace::{Calls, Durations, Function, Trigger};
+    use crate::simulate::by_hand::{function, prices, settings, trace};
+    use crate::simulate::{Market, Prices, Reserve};
 
-    fn trace(times: &[u64]) -> Trace {
-        Trace {
-            name: "by hand".into(),
-            minutes: 0..60,
-            functions: vec![Function {
-                name: "a".into(),
-                app: String::new(),
-                trigger: Trigger::Http,
-                calls: Calls::Times(times.iter().map(|at| Duration::from_secs(*at).into()).collect()),
-                durations: Durations::new(vec![(0.0, 1e3), (1.0, 1e3)]),
-                memory: None,
-                start: None,
-            }],
-        }
-    }
-
-    fn live(times: &[u64], slowdown: f64, stairs: Stairs) -> Tally {
-        let settings = Settings {
-            starts: Starts {
-                median: Duration::from_secs(2),
-                spread: 0.0,
-                sigma: 0.0,
-            },
-            initial_scale: 0,
-            ..Settings::default()
-        };
+    fn live(times: &[f64], slowdown: f64, stairs: Stairs) -> Tally {
+        let reserve = Some(Reserve {
+            price: 0.25,
+            slowdown,
+            in_place: false,
+        });
+        let frozen = None;
         let market = Market::new(
             "by hand",
             &Prices {
-                full: 1.0,
-                reserve: Some(Reserve {
-                    price: 0.25,
-                    slowdown,
-                    in_place: false,
-                }),
-                billing: Billing {
-                    granularity: Duration::ZERO,
-                    minimum: Duration::ZERO,
-                },
-                frozen: None,
+                reserve,
+                frozen,
+                ..prices()
             },
         );
-        let trace = trace(times);
+        let (trace, settings) = (trace(60, vec![function("a", times, 1.0)]), settings());
         let (life, shelf) = (
             Life::of(&trace, &settings, 0, 1),
             Shelf::of(&market, &trace, &settings, 0),
@@ -359,7 +332,7 @@ mod tests {
     fn three_calls_on_stairs() {
         let (full, zero, reserve) = (Rung::Full, Rung::Zero, Rung::Reserve);
         // 100: from zero. 131: 30 s after the end. 132: not idle. 433: 300 s after.
-        let times = [100, 131, 132, 433];
+        let times = [100.0, 131.0, 132.0, 433.0];
         let got = |tally: Tally| {
             (
                 tally.idle,

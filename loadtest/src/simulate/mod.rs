@@ -19,6 +19,8 @@ pub mod agreement;
 mod arena;
 mod baselines;
 mod bill;
+#[cfg(test)]
+mod by_hand;
 mod engine;
 mod evaluate;
 mod experiment;

@@ -2,56 +2,16 @@ use std::time::Duration;
 
 use manifests::units::Bytes;
 
+use crate::simulate::by_hand::{function, prices, settings, trace};
 use crate::simulate::{Billing, Engine, Market, Policy, Prices, Settings, Starts, Tally, simulate};
-use crate::trace::{Calls, Durations, Function, Trace, Trigger};
+use crate::trace::{Calls, Trace};
 
-fn function(name: &str, times: &[f64], seconds: f64) -> Function {
-    Function {
-        name: name.into(),
-        app: String::new(),
-        trigger: Trigger::Http,
-        calls: Calls::Times(times.iter().map(|at| Duration::from_secs_f64(*at).into()).collect()),
-        durations: Durations::new(vec![(0.0, seconds * 1e3), (1.0, seconds * 1e3)]),
-        memory: Some(Bytes(100 << 20)),
-        start: None,
-    }
-}
-
-fn trace(minutes: u32, functions: Vec<Function>) -> Trace {
-    Trace {
-        name: "by hand".into(),
-        minutes: 0..minutes,
-        functions,
-    }
-}
-
-/// Every start takes two seconds; nothing runs before the first call.
-fn settings() -> Settings {
-    Settings {
-        starts: Starts {
-            median: Duration::from_secs(2),
-            spread: 0.0,
-            sigma: 0.0,
-        },
-        initial_scale: 0,
-        ..Settings::default()
-    }
-}
-
-/// A full instance costs 1 per second.
 fn market() -> Market {
-    billed(Billing {
-        granularity: Duration::ZERO,
-        minimum: Duration::ZERO,
-    })
+    Market::new("by hand", &prices())
 }
 
 fn billed(billing: Billing) -> Market {
-    let prices = Prices {
-        full: 1.0,
-        billing,
-        ..Prices::eci()
-    };
+    let prices = Prices { billing, ..prices() };
     Market::new("by hand", &prices)
 }
 

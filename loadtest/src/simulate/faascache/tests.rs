@@ -1,56 +1,26 @@
 //! A pool by hand.
 
 use super::*;
-use crate::simulate::{Billing, Prices, Starts};
-use crate::trace::{Calls, Durations, Function, Trigger};
+use crate::simulate::by_hand::{function, prices, settings, trace};
+use crate::trace::Function;
 
-fn function(name: &str, times: &[u64], mib: u64) -> Function {
+/// Each call takes a second.
+fn of_size(name: &str, times: &[u64], mib: u64) -> Function {
+    let times: Vec<f64> = times.iter().map(|at| *at as f64).collect();
     Function {
-        name: name.into(),
-        app: String::new(),
-        trigger: Trigger::Http,
-        calls: Calls::Times(times.iter().map(|at| Duration::from_secs(*at).into()).collect()),
-        durations: Durations::new(vec![(0.0, 1e3), (1.0, 1e3)]),
         memory: Some(Bytes(mib << 20)),
-        start: None,
+        ..function(name, &times, 1.0)
     }
-}
-
-fn trace(functions: Vec<Function>) -> Trace {
-    Trace {
-        name: "by hand".into(),
-        minutes: 0..60,
-        functions,
-    }
-}
-
-/// Each start takes 2 s, each call 1 s, a full instance costs 1 per second; nothing runs before the first call.
-fn settings() -> Settings {
-    Settings {
-        starts: Starts {
-            median: Duration::from_secs(2),
-            spread: 0.0,
-            sigma: 0.0,
-        },
-        initial_scale: 0,
-        ..Settings::default()
-    }
-}
-
-fn market() -> Market {
-    let prices = Prices {
-        full: 1.0,
-        billing: Billing {
-            granularity: Duration::ZERO,
-            minimum: Duration::ZERO,
-        },
-        ..Prices::eci()
-    };
-    Market::new("by hand", &prices)
 }
 
 fn run(trace: &Trace, mib: u64) -> Vec<(u64, u64, u64, u64, f64)> {
-    let tallies = live(trace, &settings(), &market(), Bytes(mib << 20), 1);
+    let tallies = live(
+        trace,
+        &settings(),
+        &Market::new("by hand", &prices()),
+        Bytes(mib << 20),
+        1,
+    );
     let of = |it: Tally| (it.idle, it.cold, it.starts, it.refused, it.costs.idle);
     tallies.into_iter().map(of).collect()
 }
@@ -61,12 +31,12 @@ fn run(trace: &Trace, mib: u64) -> Vec<(u64, u64, u64, u64, f64)> {
 #[test]
 fn what_is_used_often_stays_and_old_fame_fades() {
     let functions = vec![
-        function("a", &[100, 110, 150], 100),
-        function("b", &[120, 140], 100),
-        function("c", &[130, 135, 145], 100),
+        of_size("a", &[100, 110, 150], 100),
+        of_size("b", &[120, 140], 100),
+        of_size("c", &[130, 135, 145], 100),
     ];
     assert_eq!(
-        run(&trace(functions), 200),
+        run(&trace(60, functions), 200),
         [
             (3, 2, 2, 0, 9.0 + 29.0 + 3449.0),
             (2, 2, 2, 0, 9.0 + 9.0),
@@ -79,12 +49,12 @@ fn what_is_used_often_stays_and_old_fame_fades() {
 #[test]
 fn the_large_go_before_the_small() {
     let functions = vec![
-        function("small", &[100], 50),
-        function("large", &[110, 120], 150),
-        function("new", &[130], 50),
+        of_size("small", &[100], 50),
+        of_size("large", &[110, 120], 150),
+        of_size("new", &[130], 50),
     ];
     assert_eq!(
-        run(&trace(functions), 200),
+        run(&trace(60, functions), 200),
         [
             (1, 1, 1, 0, 3600.0 - 101.0),
             (2, 1, 1, 0, 9.0 + 9.0),
@@ -95,16 +65,22 @@ fn the_large_go_before_the_small() {
 
 #[test]
 fn what_runs_is_not_evicted_and_what_finds_no_room_is_refused() {
-    let functions = vec![function("a", &[100], 100), function("b", &[100], 100)];
-    let got = run(&trace(functions), 150);
+    let functions = vec![of_size("a", &[100], 100), of_size("b", &[100], 100)];
+    let got = run(&trace(60, functions), 150);
     assert_eq!(got, [(1, 1, 1, 0, 3499.0), (1, 1, 0, 1, 0.0)]);
     // One that is larger than the pool never runs.
-    assert_eq!(run(&trace(vec![function("a", &[100], 151)]), 150), [(1, 1, 0, 1, 0.0)]);
+    assert_eq!(
+        run(&trace(60, vec![of_size("a", &[100], 151)]), 150),
+        [(1, 1, 0, 1, 0.0)]
+    );
 }
 
 #[test]
 fn an_endless_pool_never_evicts_and_one_is_as_large_as_what_another_policy_holds() {
-    let trace = trace(vec![function("a", &[100, 200, 2000], 100), function("b", &[1800], 300)]);
+    let trace = trace(
+        60,
+        vec![of_size("a", &[100, 200, 2000], 100), of_size("b", &[1800], 300)],
+    );
     let all = run(&trace, 400);
     assert_eq!(all, [(3, 1, 1, 0, 3600.0 - 100.0 - 3.0), (1, 1, 1, 0, 3600.0 - 1801.0)]);
     let hour = |a: u64, b: u64| (a * 100 + b * 300).div_ceil(3600);
@@ -112,11 +88,17 @@ fn an_endless_pool_never_evicts_and_one_is_as_large_as_what_another_policy_holds
     let ten = held(
         &trace,
         &settings(),
-        &market(),
+        &Market::new("by hand", &prices()),
         Policy::KeepAlive(Duration::from_secs(600)),
         1,
     );
     assert_eq!(ten.0 >> 20, hour(3 + 99 + 601 + 601, 1 + 601));
-    let always = held(&trace, &settings(), &market(), Policy::AlwaysOne, 1);
+    let always = held(
+        &trace,
+        &settings(),
+        &Market::new("by hand", &prices()),
+        Policy::AlwaysOne,
+        1,
+    );
     assert_eq!(always.0 >> 20, hour(3500, 1800));
 }
