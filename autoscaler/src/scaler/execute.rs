@@ -96,7 +96,9 @@ impl Scaler {
 
     /// When to look again by time alone.
     pub(crate) fn next_timeout(&self, now: Timestamp) -> Option<Timestamp> {
-        let missing = self.assign(&self.shares(self.wanted().0)).is_short();
+        // What keeps a start back counts only while one is missing.
+        let held = [self.memory_at, self.backoff.until(now)].into_iter().flatten().min();
+        let missing = || self.assign(&self.shares(self.wanted().0)).is_short();
         let drains = self.sandboxes.iter().filter_map(|sandbox| match sandbox.state {
             // Absence from whole pictures frees sandboxes too, and causes no call.
             State::Draining { .. } => Some(now.plus(DRAIN_LOOK)),
@@ -111,8 +113,7 @@ impl Scaler {
             .chain(self.step_at())
             .chain(self.warm_at())
             .chain(self.setbacks.until(self.looked))
-            .chain(if missing { self.memory_at } else { None })
-            .chain(if missing { self.backoff.until(now) } else { None })
+            .chain(held.filter(|_| missing()))
             .min()
     }
 
