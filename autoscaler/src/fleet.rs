@@ -11,7 +11,6 @@
 //! Only revisions that have something to wait for stand in the timer set; one that is idle at zero, or stands idle on a
 //! rung, costs nothing until a report names it.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +20,7 @@ use manifests::ids::{Generation, RevisionId, SandboxId};
 use manifests::instances::Instances;
 use manifests::revision::Revision;
 use manifests::units::{Bytes, Timestamp};
-use sandbox::driver::{Capacity, DriverError, Exit, ExitStatus, Reclaimed, StartError, Started};
-use serde::{Deserialize, Serialize};
+use sandbox::driver::{Capacity, Exit, ExitStatus};
 
 use crate::admission::{Admission, CapacityOf};
 use crate::claims::Claims;
@@ -36,112 +34,6 @@ use crate::names::Names;
 use crate::planner::{Pilot, Population};
 use crate::scaler::{Context, Output, Planners, Scaler};
 use crate::specs::Spec;
-
-/// What happens to the fleet.
-#[derive(Debug)]
-pub enum Event {
-    /// Desired state; one that is older than the one in place is refused.
-    Snapshot(Arc<Snapshot>),
-    /// The same, as what it changes: so it stands in recordings.
-    Changes {
-        /// Of the snapshot.
-        generation: Generation,
-        /// What can be had, when that changed.
-        instances: Option<Arc<Instances>>,
-        /// In order of names.
-        changes: Vec<Change>,
-    },
-    /// What a gateway sees.
-    Report(LoadReport),
-    /// A start ended.
-    Started {
-        /// Of which revision.
-        revision: RevisionId,
-        /// Which sandbox.
-        id: SandboxId,
-        /// How.
-        result: Result<Started, StartError>,
-    },
-    /// A sandbox is gone.
-    Exited {
-        /// Of which revision.
-        revision: RevisionId,
-        /// Which one.
-        id: SandboxId,
-        /// How it ended.
-        exit: Exit,
-    },
-    /// The readiness of a sandbox changed.
-    Readiness {
-        /// Of which revision.
-        revision: RevisionId,
-        /// Which one.
-        id: SandboxId,
-        /// Why its readiness probe fails; `None` when it passes again.
-        unready: Option<Arc<str>>,
-    },
-    /// The liveness probe of a sandbox failed for good, and its driver is ending it.
-    Unhealthy {
-        /// Of which revision.
-        revision: RevisionId,
-        /// Which one.
-        id: SandboxId,
-        /// What the probe said.
-        why: Arc<str>,
-    },
-    /// A stop ended.
-    Stopped {
-        /// Of which revision.
-        revision: RevisionId,
-        /// Which sandbox.
-        id: SandboxId,
-        /// Whether it is gone.
-        result: Result<(), DriverError>,
-    },
-    /// Limits were changed, or not.
-    LimitsSet {
-        /// Of which revision.
-        revision: RevisionId,
-        /// Which sandbox.
-        id: SandboxId,
-        /// Whether they are.
-        result: Result<(), DriverError>,
-    },
-    /// A freeze ended.
-    Frozen {
-        /// Of which revision.
-        revision: RevisionId,
-        /// Which sandbox.
-        id: SandboxId,
-        /// What it holds.
-        result: Result<Bytes, DriverError>,
-    },
-    /// A thaw ended.
-    Thawed {
-        /// Of which revision.
-        revision: RevisionId,
-        /// Which sandbox.
-        id: SandboxId,
-        /// Whether it runs.
-        result: Result<(), DriverError>,
-    },
-    /// Memory of a frozen sandbox was moved to swap.
-    Reclaimed {
-        /// Of which revision.
-        revision: RevisionId,
-        /// Which sandbox.
-        id: SandboxId,
-        /// How much.
-        reclaimed: Reclaimed,
-    },
-    /// Events were missed: this is what runs, and what of it is not ready.
-    Running {
-        /// Every started sandbox.
-        running: Vec<SandboxId>,
-        /// Those whose readiness probe fails, and why.
-        unready: Vec<(SandboxId, Arc<str>)>,
-    },
-}
 
 /// Every revision that exists, and those whose last sandboxes are still stopping.
 pub struct Fleet {
@@ -172,25 +64,6 @@ struct Entry {
     segment: u32,
     /// It stands in `touched`.
     touched: bool,
-}
-
-/// What a new snapshot changes about one revision.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Change {
-    /// It is there now.
-    New(
-        #[serde(with = "crate::flight::manifest")] Arc<Revision>,
-        /// What it has taught before a restart of Knarr.
-        #[serde(default)]
-        Option<Box<Learned>>,
-    ),
-    /// Another one of the same name took its place.
-    Replaced(#[serde(with = "crate::flight::manifest")] Arc<Revision>),
-    /// Its routes or annotations changed.
-    Updated(#[serde(with = "crate::flight::manifest")] Arc<Revision>),
-    /// It is there no more.
-    Gone(RevisionId),
 }
 
 impl Fleet {
@@ -421,7 +294,7 @@ impl Fleet {
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(&snapshot));
         let instances = &snapshot.instances;
         let instances = (!Arc::ptr_eq(&old.instances, instances)).then(|| Arc::clone(instances));
-        let mut changes = changes(&old, &snapshot);
+        let mut changes = event::changes(&old, &snapshot);
         for change in &mut changes {
             if let Change::New(revision, learned) = change {
                 let known = self.before.remove(&revision.id);
@@ -652,36 +525,6 @@ impl Fleet {
     }
 }
 
-/// Walks both in order of names; what they share costs one comparison of pointers.
-fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
-    let (mut old, mut new) = (old.revisions.iter().peekable(), new.revisions.iter().peekable());
-    let mut changes = Vec::new();
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return changes,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((_, before)), Some((_, after))) if Arc::ptr_eq(before, after) => {
-                old.next();
-                new.next();
-                continue;
-            }
-            (Some((before, _)), Some((after, _))) => before.cmp(after),
-        };
-        let before = if order.is_le() { old.next() } else { None };
-        let after = if order.is_ge() { new.next() } else { None };
-        match (before, after) {
-            (Some((_, before)), Some((_, after))) if before.created != after.created => {
-                changes.push(Change::Replaced(Arc::clone(after)));
-            }
-            (Some(_), Some((_, after))) => changes.push(Change::Updated(Arc::clone(after))),
-            (Some((id, _)), None) => changes.push(Change::Gone(id.clone())),
-            (None, Some((_, revision))) => changes.push(Change::New(Arc::clone(revision), None)),
-            (None, None) => {}
-        }
-    }
-}
-
 /// Takes a revision out of the timer set.
 fn unschedule(due: &mut BTreeSet<(Timestamp, RevisionId)>, at: Option<Timestamp>, id: &RevisionId) {
     if let Some(at) = at {
@@ -699,7 +542,9 @@ const RELIEF: Duration = Duration::from_secs(1);
 const HIGH_PERCENT: u64 = 95;
 const LOW_PERCENT: u64 = 90;
 
+mod event;
 mod record;
+pub use event::{Change, Event};
 pub(crate) use record::Shared;
 
 #[cfg(test)]

@@ -195,7 +195,7 @@ struct Fit {
     freedom: f64,
 }
 
-/// How long something takes, in three numbers: weight, mean and spread of the logarithms. Old ones count half after 200
+/// How long requests take, in three numbers: weight, mean and spread of the logarithms. Old ones count half after 200
 /// further ones.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Spread {
@@ -214,16 +214,20 @@ impl Spread {
         self.squares = self.squares * kept + off * (ln_seconds(took) - self.mean);
     }
 
-    /// Probability that the next one takes longer than `limit` seconds. `prior` is what is believed before any: the mean of
-    /// the logarithms, their variance once the mean is known, and how many samples that variance is worth.
-    pub fn beyond(&self, limit: f64, (mean, variance, worth): (f64, f64, f64)) -> f64 {
+    /// Probability that the next one takes longer by more than `limit` where requests take `slow` times as long.
+    pub fn late(&self, slow: f64, limit: Duration) -> f64 {
+        let slower = slow - 1.0;
+        if slower.is_nan() || slower <= 0.0 {
+            return 0.0;
+        }
         let (mean, variance) = if self.weight > 0.0 {
-            let variance = (self.squares + variance * worth) / (self.weight + worth);
+            let variance = (self.squares + SERVICE_VARIANCE * SERVICE_WORTH) / (self.weight + SERVICE_WORTH);
             (self.mean, variance * (1.0 + 1.0 / self.weight))
         } else {
-            (mean, variance * 4.0)
+            (SERVICE_MEAN, SERVICE_VARIANCE * 4.0)
         };
-        0.5 * erfc((limit.max(LEAST.as_secs_f64()).ln() - mean) / variance.sqrt() / std::f64::consts::SQRT_2)
+        let longest = limit.as_secs_f64() / slower;
+        0.5 * erfc((longest.max(LEAST.as_secs_f64()).ln() - mean) / variance.sqrt() / std::f64::consts::SQRT_2)
     }
 }
 
@@ -255,6 +259,11 @@ const PRIOR_WEIGHT: f64 = 4.0;
 const MOST_WORTH: f64 = 4.0;
 /// No catalogue knows more precisely than this.
 const LEAST_SIGMA: f64 = 0.05;
+/// Of the logarithms of service times before any was seen: a median of 0.2 s, and so wide that a second is not rare; and how
+/// many samples that width is worth.
+const SERVICE_MEAN: f64 = -1.5;
+const SERVICE_VARIANCE: f64 = 1.0;
+const SERVICE_WORTH: f64 = 2.0;
 /// Nothing is measured more finely; keeps the logarithm finite.
 const LEAST: Duration = Duration::from_micros(1);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);

@@ -15,8 +15,10 @@ use manifests::exchange::{ConditionStatus, Rung};
 use manifests::revision::{ColdStartSla, IdlePolicy, Metric, Reachability};
 use manifests::units::{Bytes, Concurrency, ContainerConcurrency, Millicores, Replicas};
 
+use super::event::changes;
 use super::*;
 use crate::testing::revision;
+use sandbox::driver::{DriverError, Reclaimed, StartError, Started};
 use sim::{Sim, at};
 
 const MS: Duration = Duration::from_millis(1);
@@ -218,6 +220,17 @@ fn a_killed_sandbox_leaves_the_set_at_once_and_is_replaced_at_once() {
     }
 }
 
+/// Kills its only sandbox; whole seconds until there is another.
+fn gone_when_killed(sim: &mut Sim, id: &RevisionId) -> u64 {
+    let only = sim.endpoints(id)[0].clone();
+    let before = sim.now;
+    sim.kill(&only, ExitStatus::Code(1));
+    while sim.endpoints(id).is_empty() {
+        sim.until(sim.now.plus(5 * MS));
+    }
+    sim.now.since(before).as_secs()
+}
+
 #[test]
 fn one_that_had_served_is_replaced_at_once_and_a_loop_of_those_that_had_not_backs_off() {
     let mut sim = sim();
@@ -226,18 +239,11 @@ fn one_that_had_served_is_replaced_at_once_and_a_loop_of_those_that_had_not_back
     let id = sim.deploy(one, 5 * MS);
     sim.until(at(1.0));
     let mut gone_for = |ready: Duration, rounds: usize| -> Vec<u64> {
-        let mut seconds = Vec::new();
-        for _ in 0..rounds {
+        let round = |_| {
             sim.until(sim.now.plus(ready));
-            let only = sim.endpoints(&id)[0].clone();
-            let before = sim.now;
-            sim.kill(&only, ExitStatus::Code(1));
-            while sim.endpoints(&id).is_empty() {
-                sim.until(sim.now.plus(5 * MS));
-            }
-            seconds.push(sim.now.since(before).as_secs());
-        }
-        seconds
+            gone_when_killed(&mut sim, &id)
+        };
+        (0..rounds).map(round).collect()
     };
     // A request of death every three seconds, for a minute.
     assert_eq!(gone_for(3000 * MS, 20), [0; 20]);
@@ -257,19 +263,12 @@ fn one_that_had_answered_is_replaced_at_once_however_soon_it_ended() {
     let id = sim.deploy(one, 5 * MS);
     sim.until(at(1.0));
     let mut gone_for = |length: Duration, rounds: usize| -> Vec<u64> {
-        let mut seconds = Vec::new();
-        for round in 0..rounds {
+        let round = |round| {
             sim.request(round % 2, &id, length);
             sim.until(sim.now.plus(10 * MS));
-            let only = sim.endpoints(&id)[0].clone();
-            let before = sim.now;
-            sim.kill(&only, ExitStatus::Code(1));
-            while sim.endpoints(&id).is_empty() {
-                sim.until(sim.now.plus(5 * MS));
-            }
-            seconds.push(sim.now.since(before).as_secs());
-        }
-        seconds
+            gone_when_killed(&mut sim, &id)
+        };
+        (0..rounds).map(round).collect()
     };
     assert_eq!(gone_for(3 * MS, 50), [0; 50]);
     // Of those that end before they have answered, three are replaced at once, as ever.

@@ -42,12 +42,7 @@ impl Pilot {
 
     /// How likely a request is late that meets this offer: the start is, or the request itself where it runs slower.
     pub fn late(&self, offer: &Offer, limit: Duration) -> f64 {
-        let slower = offer.slow - 1.0;
-        let slow = if slower > 0.0 {
-            self.service.beyond(limit.as_secs_f64() / slower, SERVICE_PRIOR)
-        } else {
-            0.0
-        };
+        let slow = self.service.late(offer.slow, limit);
         if offer.late.is_nan() {
             1.0
         } else {
@@ -85,9 +80,6 @@ impl IdlePlanner for Pilot {
         serde_json::to_value(self).ok()
     }
 }
-
-/// Service times before any was seen: a median of 0.2 s, and so wide that a second is not rare.
-const SERVICE_PRIOR: (f64, f64, f64) = (-1.5, 1.0, 2.0);
 
 #[cfg(test)]
 mod tests;

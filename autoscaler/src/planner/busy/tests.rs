@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::choice::instances;
 use super::*;
 
 fn kind(name: &str, price: f64, capacity: f64) -> Kind {
