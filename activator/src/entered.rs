@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use manifests::units::{Clock, Timestamp};
 
@@ -13,6 +14,8 @@ use crate::load::{Area, LoadWord};
 struct Shard {
     load: LoadWord,
     arrivals: AtomicU64,
+    /// [`manifests::exchange::Work::first`] in microseconds; 0 is none. Writes of its thread, taken by the reader.
+    first: AtomicU64,
     clock: Clock,
 }
 
@@ -21,6 +24,8 @@ struct Shard {
 #[must_use = "dropping it ends the request"]
 pub struct Entered {
     shard: Arc<Shard>,
+    /// When it came, when nothing was in flight on its thread.
+    first: Option<Timestamp>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -45,9 +50,11 @@ impl Shards {
             Arc::new(Shard {
                 load: LoadWord::default(),
                 arrivals: AtomicU64::new(0),
+                first: AtomicU64::new(0),
                 clock,
             })
         });
+        let first = (shard.load.see().in_flight() == 0).then_some(now);
         shard.load.start(now);
         // One writer, so that a load and a store are enough.
         shard
@@ -55,6 +62,7 @@ impl Shards {
             .store(shard.arrivals.load(Ordering::Relaxed) + 1, Ordering::Release);
         Entered {
             shard: Arc::clone(shard),
+            first,
             not_send: PhantomData,
         }
     }
@@ -70,10 +78,25 @@ impl Shards {
         }
         sums
     }
+
+    /// How long a request was here that came while nothing was in flight on its thread, and has ended since this was asked
+    /// last; the longest of several threads'.
+    pub(crate) fn take_first(&self) -> Option<Duration> {
+        let shards = self.0.get().into_iter().flatten().filter_map(OnceLock::get);
+        let longest = shards.map(|shard| shard.first.swap(0, Ordering::Relaxed)).max();
+        longest.filter(|micros| *micros > 0).map(Duration::from_micros)
+    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.shard.load.end((self.shard.clock)());
+        let now = (self.shard.clock)();
+        self.shard.load.end(now);
+        if let Some(since) = self.first
+            && self.shard.first.load(Ordering::Relaxed) == 0
+        {
+            let micros = now.as_micros().saturating_sub(since.as_micros());
+            self.shard.first.store(micros.max(1), Ordering::Relaxed);
+        }
     }
 }

@@ -82,6 +82,7 @@ impl Sampled {
             work: Work {
                 arrivals: u32::try_from(arrivals).unwrap_or(u32::MAX),
                 time: Duration::from_micros(area),
+                first: None,
             },
             busy,
         }

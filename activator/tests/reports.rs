@@ -80,6 +80,7 @@ async fn a_growing_queue_wakes_at_each_doubling() {
     let all = Work {
         arrivals: 100,
         time: Duration::from_secs(100),
+        first: None,
     };
     assert_eq!(periodic.work, all, "what came, whoever has said so before");
     assert!(loads.iter().all(|load| load.work == Work::default()), "and only once");
@@ -199,6 +200,28 @@ async fn a_drain_is_said_when_it_begins_and_when_it_ends() {
     drop(one);
     assert_eq!(pool.try_slot().unwrap().sandbox().in_flight(), 2);
     drop(two);
+}
+
+/// Requests that follow it may be of another kind.
+#[tokio::test(start_paused = true)]
+async fn the_request_that_ends_an_idle_time_is_reported_by_itself() {
+    let mut world = World::new(1, Limits::default());
+    let pool = world.deploy("a", 4);
+    let first = |world: &mut World| {
+        world.pools.publish(world.now());
+        said(world).last().and_then(|load| load.work.first)
+    };
+    let one = pool.enter(0, world.now());
+    world.pass(Duration::from_secs(1));
+    let two = pool.enter(0, world.now());
+    assert_eq!(first(&mut world), None, "it goes on");
+    drop(two);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(first(&mut world), None, "the other was not alone");
+    drop(one);
+    drop(pool.enter(0, world.now()));
+    assert_eq!(first(&mut world), Some(Duration::from_secs(3)), "of the two, the first");
+    assert_eq!(first(&mut world), None, "once");
 }
 
 fn draining(sandbox: &SandboxId, in_flight: u32, connections: u32) -> Draining {

@@ -100,6 +100,7 @@ fn run(idle: u32, busy: u32, seconds: u32, record: bool) -> Cost {
                 work: Work {
                     arrivals: rng.random_range(1..200),
                     time: Duration::from_nanos(rng.random_range(1_000_000..20_000_000_000)),
+                    first: None,
                 },
                 in_flight: rng.random_range(0..20),
                 waiting: 0,

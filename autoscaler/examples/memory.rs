@@ -148,6 +148,7 @@ impl World {
                 Work {
                     arrivals: 1,
                     time: Duration::from_millis(5),
+                    first: Some(Duration::from_millis(5)),
                 }
             },
             in_flight: u32::from(wakes),

@@ -106,6 +106,10 @@ pub struct Work {
     /// Requests in flight, waiting ones included, times how long they were.
     #[serde(with = "duration_micros")]
     pub time: Duration,
+    /// How long one was here that came while nothing was in flight, waiting included: the first that has ended since the
+    /// last report. The mean of all says little of it where requests differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Duration>,
 }
 
 /// What one gateway still has on a sandbox that the endpoint set has dropped.

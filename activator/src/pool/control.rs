@@ -130,6 +130,7 @@ impl Pool {
         let taken = relock(&self.sampled).take(sums, woken, now, period);
         let mut load = self.load(LoadKind::Periodic);
         (load.concurrency, load.rps, load.work) = (taken.concurrency, taken.rps, taken.work);
+        load.work.first = self.shards.take_first();
         self.gate.with(|line| line.alarm.reported(line.waiting()));
         self.refusal_told.store(false, Ordering::Relaxed);
         let busy = taken.busy || load.waiting > 0 || !load.draining.is_empty() || !load.ejected.is_empty();

@@ -34,6 +34,9 @@ pub(crate) struct Columns {
     arrivals: Vec<u32>,
     #[serde(rename = "t", default, skip_serializing_if = "Vec::is_empty")]
     time: Vec<u64>,
+    /// Only where there is one, by place.
+    #[serde(rename = "1", default, skip_serializing_if = "Vec::is_empty")]
+    first: Vec<(u32, Duration)>,
     #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
     in_flight: Vec<u32>,
     /// Absent when nobody waits.
@@ -92,6 +95,7 @@ impl Columns {
             columns.arrivals.push(load.work.arrivals);
             let nanos = u64::try_from(load.work.time.as_nanos()).unwrap_or(u64::MAX);
             columns.time.push(nanos);
+            columns.first.extend(load.work.first.map(|first| (place, first)));
             columns.in_flight.push(load.in_flight);
             columns.waiting.push(load.waiting);
             let acked = known.acked.entry((report.gateway.clone(), number)).or_default();
@@ -151,6 +155,7 @@ impl Columns {
                 work: Work {
                     arrivals: self.arrivals.get(place).copied().unwrap_or_default(),
                     time: Duration::from_nanos(self.time.get(place).copied().unwrap_or_default()),
+                    first: None,
                 },
                 in_flight: self.in_flight[place],
                 waiting: self.waiting.get(place).copied().unwrap_or_default(),
@@ -162,6 +167,9 @@ impl Columns {
         let at = |place: u32| usize::try_from(place).unwrap_or(usize::MAX);
         for (place, kind) in self.kinds {
             revisions.get_mut(at(place)).ok_or_else(wrong)?.kind = kind;
+        }
+        for (place, first) in self.first {
+            revisions.get_mut(at(place)).ok_or_else(wrong)?.work.first = Some(first);
         }
         let mut changed = self.acked.into_iter().peekable();
         for ((place, number), load) in (0..).zip(&who).zip(&mut revisions) {
@@ -207,6 +215,9 @@ mod tests {
                 work: Work {
                     arrivals: rng.random_range(0..2) * rng.random_range(0..2),
                     time: Duration::from_nanos(rng.random_range(0..2) * rng.random_range(0..u64::MAX)),
+                    first: rng
+                        .random_bool(0.3)
+                        .then(|| Duration::from_nanos(rng.random_range(0..u64::MAX))),
                 },
                 in_flight: rng.random_range(0..5),
                 waiting: rng.random_range(0..2) * rng.random_range(0..2),

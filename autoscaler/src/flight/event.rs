@@ -18,7 +18,7 @@ use crate::fleet::{Change, Event};
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Recorded {
     Snapshot(Generation, Option<Arc<Instances>>, Vec<Change>),
-    Report(Columns),
+    Report(Box<Columns>),
     Started(RevisionId, SandboxId, Result<(), StartFailure>),
     Exited(RevisionId, SandboxId, Exit),
     Readiness(RevisionId, SandboxId, Option<Arc<str>>),

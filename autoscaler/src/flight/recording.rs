@@ -101,7 +101,7 @@ impl Recording {
         // Whatever was asked between steps is no part of one.
         self.answers.take();
         match event? {
-            Event::Report(report) => Some(Recorded::Report(Columns::of(report, &mut self.known))),
+            Event::Report(report) => Some(Recorded::Report(Box::new(Columns::of(report, &mut self.known)))),
             event => Recorded::of(event),
         }
     }

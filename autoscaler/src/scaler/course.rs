@@ -274,6 +274,7 @@ impl Scaler {
             met.crowd |= load.waiting > 1;
             met.work.arrivals = met.work.arrivals.saturating_add(load.work.arrivals);
             met.work.time = met.work.time.saturating_add(load.work.time);
+            met.work.first = met.work.first.or(load.work.first);
         }
     }
 
@@ -297,7 +298,10 @@ impl Scaler {
         let at = choice.index(&met.place);
         let waited = met.waited.unwrap_or(Duration::MAX);
         let knows = met.work.arrivals > 0 && (!met.crowd || waited.is_zero());
-        let each = knows.then(|| met.work.time.saturating_sub(waited) / met.work.arrivals);
+        let mean = knows.then(|| met.work.time.saturating_sub(waited) / met.work.arrivals);
+        // Of the very request, where a gateway has said it: those that came after it may differ.
+        let first = met.work.first.filter(|_| met.waited.is_some());
+        let each = first.map(|first| first.saturating_sub(waited)).or(mean);
         // All of it ran there.
         let stayed = self.stands_at() == met.place;
         let slow = choice.slow(&met.place);

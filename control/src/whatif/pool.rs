@@ -135,6 +135,8 @@ impl Pool {
         load.work = Work {
             arrivals: self.arrivals,
             time: self.area,
+            // Recorded loads do not tell one request from another.
+            first: None,
         };
         (self.area, self.arrivals, self.sampled) = (Duration::ZERO, 0, now);
         (self.counted_by_wake, self.reported) = (false, busy);

@@ -365,6 +365,7 @@ impl<'a> Engine<'a> {
         if request.idle {
             app.tally.violations += u64::from(late);
             app.tally.added.add(added);
+            app.pool.ended_first(self.now.since(request.arrived));
         }
         let drained = request
             .sandbox

@@ -38,6 +38,8 @@ pub(super) struct Pool {
     area: f64,
     touched: Timestamp,
     arrivals: u32,
+    /// [`Work::first`] since the last report.
+    first: Option<Duration>,
     since: Timestamp,
     in_table: bool,
 }
@@ -94,6 +96,7 @@ impl Pool {
             area: 0.0,
             touched: Timestamp::EPOCH,
             arrivals: 0,
+            first: None,
             since: Timestamp::EPOCH,
             in_table: false,
         }
@@ -258,6 +261,7 @@ impl Pool {
         load.work = Work {
             arrivals: self.arrivals,
             time: Duration::from_secs_f64(self.area),
+            first: self.first.take(),
         };
         let counted = f64::from(u8::from(self.counted_by_wake));
         load.rps = Rps((f64::from(self.arrivals) - counted).max(0.0) / period.as_secs_f64().max(1e-9));
@@ -270,6 +274,11 @@ impl Pool {
         }
         self.active = stays;
         (load, stays)
+    }
+
+    /// A request that came while nothing was in flight has ended.
+    pub(super) fn ended_first(&mut self, took: Duration) {
+        self.first.get_or_insert(took);
     }
 
     /// The entry of a wake-up.

@@ -366,6 +366,22 @@ fn slow_requests_on_the_reserve_are_late_by_what_it_adds() {
 }
 
 #[test]
+fn a_slow_request_is_late_whatever_comes_after_it() {
+    let mut world = world(true, &[(0.0, Rung::Reserve)]);
+    world.sim.price_by(catalogue(true, 3.0));
+    world.until(24.0);
+    world.asks(2000 * MS);
+    for _ in 0..50 {
+        world.sim.until(world.sim.now.plus(20 * MS));
+        world.asks(10 * MS);
+    }
+    world.until(50.0);
+    let (arrival, met) = *world.arrived.lock().unwrap().last().unwrap();
+    assert_eq!((met, arrival.late), (Rung::Reserve, true), "not by the mean of all");
+    assert!(arrival.service.unwrap() > 300 * MS, "{:?}", arrival.service);
+}
+
+#[test]
 fn a_start_that_fails_changes_nothing_for_what_serves() {
     // The reserve cannot be started: the full one stays, and the reserve is tried again later.
     let fails = |which: u32| -> sim::StartPlan {

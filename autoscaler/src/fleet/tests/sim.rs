@@ -85,7 +85,10 @@ pub(super) struct Pool {
     pub(super) open: BTreeSet<SandboxId>,
     /// Sandboxes that have answered a request, until that was said when they left the set.
     answered: BTreeSet<SandboxId>,
-    pub(super) waiting: Vec<Duration>,
+    /// Lengths, and when it came while nothing was in flight.
+    pub(super) waiting: Vec<(Duration, Option<Timestamp>)>,
+    /// How long such a one was here that has ended since the last report.
+    first: Option<Duration>,
     told: u32,
     counted_by_wake: bool,
     arrivals: u32,
@@ -101,7 +104,7 @@ enum Next {
     StopEnds(SandboxId),
     Dies(SandboxId, Arc<str>),
     Apply(usize, EndpointSet),
-    RequestEnds(usize, RevisionId, SandboxId),
+    RequestEnds(usize, RevisionId, SandboxId, Option<Timestamp>),
     Disconnect(usize, RevisionId, SandboxId),
     FreezeEnds(RevisionId, SandboxId),
     ThawEnds(RevisionId, SandboxId),
@@ -265,7 +268,8 @@ impl Sim {
             pool.sampled = pool.sampled.max(now);
         }
         pool.arrivals += 1;
-        pool.waiting.push(length);
+        let first = (pool.in_flight() == 0).then_some(now);
+        pool.waiting.push((length, first));
         let (slots, low) = (
             pool.slots(cc),
             pool.set.as_ref().is_some_and(|set| set.rung < Rung::Full),
@@ -450,7 +454,7 @@ impl Sim {
                 self.feed(Event::Exited { revision, id, exit });
             }
             Next::Apply(gateway, set) => self.apply(gateway, set),
-            Next::RequestEnds(gateway, id, sandbox) => {
+            Next::RequestEnds(gateway, id, sandbox, first) => {
                 let pool = self.gateways[gateway].pools.get_mut(&id).unwrap();
                 pool.touch(self.now);
                 // Killed sandboxes take their requests with them.
@@ -459,6 +463,9 @@ impl Sim {
                 };
                 *running -= 1;
                 self.served += 1;
+                if let Some(since) = first {
+                    pool.first.get_or_insert(self.now.since(since));
+                }
                 pool.answered.insert(sandbox.clone());
                 if *running == 0 && !pool.serves(&sandbox) {
                     self.later(
@@ -557,9 +564,10 @@ impl Sim {
             };
             *pool.running.entry(sandbox.clone()).or_default() += 1;
             pool.open.insert(sandbox.clone());
-            ends.push((now.plus(pool.waiting.remove(0)), sandbox));
+            let (length, first) = pool.waiting.remove(0);
+            ends.push((now.plus(length), sandbox, first));
         }
-        for (end, sandbox) in ends {
+        for (end, sandbox, first) in ends {
             // A gateway may hold a set that still names a killed one.
             let hosted = self.host.get(&sandbox);
             assert!(
@@ -567,7 +575,7 @@ impl Sim {
                 "S4: a request reaches {sandbox}, which is frozen"
             );
             if hosted.is_some_and(|hosted| hosted.ready) {
-                self.later(end, Next::RequestEnds(gateway, id.clone(), sandbox));
+                self.later(end, Next::RequestEnds(gateway, id.clone(), sandbox, first));
             } else {
                 self.gateways[gateway]
                     .pools
@@ -751,6 +759,7 @@ impl Pool {
         load.work = Work {
             arrivals: self.arrivals,
             time: Duration::from_secs_f64(self.area),
+            first: self.first.take(),
         };
         load.rps = Rps((f64::from(self.arrivals) - f64::from(u8::from(self.counted_by_wake))).max(0.0));
         (self.area, self.arrivals, self.sampled, self.in_table) = (0.0, 0, now, busy);
