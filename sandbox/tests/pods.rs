@@ -102,7 +102,7 @@ async fn init_containers_come_first_and_sidecars_share_the_network() {
     app.sidecars = vec![shell("beside", beside)];
     driver.start(spec("pod", app)).await.unwrap();
     let read = async |script: &str| exec(&*driver, "pod", None, script).await.unwrap();
-    until(async || read("cat /shared/users").await.contains(' ').then_some(())).await;
+    until(async || (read("test -s /shared/users && echo yes").await == "yes\n").then_some(())).await;
     assert_eq!(read("cat /shared/order").await, "one pod\ntwo\nthree\n");
     assert_eq!(read("cat /shared/host").await, "pod\n");
     let own =
