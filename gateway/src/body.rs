@@ -1,15 +1,19 @@
 //! Bodies on their way: the client's to the app, and the app's to the client, which frees the slot at its end.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 
 use crate::lease::Lease;
 use crate::metrics::Record;
+use crate::request::BODY_WINDOW;
 use crate::timer::Timer;
 use crate::watch;
 
@@ -135,21 +139,72 @@ pub(crate) enum RequestBody {
     /// Nothing; can be sent again.
     Empty,
     /// What the client sends, as it comes.
-    Client(Incoming),
+    Client(ClientBody),
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming) -> Self {
+    pub(crate) fn new(incoming: Incoming, version: Version) -> Self {
         if incoming.is_end_stream() {
-            Self::Empty
-        } else {
-            Self::Client(incoming)
+            return Self::Empty;
         }
+        Self::Client(ClientBody {
+            rest: Some(incoming),
+            stream: version == Version::HTTP_2,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
+}
+
+/// What a client sends. Dropped before its end on HTTP/2, where a response may come first, the rest that is on its way is still
+/// read: the library counts data for streams it has forgotten as the client's errors, and after a thousand ends the connection
+/// with everything else on it.
+pub(crate) struct ClientBody {
+    /// `None` when it has come to its end.
+    rest: Option<Incoming>,
+    /// One of several on its connection.
+    stream: bool,
+}
+
+impl ClientBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let Some(rest) = &mut self.rest else {
+            return Poll::Ready(None);
+        };
+        let next = ready!(Pin::new(&mut *rest).poll_frame(cx));
+        if !matches!(next, Some(Ok(_))) || rest.is_end_stream() {
+            self.rest = None;
+        }
+        Poll::Ready(next)
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        if self.stream
+            && let Some(rest) = self.rest.take()
+            && !rest.is_end_stream()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(read_out(rest));
+        }
+    }
+}
+
+/// What was sent before the client can have known that nobody wants it: as much as flow control lets in unread, for a moment.
+async fn read_out(mut rest: Incoming) {
+    let reading = async {
+        let mut left = BODY_WINDOW;
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(less) => left = less,
+                None => break,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(ON_ITS_WAY, reading).await;
 }
 
 impl Body for RequestBody {
@@ -159,21 +214,27 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Client(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Client(body) => body.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Client(incoming) => incoming.is_end_stream(),
+            Self::Client(body) => body.rest.as_ref().is_none_or(Incoming::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Client(incoming) => incoming.size_hint(),
+            Self::Client(body) => body
+                .rest
+                .as_ref()
+                .map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint),
         }
     }
 }
+
+/// Longer than most round trips.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);

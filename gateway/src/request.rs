@@ -71,6 +71,7 @@ async fn forward(
 ) -> Result<Response<Content>, Refusal> {
     let now = record.began();
     let (mut head, body) = request.into_parts();
+    let body = RequestBody::new(body, head.version);
     if head.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
@@ -136,7 +137,6 @@ async fn forward(
     if !revision.upstream_keepalive && protocol == Protocol::Http1 && !upgrade {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let body = RequestBody::new(body);
     // Sent again, should it get no answer: nothing it does is done twice by that, and there is no body that is gone.
     let repeatable = body.is_empty() && (headers::is_idempotent(&head.method) || seen.idempotency_key);
     let mut request = Request::from_parts(head, body);
@@ -272,7 +272,7 @@ fn is_deadline(reject: &activator::Reject) -> bool {
 
 /// About what a waiting request keeps in memory: its head, what stands for it here, and of its body what flow control
 /// lets in before anybody reads it.
-fn held_bytes(head: &http::request::Parts, seen: &Seen, body: &Incoming) -> usize {
+fn held_bytes(head: &http::request::Parts, seen: &Seen, body: &RequestBody) -> usize {
     let said = body
         .size_hint()
         .exact()

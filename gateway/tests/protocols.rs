@@ -191,6 +191,43 @@ async fn a_stream_past_its_time_is_reset_and_the_connection_stays() {
     assert_eq!(text(late).await, "request timeout");
 }
 
+/// What a client had sent when it heard of the refusal arrives after it: after a thousand of those the library would end the
+/// connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_comes_after_its_refusal_costs_no_connection() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const HEADERS: u8 = 1;
+    const GOAWAY: u8 = 7;
+    // RFC 9113 section 4.1: length, kind, flags, stream.
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    // RFC 7541: POST, http, / and an authority of eleven bytes.
+    let head = [&[0x83, 0x86, 0x84, 0x01, 11], b"nobody.test".as_slice()].concat();
+    let world = World::new();
+    let mut stream = TcpStream::connect(world.address()).await.unwrap();
+    let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &[])].concat();
+    stream.write_all(&begin).await.unwrap();
+    for round in 0..20 {
+        let streams = || (0..90).map(|it| 2 * (round * 90 + it) + 1);
+        let heads: Vec<u8> = streams().flat_map(|stream| frame(HEADERS, 4, stream, &head)).collect();
+        stream.write_all(&heads).await.unwrap();
+        let mut answered = 0;
+        while answered < 90 {
+            let mut about = [0; 9];
+            stream.read_exact(&mut about).await.unwrap();
+            let length = u32::from_be_bytes([0, about[0], about[1], about[2]]);
+            let mut payload = vec![0; length as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            assert_ne!(about[3], GOAWAY, "round {round}: {}", String::from_utf8_lossy(&payload));
+            answered += u32::from(about[3] == HEADERS);
+        }
+        let bodies: Vec<u8> = streams().flat_map(|stream| frame(0, 1, stream, b"late")).collect();
+        stream.write_all(&bodies).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_sends_goaway_and_finishes_streams() {
     let mut world = World::new();
