@@ -76,7 +76,7 @@ impl FromStr for Threshold {
             format!("{text:?} is no threshold: it must compare, with < <= == != >= or >, as in \"p99 < 300ms\"")
         })?;
         let of = Of::read(name).ok_or_else(|| {
-            let near = nearest(name).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+            let near = nearest(name).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near}?"));
             format!("{text:?}: {name:?} is not known{near} There are: {WORDS}")
         })?;
         let limit = of
@@ -446,7 +446,7 @@ mod tests {
             ("p99", "it must compare"),
             ("p99 = 1s", "it must compare"),
             ("p99 < fast", "must be a duration, as in 300ms or 1s"),
-            ("p101 < 1s", "\"p101\" is not known"),
+            ("p101 < 1s", "\"p101\" is not known. There are: latencies"),
             ("error < 1", "did you mean errors?"),
             ("max_replica <= 8", "did you mean max_replicas?"),
             ("errors < 0", "can never hold"),
