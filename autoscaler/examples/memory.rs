@@ -1,11 +1,12 @@
-//! What an idle revision costs scaling: memory of revisions with `knarr.dev/idle: auto`, when they are new and once they have
-//! taught the planner their rhythm. At most 2 KiB each; the data plane's part of the 3 KiB is tested in the crate `activator`.
+//! What an idle revision costs scaling: memory of revisions with `knarr.dev/idle: auto` once they have taught the planner their
+//! rhythm. At most 2 KiB each; the data plane's part of the 3 KiB is tested in the crate `activator`. What is read from a
+//! manifest, and shared with control and data plane, is told apart.
 //!
 //! `cargo run --release -p knarr-autoscaler --example memory [REVISIONS]` exits with 1 when it is more.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement, for people")]
 
-use std::ops::Range;
+use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +24,17 @@ use sandbox::driver::{Capacity, Phases, Started};
 fn main() -> ExitCode {
     let count = std::env::args().nth(1).map_or(20_000, |count| count.parse().unwrap());
     let mut world = World::new();
+    world.make(FILL + count);
+    let made = resident();
+    let manifest = made / (FILL + count);
     // The log of decisions is bounded for all revisions together: it is filled first.
-    world.lives(0..FILL);
+    world.lives(FILL);
     let before = resident();
-    world.lives(FILL..FILL + count);
+    world.lives(count);
     let each = (resident() - before) / count;
     let active = world.fleet.active();
     println!("{each} bytes for each of {count} idle revisions, {active} of which wait for an instant");
+    println!("{manifest} bytes for what is read from each manifest");
     if each > MOST {
         println!("more than {MOST}");
         return ExitCode::FAILURE;
@@ -40,7 +45,7 @@ fn main() -> ExitCode {
 const MOST: usize = 2048;
 
 /// Revisions before those that are measured.
-const FILL: usize = 2_000;
+const FILL: usize = 5_000;
 
 /// So many are made and live at a time: of many revisions few are busy at once.
 const BATCH: usize = 250;
@@ -51,8 +56,9 @@ const ROUNDS: u64 = 4;
 /// A fleet whose host does at once what it is told to.
 struct World {
     fleet: Fleet,
-    snapshot: Snapshot,
-    workload: Arc<Workload>,
+    /// Made, and not there yet.
+    made: VecDeque<Arc<Revision>>,
+    snapshot: Arc<Snapshot>,
     now: Timestamp,
     counter: u64,
 }
@@ -66,28 +72,33 @@ impl World {
         });
         Self {
             fleet: Fleet::new(Explain::default(), 1, capacity),
-            snapshot: Snapshot::default(),
-            workload: Arc::new(Workload::host("/bin/true")),
+            made: VecDeque::new(),
+            snapshot: Arc::default(),
             now: Timestamp::EPOCH.plus(Duration::from_secs(1_000_000)),
             counter: 0,
         }
     }
 
+    fn make(&mut self, count: usize) {
+        let workload = Arc::new(Workload::host("/bin/true"));
+        self.made.extend((0..count).map(|n| {
+            let id = RevisionId::new("default", format!("app-{n:06}-00001"));
+            let mut revision = Revision::new(id, Workload::host("/bin/true"));
+            revision.workload = Arc::clone(&workload);
+            revision.idle = IdlePolicy::Auto;
+            Arc::new(revision)
+        }));
+    }
+
     /// New revisions and their first idle times.
-    fn lives(&mut self, numbers: Range<usize>) {
-        for begin in numbers.clone().step_by(BATCH) {
-            let new = (begin..numbers.end.min(begin + BATCH))
-                .map(|n| RevisionId::new("default", format!("app-{n:06}-00001")));
-            let ids: Vec<RevisionId> = new.collect();
-            for id in &ids {
-                let mut revision = Revision::new(id.clone(), Workload::host("/bin/true"));
-                revision.workload = Arc::clone(&self.workload);
-                revision.idle = IdlePolicy::Auto;
-                self.snapshot.revisions.insert(id.clone(), Arc::new(revision));
-            }
-            self.snapshot.generation = self.snapshot.generation.next();
-            self.fleet
-                .handle(Event::Snapshot(Arc::new(self.snapshot.clone())), self.now);
+    fn lives(&mut self, count: usize) {
+        for begin in (0..count).step_by(BATCH) {
+            let new: Vec<Arc<Revision>> = self.made.drain(..BATCH.min(count - begin)).collect();
+            let ids: Vec<RevisionId> = new.iter().map(|revision| revision.id.clone()).collect();
+            let snapshot = Arc::make_mut(&mut self.snapshot);
+            snapshot.revisions.extend(ids.iter().cloned().zip(new));
+            snapshot.generation = snapshot.generation.next();
+            self.fleet.handle(Event::Snapshot(Arc::clone(&self.snapshot)), self.now);
             self.obey();
             for n in 0..ROUNDS {
                 self.round(&ids, n);

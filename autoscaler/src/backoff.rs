@@ -21,7 +21,7 @@ pub(crate) struct Backoff {
     last: Option<Timestamp>,
     /// The failure counted last, while it may still turn out to be none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    doubt: Option<Doubt>,
+    doubt: Option<Box<Doubt>>,
 }
 
 /// A sandbox that ended soon after it was ready, and what there was before that counted as a failure.
@@ -62,22 +62,22 @@ impl Backoff {
             self.failed(run.ordered, now);
             if run.end == End::Itself && self.failures > failures {
                 let sandbox = sandbox.clone();
-                self.doubt = Some(Doubt {
+                self.doubt = Some(Box::new(Doubt {
                     sandbox,
                     failures,
                     last,
-                });
+                }));
             }
         }
     }
 
     /// A gateway says that this one had answered a request: if its end counted as a failure, it does no more. True then.
     pub(crate) fn answered(&mut self, sandbox: &SandboxId) -> bool {
-        let Some(Doubt { failures, last, .. }) = self.doubt.take_if(|doubt| doubt.sandbox == *sandbox) else {
+        let Some(doubt) = self.doubt.take_if(|doubt| doubt.sandbox == *sandbox) else {
             return false;
         };
-        self.failures = failures.saturating_sub(1);
-        self.last = last;
+        self.failures = doubt.failures.saturating_sub(1);
+        self.last = doubt.last;
         true
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Knative: `computeActiveCondition` of the KPA reconciler, and the Revision reconciler's reading of Deployment and Pod.
 
-use manifests::exchange::{Condition, ConditionStatus};
+use manifests::exchange::{Condition, ConditionStatus, shared};
 use manifests::units::{Replicas, Timestamp};
 use sandbox::driver::{Exit, StartError};
 use serde::{Deserialize, Serialize};
@@ -137,8 +137,8 @@ impl Health {
     /// Both Unknown, `Deploying`.
     pub fn deploying(now: Timestamp) -> Self {
         Self {
-            resources: Condition::unknown("Deploying", "", now),
-            container: Condition::unknown("Deploying", "", now),
+            resources: deploying(now),
+            container: deploying(now),
         }
     }
 
@@ -149,7 +149,7 @@ impl Health {
             let resources = if initialized {
                 Condition::yes(now)
             } else {
-                Condition::unknown("Deploying", "", now)
+                deploying(now)
             };
             return set(&mut self.resources, resources);
         }
@@ -166,6 +166,11 @@ impl Health {
             set(&mut self.container, Condition::yes(now));
         }
     }
+}
+
+/// Nothing has been ready yet.
+pub fn deploying(now: Timestamp) -> Condition {
+    Condition::unknown(shared("Deploying"), shared(""), now)
 }
 
 /// Replaces a condition when anything but its time differs.

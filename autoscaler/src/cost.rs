@@ -210,14 +210,14 @@ pub struct Costs(Arc<Mutex<Ledger>>);
 /// Everything that is kept of costs.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
-    /// By revision.
+    /// By revision. Boxed: half of the places in a map that grows in order stay empty.
     #[serde(with = "crate::flight::pairs")]
-    pub accounts: BTreeMap<RevisionId, Account>,
+    pub accounts: BTreeMap<RevisionId, Box<Account>>,
     /// Of revisions that are gone: the day, and what was spent on it.
     pub gone: (u64, Spent),
     /// As it was written before Knarr's start, for revisions that are not back yet.
     #[serde(skip)]
-    before: BTreeMap<RevisionId, Account>,
+    before: BTreeMap<RevisionId, Box<Account>>,
 }
 
 impl Costs {
@@ -266,7 +266,7 @@ impl Costs {
             let before = before.at_rest().at(now);
             (account.today, account.yesterday) = (before.today, before.yesterday);
         }
-        ledger.accounts.insert(revision.clone(), account);
+        ledger.accounts.insert(revision.clone(), Box::new(account));
     }
 
     /// The bill of a sandbox that is gone was rounded up by so much.

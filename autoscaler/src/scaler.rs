@@ -62,7 +62,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backoff::{Backoff, Setbacks};
 use crate::collect::{Collector, Loads};
-use crate::conditions::{Health, Trouble};
+use crate::conditions::{Health, Trouble, deploying};
 use crate::decider::{Decider, DeciderSpec, Decision, TICK};
 use crate::evict::Rhythm;
 use crate::explain::Cause;
@@ -96,7 +96,6 @@ pub(crate) struct Scaler {
     excess_burst_capacity: i32,
     /// What the decider said last; `None` is Knative's -1.
     desired: Option<Replicas>,
-    decision: Option<Decision>,
     /// What shall run: the `replicas` of Knative's Deployment.
     replicas: Replicas,
     /// What the queue has raised the count to, until when: as long as panic mode would hold it.
@@ -115,7 +114,7 @@ pub(crate) struct Scaler {
     warm: Option<(bool, Timestamp)>,
     sandboxes: Vec<Sandbox>,
     health: Health,
-    trouble: Option<Trouble>,
+    trouble: Option<Box<Trouble>>,
     backoff: Backoff,
     start_fails: bool,
     /// Rungs that are not tried for now.
@@ -179,12 +178,11 @@ impl Scaler {
             exclusive: claims::of(&revision),
             phase: Phase::Activating,
             phase_since: now,
-            active: Condition::unknown("Deploying", "", now),
+            active: deploying(now),
             proxy_since: None,
             initialized: false,
             excess_burst_capacity: decide::initial_burst_capacity(&revision),
             desired: None,
-            decision: None,
             replicas: scaling.initial_scale,
             floor: None,
             idle: None,
@@ -297,10 +295,10 @@ impl Scaler {
         }
         self.exclusive = claims::of(&revision);
         self.specs = cx.specs(&revision);
-        if self.revision.idle != revision.idle || self.revision.planning != revision.planning {
+        if self.revision.idle != revision.idle {
             self.mind = Mind::of(&revision, cx);
-            self.warm = None;
         }
+        self.warm = None;
         self.setbacks = Setbacks::default();
         self.forget_course();
         self.revision = revision;
@@ -365,8 +363,14 @@ impl Scaler {
         self.hot = Some(Box::new(Hot {
             collector: Collector::new(scaling),
             decider: Decider::new(spec, scaling.scale_down_delay, self.ready(), cx.now),
+            decision: None,
             next_tick,
         }));
+    }
+
+    /// What the decider said last, with why.
+    fn decision(&self) -> Option<&Decision> {
+        self.hot.as_ref()?.decision.as_ref()
     }
 
     /// Drops them when they hold nothing that a new one would not: from then on the revision costs no time.
@@ -378,7 +382,6 @@ impl Scaler {
         let settled = |hot: &Hot| hot.collector.is_empty(cx.now) && hot.decider.is_settled(cx.now);
         if self.removed || idle && self.hot.as_deref().is_some_and(settled) {
             self.hot = None;
-            self.decision = None;
         }
         if self.hot.is_none() {
             self.shrink();

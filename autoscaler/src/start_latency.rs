@@ -15,7 +15,6 @@
 //! longest start seen. Only the newest [`KEPT`] samples count, so that a revision can recover.
 
 use std::cell::OnceCell;
-use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ use statrs::function::erf::erfc;
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Latencies {
     /// Seconds: a revision has several of these, and there may be a hundred thousand revisions.
-    samples: VecDeque<f32>,
+    samples: Vec<f32>,
     /// The last estimate, until the next measurement: every look at a revision asks for it.
     #[serde(skip)]
     last: OnceCell<Box<(ColdStartSla, Option<Prior>, Estimate)>>,
@@ -66,9 +65,9 @@ impl Latencies {
     /// Adds a measurement and forgets the oldest beyond [`KEPT`].
     pub fn add(&mut self, took: Duration) {
         if self.samples.len() == KEPT {
-            self.samples.pop_front();
+            self.samples.remove(0);
         }
-        self.samples.push_back(took.as_secs_f32());
+        self.samples.push(took.as_secs_f32());
         self.last.take();
     }
 

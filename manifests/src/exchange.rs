@@ -8,7 +8,7 @@
 //! Each is a whole picture with a generation: losing one costs latency, never correctness; an older one is refused.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -256,8 +256,8 @@ impl Condition {
     pub fn yes(since: Timestamp) -> Self {
         Self {
             status: ConditionStatus::True,
-            reason: "".into(),
-            message: "".into(),
+            reason: shared(""),
+            message: shared(""),
             since,
         }
     }
@@ -279,6 +279,13 @@ impl Condition {
             since,
         }
     }
+}
+
+/// The one copy of a text that the conditions of very many revisions have.
+pub fn shared(text: &'static str) -> Arc<str> {
+    static TEXTS: Mutex<BTreeMap<&str, Arc<str>>> = Mutex::new(BTreeMap::new());
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(texts.entry(text).or_insert_with(|| text.into()))
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

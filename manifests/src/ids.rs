@@ -1,38 +1,95 @@
 //! Names of things: cheap to clone, checked where they are made, never mixed up.
 
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// `NAMESPACE/NAME`. There may be a hundred thousand revisions, each named in a dozen places: a name is one word there.
+#[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(from = "Pair<'static>")]
+struct Parts {
+    text: Box<str>,
+    /// Where the slash stands.
+    slash: usize,
+}
+
+impl Parts {
+    fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            text: format!("{namespace}/{name}").into(),
+            slash: namespace.len(),
+        }
+    }
+
+    fn both(&self) -> (&str, &str) {
+        (&self.text[..self.slash], &self.text[self.slash + 1..])
+    }
+}
+
+impl Ord for Parts {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.both().cmp(&other.both())
+    }
+}
+
+impl PartialOrd for Parts {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// As it is written.
+#[derive(Serialize, Deserialize)]
+struct Pair<'a> {
+    namespace: Cow<'a, str>,
+    name: Cow<'a, str>,
+}
+
+impl From<Pair<'_>> for Parts {
+    fn from(pair: Pair<'_>) -> Self {
+        Self::new(&pair.namespace, &pair.name)
+    }
+}
+
+impl Serialize for Parts {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let (namespace, name) = self.both();
+        Pair {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+        .serialize(to)
+    }
+}
 
 /// A namespaced object name. `RevisionId` and its siblings are the same pair with different meanings.
 macro_rules! namespaced {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        pub struct $name {
-            namespace: Arc<str>,
-            name: Arc<str>,
-        }
+        pub struct $name(Arc<Parts>);
 
         impl $name {
             /// Both parts must already be valid Kubernetes names; validation has happened in the reader.
-            pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-                Self { namespace: namespace.into(), name: name.into() }
+            pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
+                Self(Arc::new(Parts::new(namespace.as_ref(), name.as_ref())))
             }
             /// The Kubernetes namespace.
             pub fn namespace(&self) -> &str {
-                &self.namespace
+                self.0.both().0
             }
             /// The name within the namespace.
             pub fn name(&self) -> &str {
-                &self.name
+                self.0.both().1
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}/{}", self.namespace, self.name)
+                f.write_str(&self.0.text)
             }
         }
 

@@ -1,6 +1,7 @@
 //! Numbers with their units: no bare `f64`, `u64` or `-1` crosses a module.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -61,43 +62,46 @@ impl ContainerConcurrency {
 /// A point in time: nanoseconds since the Unix epoch, read from one clock that never goes backwards within a process.
 ///
 /// Pure code takes `now: Timestamp`; only shells read a [`Clock`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub struct Timestamp(u64);
+///
+/// Kept one too large, so that an `Option` of it is no larger: an idle revision has many that are not set.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "u64", into = "u64")]
+pub struct Timestamp(NonZeroU64);
 
 /// Reads the time. Made once, by whoever wires the process (or the test), and handed to every shell.
 pub type Clock = std::sync::Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 impl Timestamp {
     /// The Unix epoch.
-    pub const EPOCH: Self = Self(0);
+    pub const EPOCH: Self = Self(NonZeroU64::MIN);
 
     /// From nanoseconds since the Unix epoch.
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
+        Self(NonZeroU64::MIN.saturating_add(nanos))
     }
     /// From milliseconds since the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis * 1_000_000)
+        Self::from_nanos(millis * 1_000_000)
     }
     /// Nanoseconds since the Unix epoch.
     pub const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
     /// Whole microseconds since the Unix epoch.
     pub const fn as_micros(self) -> u64 {
-        self.0 / 1_000
+        self.as_nanos() / 1_000
     }
     /// Whole milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> u64 {
-        self.0 / 1_000_000
+        self.as_nanos() / 1_000_000
     }
     /// Whole seconds since the Unix epoch.
     pub const fn as_secs(self) -> u64 {
-        self.0 / 1_000_000_000
+        self.as_nanos() / 1_000_000_000
     }
     /// The time since `earlier`; zero when `earlier` lies in the future.
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.as_nanos().saturating_sub(earlier.as_nanos()))
     }
     /// This time plus `by`, at most the end of time.
     #[must_use]
@@ -109,13 +113,31 @@ impl Timestamp {
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "584 years of nanoseconds fit in 64 bits")]
     pub const fn minus(self, by: Duration) -> Self {
-        Self(self.0.saturating_sub(by.as_nanos() as u64))
+        Self::from_nanos(self.as_nanos().saturating_sub(by.as_nanos() as u64))
+    }
+}
+
+impl Default for Timestamp {
+    fn default() -> Self {
+        Self::EPOCH
+    }
+}
+
+impl From<u64> for Timestamp {
+    fn from(nanos: u64) -> Self {
+        Self::from_nanos(nanos)
+    }
+}
+
+impl From<Timestamp> for u64 {
+    fn from(time: Timestamp) -> Self {
+        time.as_nanos()
     }
 }
 
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+        write!(f, "{}.{:09}", self.as_secs(), self.as_nanos() % 1_000_000_000)
     }
 }
 

@@ -93,7 +93,7 @@ fn whatever_was_changed_in_a_recording_is_found() {
         difference.to_string().contains("a snapshot that changes 2 revisions"),
         "{difference}"
     );
-    let newer = text.replacen("\"format\":1", "\"format\":99", 1);
+    let newer = text.replacen("\"format\":2", "\"format\":99", 1);
     let Err(Problem::Unreadable(why)) = replayed(&[newer.into_bytes()]) else {
         panic!("another format cannot be read");
     };

@@ -28,7 +28,6 @@ use statrs::distribution::{ContinuousCDF, Normal};
 use self::choice::{Choice, Mix, parts, sane};
 use self::credits::Account;
 pub use self::words::{BusyPlan, Considered, Part, Verdict, mix_text};
-use crate::start_latency::Spread;
 
 /// An instance spec as a revision could serve on it now.
 #[derive(Clone, PartialEq, Debug)]
@@ -104,7 +103,6 @@ pub struct Busy {
     accounts: Vec<(Arc<str>, Account)>,
     /// Could not be had, until when nobody asks again.
     gone: Vec<(Arc<str>, Timestamp)>,
-    service: Spread,
 }
 
 impl Busy {
@@ -118,16 +116,6 @@ impl Busy {
     pub fn out_of_stock(&mut self, spec: &Arc<str>, now: Timestamp) {
         self.gone.retain(|(name, _)| name != spec);
         self.gone.push((Arc::clone(spec), now.plus(RESTOCK)));
-    }
-
-    /// A request took this long, or would have on a full instance.
-    pub fn served(&mut self, service: Duration) {
-        self.service.add(service);
-    }
-
-    /// How likely a request takes longer by more than `limit` where it takes `slow` times as long.
-    pub fn late(&self, slow: f64, limit: Duration) -> f64 {
-        self.service.late(slow, limit)
     }
 
     /// The mix for the load. `kinds` has a full one; with none that can be had the plan is empty. At most [`MOST_KINDS`] count.

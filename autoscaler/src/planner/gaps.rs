@@ -18,6 +18,9 @@ pub const HALF_LIFE_GAPS: f64 = 200.0;
 /// Time after which an old gap counts half.
 pub const HALF_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// A bin that weighs less is dropped: 13 half-lives after its last gap.
+const FORGOTTEN: f32 = 1e-4;
+
 const PER_OCTAVE: f64 = 8.0;
 
 const DAY: f64 = 24.0 * 3600.0;
@@ -42,8 +45,8 @@ pub fn edge(bin: usize) -> f64 {
 /// The gaps of one revision.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Gaps {
-    /// Decayed counts; empty until there was one.
-    bins: Vec<f32>,
+    /// Decayed counts of the bins that have any, by bin: most revisions know few, and there may be a hundred thousand.
+    bins: Vec<(u8, f32)>,
     /// How many there were, ever.
     seen: u64,
     /// When the first of them began.
@@ -55,15 +58,23 @@ pub struct Gaps {
 impl Gaps {
     /// A gap ended at `now`.
     pub fn add(&mut self, gap: Duration, now: Timestamp) {
-        if self.bins.len() != BINS {
-            self.bins = vec![0.0; BINS];
+        if self.seen == 0 {
             self.newest = now;
             self.began = Timestamp::from_nanos(now.as_nanos().saturating_sub(nanos(gap)));
         }
         let halvings = 1.0 / HALF_LIFE_GAPS + now.since(self.newest).as_secs_f64() / HALF_LIFE.as_secs_f64();
         let kept = f32_of((-halvings).exp2());
-        self.bins.iter_mut().for_each(|count| *count *= kept);
-        self.bins[bin(gap)] += 1.0;
+        self.bins.iter_mut().for_each(|(_, count)| *count *= kept);
+        #[expect(clippy::cast_possible_truncation, reason = "below BINS")]
+        let of = bin(gap) as u8;
+        self.bins.retain(|(bin, count)| *bin == of || *count >= FORGOTTEN);
+        match self.bins.binary_search_by_key(&of, |(bin, _)| *bin) {
+            Ok(known) => self.bins[known].1 += 1.0,
+            Err(place) => {
+                self.bins.reserve_exact(1);
+                self.bins.insert(place, (of, 1.0));
+            }
+        }
         self.seen += 1;
         self.newest = now;
     }
@@ -84,12 +95,18 @@ impl Gaps {
 
     /// What they weigh now.
     pub fn weight(&self) -> f64 {
-        self.bins.iter().map(|count| f64::from(*count)).sum()
+        self.bins.iter().map(|(_, count)| f64::from(*count)).sum()
     }
 
-    /// The weight of a bin.
-    pub(super) fn at(&self, bin: usize) -> f64 {
-        self.bins.get(bin).map_or(0.0, |count| f64::from(*count))
+    /// The weight of every bin.
+    pub(super) fn weights(&self) -> [f64; BINS] {
+        let mut weights = [0.0; BINS];
+        for (bin, count) in &self.bins {
+            if let Some(weight) = weights.get_mut(usize::from(*bin)) {
+                *weight = f64::from(*count);
+            }
+        }
+        weights
     }
 }
 
@@ -134,8 +151,8 @@ impl Population {
         if weight <= 0.0 || of < 1.0 {
             return;
         }
-        for (bin, share) in self.bins.iter_mut().enumerate() {
-            *share = f32_of(f64::from(*share) * (1.0 - 1.0 / of) + gaps.at(bin) / weight / of);
+        for (share, seen) in self.bins.iter_mut().zip(gaps.weights()) {
+            *share = f32_of(f64::from(*share) * (1.0 - 1.0 / of) + seen / weight / of);
         }
     }
 

@@ -9,7 +9,8 @@ pub struct Hazard(Box<[f64; BINS]>);
 impl Hazard {
     /// From what one revision has shown, with the population standing in for [`PRIOR_GAPS`] gaps that were not seen.
     pub fn of(gaps: &Gaps, population: &Population) -> Self {
-        Self::from_ends(|bin| gaps.at(bin) + PRIOR_GAPS * population.at(bin))
+        let seen = gaps.weights();
+        Self::from_ends(|bin| seen[bin] + PRIOR_GAPS * population.at(bin))
     }
 
     /// From the weight of gaps that end in each bin. Where nobody is left the chance is that of the last bin in which

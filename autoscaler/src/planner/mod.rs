@@ -32,6 +32,8 @@ use std::time::Duration;
 use manifests::revision::ColdStartSla;
 use manifests::units::Timestamp;
 
+use crate::start_latency::Spread;
+
 pub use gaps::Population;
 pub use ladder::{Ladder, Step};
 pub use menu::{Menu, Offer};
@@ -52,6 +54,11 @@ pub trait IdlePlanner: Send {
     /// Whether requests may be served on cheaper specs before the first idle time was planned; from then on the schedule says.
     fn stays_low(&self) -> bool {
         true
+    }
+
+    /// How long requests take on a full instance.
+    fn service(&self) -> Spread {
+        Spread::default()
     }
 
     /// What it has learned, to be kept over a restart; `None` when it learns nothing.

@@ -76,6 +76,10 @@ impl IdlePlanner for Pilot {
         }
     }
 
+    fn service(&self) -> Spread {
+        self.service
+    }
+
     fn save(&self) -> Option<serde_json::Value> {
         serde_json::to_value(self).ok()
     }

@@ -85,7 +85,7 @@ impl Scaler {
         }
         let (kinds, load) = (self.could_serve(cx), self.load_at_hand(cx));
         let mind = self.mind.as_mut()?;
-        let plan = mind.busy.plan(&load, kinds, cx.now);
+        let plan = mind.busy().plan(&load, kinds, cx.now);
         let part = |part: &Part| Some((Arc::clone(self.specs.named(&part.spec)?), part.count));
         let mix: Option<Box<[Share]>> = plan.mix.iter().map(part).collect();
         let mix = mix.filter(|mix| !mix.is_empty())?;
@@ -120,14 +120,14 @@ impl Scaler {
     pub(super) fn rest(&mut self) {
         self.mix = None;
         if let Some(mind) = &mut self.mind {
-            mind.busy.rest();
+            mind.rest();
         }
     }
 
     /// A start failed because there is no more of this spec.
     pub(super) fn out_of_stock(&mut self, spec: &Spec, now: Timestamp) {
         if let Some(mind) = &mut self.mind {
-            mind.busy.out_of_stock(&spec.name, now);
+            mind.busy().out_of_stock(&spec.name, now);
         }
     }
 
@@ -206,7 +206,7 @@ impl Scaler {
             None => start_of_full.max(spec.start.map_or(0.0, |start| start.median.as_secs_f64())),
         };
         let slow = self.slowdown(spec, spec.slow);
-        let late = self.mind.as_ref().map_or(1.0, |mind| mind.busy.late(slow, sla.limit));
+        let late = self.mind.as_ref().map_or(1.0, |mind| mind.late(slow, sla.limit));
         let own = super::count(self.sandboxes.iter().filter(|sandbox| sandbox.spec.name == spec.name)).0;
         Kind {
             name: Arc::clone(&spec.name),

@@ -27,11 +27,11 @@ pub(super) struct Mind {
     #[serde(with = "saved")]
     planner: Box<dyn IdlePlanner>,
     course: Option<Course>,
-    met: Option<Met>,
+    met: Option<Box<Met>>,
     /// Requests may be served on cheaper instances, as the last schedule says.
     pub(super) stay_low: bool,
-    /// On which.
-    pub(super) busy: Busy,
+    /// On which, once there was load for several.
+    busy: Option<Box<Busy>>,
 }
 
 /// A schedule with the places that its steps name.
@@ -97,7 +97,7 @@ impl Mind {
                 planner,
                 course: None,
                 met: None,
-                busy: Busy::default(),
+                busy: None,
             })
         })
     }
@@ -112,6 +112,23 @@ impl Mind {
         if let Ok(pilot) = Pilot::restore(saved) {
             self.planner = Box::new(pilot);
         }
+    }
+
+    /// On what load is served.
+    pub(super) fn busy(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_default()
+    }
+
+    /// It stands idle.
+    pub(super) fn rest(&mut self) {
+        if let Some(busy) = &mut self.busy {
+            busy.rest();
+        }
+    }
+
+    /// How likely a request takes longer by more than `limit` where it takes `slow` times as long.
+    pub(super) fn late(&self, slow: f64, limit: Duration) -> f64 {
+        self.planner.service().late(slow, limit)
     }
 }
 
@@ -192,9 +209,6 @@ impl Scaler {
         if let Some(met) = mind.met.take() {
             let arrival = self.answered(&met, &choice);
             mind.planner.arrived(&arrival, &view);
-            if let Some(service) = arrival.service {
-                mind.busy.served(service);
-            }
         }
         let Schedule { ladder, stay_low } = mind.planner.plan(&view);
         mind.stay_low = stay_low;
@@ -261,14 +275,14 @@ impl Scaler {
         if mind.met.is_none()
             && let Some(since) = quiet
         {
-            mind.met = Some(Met {
+            mind.met = Some(Box::new(Met {
                 gap: before.then(|| now.since(since)),
                 waited: (place.rung >= Rung::Reserve).then_some(Duration::ZERO),
                 place,
                 at: now,
                 crowd: false,
                 work: Work::default(),
-            });
+            }));
         }
         if let Some(met) = &mut mind.met {
             met.crowd |= load.waiting > 1;
@@ -362,6 +376,7 @@ impl Scaler {
     pub(super) fn elsewhere(&mut self, spec: &Spec) -> &mut Elsewhere {
         let known = self.elsewhere.iter().position(|known| known.spec == spec.name);
         let index = known.unwrap_or_else(|| {
+            self.elsewhere.reserve_exact(1);
             self.elsewhere.push(Elsewhere {
                 spec: Arc::clone(&spec.name),
                 starts: Latencies::default(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use manifests::exchange::Rung;
+use manifests::exchange::{Condition, Rung, shared};
 use manifests::revision::{Metric, Revision};
 use manifests::units::{Replicas, Timestamp};
 
@@ -63,7 +63,7 @@ impl Scaler {
         if let Some(decision) = hot.decider.tick(now, observed, ready) {
             self.desired = Some(decision.desired);
             self.excess_burst_capacity = decision.excess_burst_capacity;
-            self.decision = Some(decision);
+            hot.decision = Some(decision);
         }
     }
 
@@ -267,22 +267,22 @@ impl Scaler {
         });
         self.initialized |= ready >= threshold;
         if reason == "TimedOut" && !self.initialized && self.trouble.is_none() {
-            self.trouble = Some(Trouble::never_ready());
+            self.trouble = Some(Box::new(Trouble::never_ready()));
         }
         if phase != before {
             self.phase = phase;
             self.phase_since = now;
         }
         let condition = match phase {
-            Phase::Active => manifests::exchange::Condition::yes(now),
+            Phase::Active => Condition::yes(now),
             Phase::Activating => match self.unready_why() {
                 Some(why) => {
                     let message = format!("{message} A replica is not ready: {why}");
-                    manifests::exchange::Condition::unknown(reason, message, now)
+                    Condition::unknown(shared(reason), message, now)
                 }
-                None => manifests::exchange::Condition::unknown(reason, message, now),
+                None => Condition::unknown(shared(reason), shared(message), now),
             },
-            Phase::Inactive => manifests::exchange::Condition::no(reason, message, now),
+            Phase::Inactive => Condition::no(shared(reason), shared(message), now),
         };
         set(&mut self.active, condition);
         phase != before && before != Phase::Inactive
@@ -349,7 +349,7 @@ impl Scaler {
     /// What changed the decider's own count on its way.
     fn decider_clamps(&self) -> Vec<String> {
         let mut clamps = Vec::new();
-        let Some(decision) = &self.decision else { return clamps };
+        let Some(decision) = self.decision() else { return clamps };
         let (down, up) = decision.rate_limits;
         let wants = if decision.panicking {
             decision.stable_wants.max(decision.panic_wants)
@@ -376,7 +376,7 @@ impl Scaler {
     }
 
     fn load_reason(&self) -> String {
-        match (&self.decision, self.initialized) {
+        match (self.decision(), self.initialized) {
             (Some(decision), true) if decision.panicking => {
                 format!("the panic window asks for {}", decision.panic_wants)
             }

@@ -134,7 +134,7 @@ impl Scaler {
                     _ => self.backoff.failed(ordered, cx.now),
                 }
                 self.start_fails = true;
-                self.trouble = Some(Trouble::start(&error));
+                self.trouble = Some(Box::new(Trouble::start(&error)));
                 Cause::StartFailed(error.to_string())
             }
         };
@@ -186,7 +186,7 @@ impl Scaler {
         sandbox.state = State::Stopping { retry: None };
         let ordered = sandbox.ordered;
         self.ran(id, ordered, (since, start), End::Unhealthy, cx);
-        self.trouble = Some(Trouble::unhealthy(why));
+        self.trouble = Some(Box::new(Trouble::unhealthy(why)));
         self.look(cx, Cause::Unhealthy(why.as_ref().into()));
     }
 
@@ -210,8 +210,8 @@ impl Scaler {
             }
             State::Draining { .. } | State::Stopping { .. } => {
                 let told = exit.unhealthy.as_deref().map(Trouble::unhealthy);
-                if told.is_some() && self.trouble == told {
-                    self.trouble = Some(Trouble::exited(exit));
+                if told.is_some() && self.trouble.as_deref() == told.as_ref() {
+                    self.trouble = Some(Box::new(Trouble::exited(exit)));
                 }
                 return self.look(cx, Cause::Due);
             }
@@ -222,7 +222,7 @@ impl Scaler {
             _ => End::Itself,
         };
         self.ran(id, sandbox.ordered, was_ready, end, cx);
-        self.trouble = Some(Trouble::exited(exit));
+        self.trouble = Some(Box::new(Trouble::exited(exit)));
         let memory = if exit.oom_killed { ", out of memory" } else { "" };
         self.look(cx, Cause::Exited(format!("{}{memory}", exit.status)));
     }

@@ -206,7 +206,7 @@ impl Scaler {
     }
 
     fn start(&mut self, id: SandboxId, spec: Arc<Spec>, cx: &mut Context) {
-        if self.trouble.as_ref().is_some_and(Trouble::is_unschedulable) {
+        if self.trouble.as_deref().is_some_and(Trouble::is_unschedulable) {
             self.trouble = None;
         }
         let revision = &self.revision;

@@ -147,7 +147,7 @@ impl Scaler {
 
     /// min-scale holds replicas for nobody: nothing is in flight and the stable window has no load.
     fn min_scale_rests(&self) -> bool {
-        let unloaded = match (&self.hot, &self.decision) {
+        let unloaded = match (&self.hot, self.decision()) {
             (None, _) => true,
             (Some(_), Some(decision)) => decision.stable_wants == 0.0 && !decision.panicking,
             (Some(_), None) => false,

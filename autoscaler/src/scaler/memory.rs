@@ -42,7 +42,7 @@ impl Scaler {
     pub(super) fn does_not_fit(&mut self, short: Short, cx: &mut Context) {
         self.memory_at = Some(cx.now.plus(super::execute::MEMORY_RETRY));
         self.short_since.get_or_insert(cx.now);
-        self.trouble = Some(Trouble::unschedulable(short.text()));
+        self.trouble = Some(Box::new(Trouble::unschedulable(short.text())));
         let lacks = Bytes(short.needs.0.saturating_sub(short.free.0));
         let id = &self.revision.id;
         match cx.hungry.iter_mut().find(|(known, _)| known == id) {
@@ -62,7 +62,7 @@ impl Scaler {
     pub(super) fn refuses(&self, cx: &Context) -> bool {
         let never = cx.admission.budget().is_some_and(|budget| self.promise(cx) > budget);
         let long = self.short_since.is_some_and(|since| cx.now >= since.plus(PATIENCE));
-        self.trouble.as_ref().is_some_and(Trouble::is_unschedulable) && (never || long)
+        self.trouble.as_deref().is_some_and(Trouble::is_unschedulable) && (never || long)
     }
 
     /// Some memory came free.

@@ -21,12 +21,12 @@ impl Scaler {
     pub(super) fn report(&mut self, from: Replicas, decided: Decided, cause: Cause, cx: &mut Context) {
         let initialized = self.initialized;
         // Knative looks for the reason at replicas that are wanted; an idle revision is in no trouble.
-        let trouble = self.trouble.as_ref().filter(|_| !initialized || self.wanted().0 > 0);
+        let trouble = self.trouble.as_deref().filter(|_| !initialized || self.wanted().0 > 0);
         self.health.update(self.ready(), initialized, trouble, cx.now);
         self.publish(cx);
         self.send_status(cx);
         // A revision that never ran has no gauges; one that is removed leaves them at zero.
-        let lively = self.hot.is_some() && (!self.sandboxes.is_empty() || self.decision.is_some());
+        let lively = self.hot.is_some() && (!self.sandboxes.is_empty() || self.decision().is_some());
         self.gauged |= lively;
         if lively || self.removed && self.gauged {
             self.set_gauges(decided.keep, cx);
@@ -37,7 +37,7 @@ impl Scaler {
     /// A new endpoint set when it would differ from the last, or when a sandbox waits for one without it.
     fn publish(&mut self, cx: &mut Context) {
         let mixed = self.is_mixed();
-        let endpoints: Vec<Endpoint> = self
+        let mut endpoints: Vec<Endpoint> = self
             .sandboxes
             .iter()
             .filter_map(|sandbox| match sandbox.state {
@@ -49,6 +49,7 @@ impl Scaler {
                 _ => None,
             })
             .collect();
+        endpoints.shrink_to_fit();
         let (rung, trouble) = (self.rung(), self.trouble_text(endpoints.is_empty(), cx));
         let refuses = trouble.is_some() && self.refuses(cx);
         let waits = |state: State| matches!(state, State::Draining { set: None, .. });
@@ -214,7 +215,7 @@ impl Scaler {
             wanted,
             actual: self.ready(),
             starting: self.starting(),
-            panicking: self.decision.is_some_and(|decision| decision.panicking),
+            panicking: self.decision().is_some_and(|decision| decision.panicking),
             concurrency,
             rps,
             target: self.target().1,
@@ -249,7 +250,7 @@ impl Scaler {
                 waiting,
             },
             decided: self.desired,
-            panicking: self.decision.is_some_and(|decision| decision.panicking),
+            panicking: self.decision().is_some_and(|decision| decision.panicking),
             clamps: decided.clamps,
             from: if cause == Cause::Created { Replicas(0) } else { from },
             to: decided.keep,

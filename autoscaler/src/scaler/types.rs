@@ -16,7 +16,7 @@ use crate::admission::Admission;
 use crate::claims::Claims;
 use crate::collect::{Collector, Gateways};
 use crate::cost::Costs;
-use crate::decider::Decider;
+use crate::decider::{Decider, Decision};
 use crate::evict::Evictions;
 use crate::explain::Explain;
 use crate::flight::digest::Tally;
@@ -164,6 +164,7 @@ impl Context {
 pub(super) struct Hot {
     pub(super) collector: Collector,
     pub(super) decider: Decider,
+    pub(super) decision: Option<Decision>,
     pub(super) next_tick: Timestamp,
 }
 
