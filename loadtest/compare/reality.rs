@@ -20,6 +20,7 @@ use loadtest::simulate::agreement::{Agreement, Outcome, table};
 use loadtest::simulate::{Market, Policy, Settings, Starts, simulate};
 use loadtest::trace::{Function, Slice, Taken, Trace};
 use manifests::revision::ColdStartSla;
+use manifests::units::Bytes;
 use replayed::{Lived, Played};
 use support::{Programs, Result};
 
@@ -31,7 +32,7 @@ struct Flags {
     #[arg(long, value_name = "TRACE", default_value = "loadtest/traces/azure2019-236")]
     trace: PathBuf,
     /// Functions, of mixed rates
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 40)]
     functions: usize,
     /// Minutes of the trace
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -216,12 +217,15 @@ fn beside(case: &Case, lived: &Lived, trace: &Trace, settings: &Settings, flags:
     let mut trace = trace.clone();
     for (function, measured) in trace.functions.iter_mut().zip(&lived.services) {
         function.start = measured.start.or(function.start);
+        function.memory = measured.frozen;
     }
+    let frozen: Vec<u64> = lived.services.iter().filter_map(|it| Some(it.frozen?.0)).collect();
+    let usual = frozen.iter().sum::<u64>().checked_div(frozen.len() as u64);
     let mut overheads: Vec<Duration> = lived.services.iter().map(|it| it.overhead).collect();
     overheads.sort_unstable();
     let (thaw, thaw_sigma) = lived.thaws.unwrap_or((settings.thaw, 0.0));
     let settings = Settings {
-        memory_of_app: lived.frozen.unwrap_or(settings.memory_of_app),
+        memory_of_app: usual.map_or(settings.memory_of_app, Bytes),
         overhead: overheads[overheads.len() / 2],
         thaw,
         thaw_sigma,
@@ -259,9 +263,11 @@ fn services(case: &Case, lived: &Lived, runs: &[Vec<Outcome>], trace: &Trace) {
     for (index, (function, real)) in trace.functions.iter().zip(&lived.services).enumerate() {
         let all: Vec<Outcome> = runs.iter().map(|run| run[index]).collect();
         let (real, simulated) = (real.outcome, Outcome::mean(&all));
+        let starts = all.iter().map(|it| it.starts);
+        let range = format!("{} to {}", starts.clone().min().unwrap_or(0), starts.max().unwrap_or(0));
         println!(
-            "{:<16} start {:>6.3} s  requests {:>4} / {:<4}  starts {:>3} / {:<3}  idle {:>3} / {:<3}  late {:>3} / {:<3}  \
-             cost {:.6} / {:.6}",
+            "{:<16} start {:>6.3} s  requests {:>4} / {:<4}  starts {:>3} / {:<3} ({range:<8})  idle {:>3} / {:<3}  \
+             late {:>3} / {:<3}  cost {:.6} / {:.6}",
             function.name,
             function.start.unwrap_or_default().as_secs_f64(),
             real.arrivals,

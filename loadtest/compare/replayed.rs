@@ -1,5 +1,6 @@
 //! One policy, really: `knarr serve` with real sandboxes, `knarr load replay` on loopback, and what both say afterwards.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,8 +38,6 @@ pub(crate) struct Played<'a> {
 pub(crate) struct Lived {
     /// In the order of the functions.
     pub(crate) services: Vec<Service>,
-    /// What a frozen sandbox held on average; `None` where none was at the end.
-    pub(crate) frozen: Option<Bytes>,
     /// Of all requests that met a frozen sandbox: the median, and the deviation of the logarithm; `None` without any.
     pub(crate) thaws: Option<(Duration, f64)>,
 }
@@ -49,6 +48,8 @@ pub(crate) struct Service {
     pub(crate) outcome: Outcome,
     /// What a start took on average; `None` without any.
     pub(crate) start: Option<Duration>,
+    /// What it held frozen, on average over time; `None` where it never was.
+    pub(crate) frozen: Option<Bytes>,
     /// What a warm request took beyond what it asked for: the median.
     pub(crate) overhead: Duration,
 }
@@ -64,7 +65,7 @@ impl Played<'_> {
         let knarr = Knarr::start(self.knarr, &[], &manifest, &self.place, functions.len())?;
         let (requests, results) = (self.place.join("requests.csv"), self.place.join("results.json"));
         let mut replay = self.replay(&knarr, &requests, &results)?;
-        let costs = self.costs_until_over(&mut replay)?;
+        let (costs, frozen) = self.watch(&knarr, &mut replay)?;
         let results = Results::from_json(&fs::read(&results)?)?;
         let length = Duration::from_secs(60) * self.trace.minutes.end;
         let end = results.started_ms + u64::try_from(length.as_millis())?;
@@ -74,11 +75,14 @@ impl Played<'_> {
         let services = functions.iter().enumerate().map(|(index, function)| {
             let requests: Vec<Request> = requests.iter().filter(|it| it.target == index).cloned().collect();
             self.service(index, &requests, cost, &knarr)
+                .map(|service| Service {
+                    frozen: frozen.of(function),
+                    ..service
+                })
                 .map_err(|error| format!("{}: {error}", function.name).into())
         });
         let lived = Lived {
             services: services.collect::<Result<_>>()?,
-            frozen: frozen(&knarr, functions)?,
             thaws: spread(&waits(&requests, |it| it.timing.temperature == Temperature::Frozen)),
         };
         fs::write(self.place.join("lived.json"), serde_json::to_vec(&lived)?)?;
@@ -146,19 +150,24 @@ impl Played<'_> {
         Ok(child)
     }
 
-    /// What `knarr cost` says around the end of the replay.
-    fn costs_until_over(&self, replay: &mut Child) -> Result<Vec<Value>> {
+    /// Until the replay is over: what frozen sandboxes hold, and what `knarr cost` says around the end.
+    fn watch(&self, knarr: &Knarr, replay: &mut Child) -> Result<(Vec<Value>, Frozen)> {
         let length = Duration::from_secs(60) * self.trace.minutes.end;
         let near = now() + length.saturating_sub(Duration::from_secs(2));
-        let mut costs = Vec::new();
+        let (mut costs, mut frozen) = (Vec::new(), Frozen::default());
+        let mut looked = now();
         loop {
+            if now() - looked >= LOOK {
+                looked = now();
+                frozen.look(knarr)?;
+            }
             let status = replay.try_wait()?;
             if now() >= near || status.is_some() {
                 costs.push(self.cost()?);
             }
             if let Some(status) = status {
                 return match status.success() {
-                    true => Ok(costs),
+                    true => Ok((costs, frozen)),
                     false => Err(format!("knarr load replay ended with {status}").into()),
                 };
             }
@@ -207,20 +216,36 @@ impl Played<'_> {
                 late,
             },
             overhead: overhead(requests, &calls),
+            frozen: None,
             start: (starts > 0.0).then(|| Duration::from_secs_f64(seconds / starts)),
         })
     }
 }
 
-/// What frozen sandboxes hold now, on average.
-fn frozen(knarr: &Knarr, functions: &[Function]) -> Result<Option<Bytes>> {
-    let (mut bytes, mut count) = (0.0, 0.0);
-    for function in functions {
-        bytes += knarr.metric("knarr_revision_frozen_bytes", &[label(function)])?;
-        count += knarr.metric("knarr_revision_frozen_replicas", &[label(function)])?;
+/// What frozen sandboxes held, whenever somebody looked: the sum, and how often, by revision.
+#[derive(Default)]
+struct Frozen(HashMap<String, (f64, f64)>);
+
+impl Frozen {
+    fn look(&mut self, knarr: &Knarr) -> Result<()> {
+        for (revision, bytes) in knarr.of_revisions("knarr_revision_frozen_bytes")? {
+            if bytes > 0.0 {
+                let (sum, count) = self.0.entry(revision).or_default();
+                *sum += bytes;
+                *count += 1.0;
+            }
+        }
+        Ok(())
     }
-    Ok((count > 0.0).then(|| Bytes(whole(bytes / count))))
+
+    fn of(&self, function: &Function) -> Option<Bytes> {
+        let (sum, count) = self.0.get(&revision(function))?;
+        Some(Bytes(whole(sum / count)))
+    }
 }
+
+/// How often.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How long those requests waited for their sandbox.
 fn waits(requests: &[Request], wanted: impl Fn(&Request) -> bool) -> Vec<Duration> {
@@ -250,9 +275,14 @@ fn overhead(requests: &[Request], calls: &[Duration]) -> Duration {
     took.get(took.len() / 2).copied().unwrap_or_default()
 }
 
-/// Of its one revision, in Prometheus' text.
+/// Its one revision.
+fn revision(function: &Function) -> String {
+    format!("{}-00001", function.name)
+}
+
+/// The same in Prometheus' text.
 fn label(function: &Function) -> String {
-    format!("revision=\"{}-00001\"", function.name)
+    format!("revision=\"{}\"", revision(function))
 }
 
 /// The lines of `knarr load replay -o FILE.csv`, in the order in which they were due.

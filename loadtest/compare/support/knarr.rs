@@ -117,6 +117,19 @@ impl Knarr {
         Ok(values.sum::<std::result::Result<f64, String>>()?)
     }
 
+    /// One number of every revision that has it.
+    pub(crate) fn of_revisions(&self, name: &str) -> Result<Vec<(String, f64)>> {
+        let text = self.ask("/metrics")?;
+        let ours = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        let each = ours.filter_map(|line| {
+            let revision = line.split("revision=\"").nth(1)?.split('"').next()?;
+            Some((revision.to_owned(), line.rsplit(' ').next()?.parse().ok()?))
+        });
+        Ok(each.collect())
+    }
+
     fn ask(&self, path: &str) -> Result<String> {
         Ok(get(TcpStream::connect(self.admin)?, path)?.1)
     }

@@ -10,7 +10,7 @@ use autoscaler::specs::{Spec, Specs};
 use manifests::exchange::{EndpointSet, LoadKind, Rung};
 use manifests::ids::{RevisionId, SandboxId};
 use manifests::units::{Bytes, Timestamp};
-use sandbox::driver::{Phases, SandboxSpec, Started};
+use sandbox::driver::{Exit, ExitStatus, Phases, SandboxSpec, Started};
 
 use super::{Engine, Next, REPORT};
 use crate::simulate::arena::Key;
@@ -165,7 +165,21 @@ impl Engine<'_> {
             }
             Next::Stopped(key) => {
                 let Some((revision, id)) = self.named(key) else { return };
+                let peak = self.sandboxes.get(key).map(|sandbox| self.apps[sandbox.app].memory);
                 self.gone(key);
+                // As the real driver: that it ended, with what it had used, and that all of it is gone.
+                self.handle(Event::Exited {
+                    revision: revision.clone(),
+                    id: id.clone(),
+                    exit: Exit {
+                        status: ExitStatus::Code(0),
+                        oom_killed: false,
+                        requested: true,
+                        unhealthy: None,
+                        last_output: String::new(),
+                        peak_memory: peak,
+                    },
+                });
                 let result = Ok(());
                 self.handle(Event::Stopped { revision, id, result });
             }
