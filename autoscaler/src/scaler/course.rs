@@ -222,6 +222,11 @@ impl Scaler {
         self.mind = Some(mind);
     }
 
+    /// A schedule is in force.
+    pub(super) fn is_planned(&self) -> bool {
+        self.mind.as_ref().is_some_and(|mind| mind.course.is_some())
+    }
+
     /// The next one is made anew.
     pub(super) fn forget_course(&mut self) {
         if let Some(mind) = &mut self.mind {

@@ -49,10 +49,11 @@ impl Scaler {
     /// One evaluation of the decider.
     pub(super) fn tick(&mut self, cx: &Context) {
         let (ready, now) = (self.ready_in_full(), cx.now);
-        let Some(hot) = &mut self.hot else { return };
         // A ready replica without load reports zeros, as Knative's scrapes would; one that stands idle by plan does not once
-        // the decider wants nothing, so that its windows run empty and it costs nothing.
-        let rests = self.idle.is_some();
+        // the decider wants nothing, so that its windows run empty and it costs nothing. Nor does one at zero by plan, of which
+        // no tick need see the end of its load.
+        let rests = self.idle.is_some() || self.is_planned();
+        let Some(hot) = &mut self.hot else { return };
         if ready.0 > 0 && !(rests && self.desired == Some(Replicas(0))) {
             hot.collector.record(now, 0.0, 0.0);
         }

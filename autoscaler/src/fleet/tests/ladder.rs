@@ -170,6 +170,24 @@ fn it_goes_down_the_whole_ladder_by_age() {
 }
 
 #[test]
+fn at_zero_it_costs_no_time_wherever_its_ticks_fall() {
+    for tenth in 0..20 {
+        let mut world = world(true, &[(0.0, Rung::Zero)]);
+        let asked = 100.0 + f64::from(tenth) / 10.0;
+        world.until(asked);
+        // It runs over a report, so that its load is known before it ends.
+        world.asks(Duration::from_millis(1200));
+        world.until(asked + 100.0);
+        assert_eq!(world.sim.served, 2, "asked at {asked}");
+        assert_eq!(
+            (world.rung(), world.sim.fleet.active()),
+            (Rung::Zero, 0),
+            "asked at {asked}"
+        );
+    }
+}
+
+#[test]
 fn a_bill_is_rounded_up_when_a_sandbox_is_gone() {
     // (granularity, minimum) to what is paid of an hour's price of one full instance, in seconds: one sandbox was there from
     // its deployment to 44.0 s, and on its way to be gone for a moment.
