@@ -282,7 +282,7 @@ impl Simulate {
 
     /// Runs cases with a progress bar.
     fn run(&self, trace: &Trace, cases: Vec<Case>, seeds: u64) -> anyhow::Result<Vec<Summary>> {
-        let bar = self.bar(simulate::minutes(trace, cases.len(), seeds));
+        let bar = self.bar(simulate::minutes(trace, &cases, seeds));
         let rows = simulate::run(trace, cases, self.seed, seeds, &|minutes| {
             bar.inc(minutes);
             true

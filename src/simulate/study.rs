@@ -17,7 +17,7 @@ pub(super) fn evaluate(args: &Simulate, trace: &Trace, settings: &Settings) -> a
     let (tuned, reported) = simulate::halves(trace);
     let markets = Market::all();
     let cases = simulate::cases((&tuned, &reported), settings, &markets, args.seed);
-    let bar = args.bar(simulate::minutes(&reported, cases.len(), seeds.end - seeds.start));
+    let bar = args.bar(simulate::minutes(&reported, &cases, seeds.end - seeds.start));
     let evaluation = simulate::evaluate(trace, settings, &markets, seeds, &|minutes| {
         bar.inc(minutes);
         true

@@ -74,9 +74,9 @@ fn every_policy_is_in_every_market_and_what_knows_no_menu_is_the_same_there() {
     assert!(of("frozen", "auto").idle_cost < of("slow", "auto").idle_cost);
     // Progress counts up to what was announced: policies that know no menu run once.
     let (tuned, reported) = halves(&trace());
-    let cases = cases((&tuned, &reported), &settings(), &Market::all(), 1).len();
-    assert_eq!(cases, 11 + 4 + 4);
-    let announced = crate::simulate::minutes(&reported, cases, 2);
+    let cases = cases((&tuned, &reported), &settings(), &Market::all(), 1);
+    assert_eq!(cases.len(), 11 + 4 + 4);
+    let announced = crate::simulate::minutes(&reported, &cases, 2);
     assert_eq!(heard.into_inner(), announced);
     let again = evaluate(&trace(), &settings(), &Market::all(), 1..3, &|_| true);
     assert_eq!(again, Some(evaluation), "the same on any number of threads");
