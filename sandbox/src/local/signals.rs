@@ -17,6 +17,8 @@ pub(super) struct Process {
     parent: i32,
     session: i32,
     stopped: bool,
+    /// It waits in vfork(2), where no signal reaches it, until its child runs another program or ends.
+    forks: bool,
 }
 
 /// What was stopped and is to run on.
@@ -24,10 +26,15 @@ pub(super) struct Process {
 pub(super) struct Held(HashMap<i32, OwnedFd>);
 
 impl Held {
-    /// Stops what runs; true when all had been stopped already. What the app itself had stopped is left as it is.
+    /// Stops what runs; true when all had been stopped already. What the app itself had stopped is left as it is. One that
+    /// waits for the child of its vfork(2) stands still as long as that does, and stops before it runs on.
     pub(super) fn stop(&mut self, processes: &[Process]) -> io::Result<bool> {
         let mut still = true;
+        let stands = |of: i32| processes.iter().any(|child| child.parent == of && child.stopped);
         for process in processes.iter().filter(|process| !process.stopped) {
+            if process.forks && self.0.contains_key(&process.pid) && stands(process.pid) {
+                continue;
+            }
             still = false;
             if self.0.contains_key(&process.pid) {
                 // Told, and on its way; or the number was used again.
@@ -90,8 +97,23 @@ fn family(all: &[Process], main: i32, isolated: bool) -> Vec<Process> {
 }
 
 fn look(pid: i32) -> Option<Process> {
-    of_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    let mut process = of_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    // Whose system calls cannot be looked at is taken to wait for something that ends.
+    process.forks &= fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|call| is_fork(&call));
+    Some(process)
 }
+
+/// proc_pid_syscall(5): the number of the system call comes first.
+fn is_fork(call: &str) -> bool {
+    let number = call.split(' ').next().and_then(|number| number.parse().ok());
+    number.is_some_and(|number: libc::c_long| FORKS.contains(&number))
+}
+
+/// Those that vfork(3) and posix_spawn(3) are made of.
+#[cfg(target_arch = "x86_64")]
+const FORKS: [libc::c_long; 3] = [libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3];
+#[cfg(not(target_arch = "x86_64"))]
+const FORKS: [libc::c_long; 2] = [libc::SYS_clone, libc::SYS_clone3];
 
 /// proc_pid_stat(5): state, parent, process group and session follow the last `)`, which ends the name. Dead ones need no
 /// stopping.
@@ -105,11 +127,15 @@ fn of_stat(pid: i32, stat: &str) -> Option<Process> {
         parent,
         session,
         stopped: matches!(state, "T" | "t"),
+        forks: state == "D",
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -120,11 +146,49 @@ mod tests {
             parent: 5,
             session: 4,
             stopped: true,
+            forks: false,
         };
         assert_eq!(process, want);
         assert!(!of_stat(7, "7 (x) S 5 6 4 0").unwrap().stopped);
         assert_eq!(of_stat(7, "7 (x) Z 5 6 4 0"), None);
         assert_eq!(of_stat(7, "garbage"), None);
+    }
+
+    /// The child of its vfork sleeps before it runs anything: the kernel lets no signal through to the parent meanwhile.
+    #[test]
+    fn one_that_waits_for_its_vfork_is_stopped_with_its_child() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, program) = (dir.path().join("forks.c"), dir.path().join("forks"));
+        let text = "#include <unistd.h>\nint main() { if (!vfork()) { sleep(1000); _exit(0); } }\n";
+        fs::write(&source, text).unwrap();
+        let compiled = Command::new("cc").arg("-o").args([&program, &source]).status().unwrap();
+        assert!(compiled.success());
+        let mut forks = Command::new(&program).spawn().unwrap();
+        let pid = i32::try_from(forks.id()).unwrap();
+        let seen = || {
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            let all: Vec<Process> = all
+                .filter_map(|entry| look(entry.file_name().to_str()?.parse().ok()?))
+                .collect();
+            family(&all, pid, true)
+        };
+        let soon = |mut done: Box<dyn FnMut() -> bool + '_>| {
+            (0..1000).any(|_| {
+                std::thread::sleep(Duration::from_millis(5));
+                done()
+            })
+        };
+        assert!(soon(Box::new(|| seen().iter().any(|it| it.forks))), "{:?}", seen());
+        let mut held = Held::default();
+        let stood = soon(Box::new(|| held.stop(&seen()).unwrap()));
+        let found = seen();
+        held.resume();
+        let runs_on = soon(Box::new(|| seen().iter().all(|it| !it.stopped)));
+        for process in seen() {
+            let _ = rustix::process::kill_process(Pid::from_raw(process.pid).unwrap(), Signal::KILL);
+        }
+        forks.wait().unwrap();
+        assert_eq!((stood, found.len(), runs_on), (true, 2, true), "{found:?}");
     }
 
     #[test]
@@ -134,6 +198,7 @@ mod tests {
             parent,
             session,
             stopped: false,
+            forks: false,
         };
         let all = [
             process(1, 0, 1),
