@@ -69,6 +69,7 @@ use crate::explain::Cause;
 use crate::gate::Phase;
 use crate::learned::Learned;
 use crate::metrics::Handles;
+use crate::planner::Gaps;
 use crate::slowdown::Usual;
 use crate::specs::{Spec, Specs};
 use crate::start_latency::Latencies;
@@ -226,6 +227,7 @@ impl Scaler {
         };
         if let Some(learned) = learned {
             new.learn(*learned);
+            cx.population.shown(None, new.gaps());
         }
         // Ticks of revisions that were made together are spread over the two seconds.
         let first = now.plus(TICK + spread(&new.revision.id));
@@ -237,6 +239,11 @@ impl Scaler {
     /// What it scales.
     pub(crate) const fn revision(&self) -> &Arc<Revision> {
         &self.revision
+    }
+
+    /// The idle times that its planner has seen.
+    fn gaps(&self) -> Option<&Gaps> {
+        self.mind.as_ref()?.gaps()
     }
 
     /// Which revision it is.
@@ -296,6 +303,7 @@ impl Scaler {
         self.exclusive = claims::of(&revision);
         self.specs = cx.specs(&revision);
         if self.revision.idle != revision.idle {
+            cx.population.shown(self.gaps(), None);
             self.mind = Mind::of(&revision, cx);
         }
         self.warm = None;
@@ -330,6 +338,7 @@ impl Scaler {
     pub(crate) fn remove(&mut self, cx: &mut Context) {
         if !self.removed {
             self.removed = true;
+            cx.population.shown(self.gaps(), None);
             self.look(cx, Cause::Removed);
         }
     }

@@ -110,11 +110,16 @@ impl Gaps {
     }
 }
 
-/// How gaps are spread over many revisions, each counted alike: what is believed of one that is not known yet.
+/// How gaps are spread over many revisions, each counted alike: what is believed of one that is not known yet. What came with
+/// Knarr is worth [`WORTH`] revisions beside those that are here.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Population {
     /// Weights of bins.
     bins: Vec<f32>,
+    /// Of the revisions here, their sum.
+    here: Vec<f64>,
+    /// What they weigh together.
+    weight: f64,
 }
 
 impl Population {
@@ -142,33 +147,47 @@ impl Population {
         let beyond = &mut bins[(last + 1).min(BINS - 1)..];
         let each = f32_of(alive / as_f64(beyond.len()));
         beyond.iter_mut().for_each(|weight| *weight += each);
-        Self { bins }.normal()
+        Self::of(bins)
     }
 
-    /// One revision's gaps, added with the weight of a revision among `of`.
-    pub fn add(&mut self, gaps: &Gaps, of: f64) {
-        let weight = gaps.weight();
-        if weight <= 0.0 || of < 1.0 {
-            return;
-        }
-        for (share, seen) in self.bins.iter_mut().zip(gaps.weights()) {
-            *share = f32_of(f64::from(*share) * (1.0 - 1.0 / of) + seen / weight / of);
+    /// A revision here has shown these gaps now, where it had shown those before. One with few of them weighs less than
+    /// one: as much of one as they are beside [`FEW`] more.
+    pub fn shown(&mut self, before: Option<&Gaps>, now: Option<&Gaps>) {
+        for (gaps, sign) in [(before, -1.0), (now, 1.0)] {
+            let Some(gaps) = gaps else { continue };
+            let each = sign / (gaps.weight() + FEW);
+            for (bin, count) in &gaps.bins {
+                if let Some(sum) = self.here.get_mut(usize::from(*bin)) {
+                    *sum = (*sum + each * f64::from(*count)).max(0.0);
+                }
+            }
+            self.weight = (self.weight + each * gaps.weight()).max(0.0);
         }
     }
 
     /// The share of gaps in a bin; all sum to one.
     pub(super) fn at(&self, bin: usize) -> f64 {
-        self.bins.get(bin).map_or(0.0, |share| f64::from(*share))
+        let shipped = self.bins.get(bin).map_or(0.0, |share| f64::from(*share));
+        let here = self.here.get(bin).copied().unwrap_or_default();
+        (WORTH * shipped + here) / (WORTH + self.weight)
     }
 
-    fn normal(mut self) -> Self {
-        let sum: f32 = self.bins.iter().sum();
-        self.bins
-            .iter_mut()
-            .for_each(|share| *share /= sum.max(f32::MIN_POSITIVE));
-        self
+    fn of(mut bins: Vec<f32>) -> Self {
+        let sum: f32 = bins.iter().sum();
+        bins.iter_mut().for_each(|share| *share /= sum.max(f32::MIN_POSITIVE));
+        Self {
+            bins,
+            here: vec![0.0; BINS],
+            weight: 0.0,
+        }
     }
 }
+
+/// Revisions that the shipped population is worth.
+const WORTH: f64 = 50.0;
+
+/// Gaps beside which those of a revision count.
+const FEW: f64 = 4.0;
 
 impl Default for Population {
     /// What functions of the Azure Functions trace of 2019 do (Shahrad et al., USENIX ATC 2020; CC-BY 4.0): see
@@ -179,7 +198,7 @@ impl Default for Population {
             .filter(|line| !line.starts_with('#'));
         let bins: Vec<f32> = shares.filter_map(|line| line.trim().parse().ok()).collect();
         debug_assert_eq!(bins.len(), BINS, "population.txt has a share for each bin");
-        Self { bins }.normal()
+        Self::of(bins)
     }
 }
 

@@ -34,7 +34,7 @@ use manifests::units::Timestamp;
 
 use crate::start_latency::Spread;
 
-pub use gaps::Population;
+pub use gaps::{Gaps, Population};
 pub use ladder::{Ladder, Step};
 pub use menu::{Menu, Offer};
 pub use pilot::Pilot;
@@ -54,6 +54,11 @@ pub trait IdlePlanner: Send {
     /// Whether requests may be served on cheaper specs before the first idle time was planned; from then on the schedule says.
     fn stays_low(&self) -> bool {
         true
+    }
+
+    /// The idle times that it has seen, where it keeps them.
+    fn gaps(&self) -> Option<&Gaps> {
+        None
     }
 
     /// How long requests take on a full instance.

@@ -30,11 +30,6 @@ impl Pilot {
         Self::deserialize(saved)
     }
 
-    /// The idle gaps it has seen.
-    pub const fn gaps(&self) -> &Gaps {
-        &self.gaps
-    }
-
     /// How its SLA fares.
     pub const fn budget(&self) -> Budget {
         self.budget
@@ -74,6 +69,10 @@ impl IdlePlanner for Pilot {
             self.gaps.add(gap, view.now);
             self.budget.arrived(arrival.late, view.sla.quantile);
         }
+    }
+
+    fn gaps(&self) -> Option<&Gaps> {
+        Some(&self.gaps)
     }
 
     fn service(&self) -> Spread {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifests::exchange::{RevisionLoad, Rung, Work};
-use manifests::revision::{IdlePolicy, Revision};
+use manifests::revision::{ColdStartSla, IdlePolicy, Revision};
 use manifests::units::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use super::menu::Choice;
 use super::types::{Context, State};
 use crate::gate::Phase;
 use crate::planner::busy::Busy;
-use crate::planner::{Arrival, IdlePlanner, Pilot, Schedule, View};
+use crate::planner::{Arrival, Gaps, IdlePlanner, Pilot, Schedule, View};
 use crate::slowdown::Usual;
 use crate::specs::Spec;
 use crate::start_latency::Latencies;
@@ -114,6 +114,11 @@ impl Mind {
         }
     }
 
+    /// The idle times that it has seen.
+    pub(super) fn gaps(&self) -> Option<&Gaps> {
+        self.planner.gaps()
+    }
+
     /// On what load is served.
     pub(super) fn busy(&mut self) -> &mut Busy {
         self.busy.get_or_insert_default()
@@ -194,23 +199,17 @@ impl Scaler {
             .max(self.revision.scaling.retention)
     }
 
-    fn plan(&mut self, since: Timestamp, cx: &Context) {
+    fn plan(&mut self, since: Timestamp, cx: &mut Context) {
         let choice = self.choice(cx);
         let (at, sla) = (choice.index(&self.stands_at()), self.revision.planning.sla);
-        let view = View {
-            now: cx.now,
-            since,
-            at,
-            sla: &sla,
-            menu: &choice.menu,
-            population: &cx.population,
-        };
         let Some(mut mind) = self.mind.take() else { return };
         if let Some(met) = mind.met.take() {
             let arrival = self.answered(&met, &choice);
-            mind.planner.arrived(&arrival, &view);
+            let before = mind.planner.gaps().cloned();
+            mind.planner.arrived(&arrival, &view(cx, &choice, (since, at), &sla));
+            cx.population.shown(before.as_ref(), mind.planner.gaps());
         }
-        let Schedule { ladder, stay_low } = mind.planner.plan(&view);
+        let Schedule { ladder, stay_low } = mind.planner.plan(&view(cx, &choice, (since, at), &sla));
         mind.stay_low = stay_low;
         let places = ladder.steps.iter().map(|step| (step.age, choice.place(step.offer)));
         mind.course = Some(Course {
@@ -394,6 +393,17 @@ impl Scaler {
 
     pub(super) fn known(&self, spec: &Spec) -> Option<&Elsewhere> {
         self.elsewhere.iter().find(|known| known.spec == spec.name)
+    }
+}
+
+fn view<'a>(cx: &'a Context, choice: &'a Choice, (since, at): (Timestamp, usize), sla: &'a ColdStartSla) -> View<'a> {
+    View {
+        now: cx.now,
+        since,
+        at,
+        sla,
+        menu: &choice.menu,
+        population: &cx.population,
     }
 }
 

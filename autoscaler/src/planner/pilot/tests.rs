@@ -2,6 +2,7 @@ use manifests::exchange::Rung;
 use manifests::revision::ColdStartSla;
 use manifests::units::Timestamp;
 
+use super::super::gaps::{BINS, bin};
 use super::super::menu::Menu;
 use super::super::{Population, offer_at};
 use super::*;
@@ -152,6 +153,32 @@ fn what_was_saved_goes_on_as_it_was() {
     let view = World::view(&world.menu, &world.population, world.now, 2);
     assert_eq!(again.plan(&view), world.pilot.plan(&view));
     assert!(Pilot::restore(&serde_json::json!({"gaps": 3})).is_err());
+}
+
+#[test]
+fn what_others_here_do_is_believed_of_the_new_until_they_go() {
+    let shipped = Population::default();
+    let mut population = shipped.clone();
+    let five_minutes = bin(Duration::from_secs(300));
+    let all = |population: &Population| (0..BINS).map(|bin| population.at(bin)).sum::<f64>();
+    let mut here = vec![Gaps::default(); 200];
+    for n in 1..=20_u64 {
+        for gaps in &mut here {
+            let before = gaps.clone();
+            gaps.add(Duration::from_secs(300), Timestamp::from_millis(n * 301_000));
+            population.shown(Some(&before), Some(gaps));
+        }
+        assert!((all(&population) - 1.0).abs() < 1e-5, "{}", all(&population));
+    }
+    // 200 revisions with some 19 gaps of 23 each, beside 50 that came with Knarr.
+    let share = population.at(five_minutes);
+    assert!((0.75..0.8).contains(&share) && shipped.at(five_minutes) < 0.1, "{share}");
+    for gaps in &here {
+        population.shown(Some(gaps), None);
+    }
+    for bin in 0..BINS {
+        assert!((population.at(bin) - shipped.at(bin)).abs() < 1e-9, "{bin}");
+    }
 }
 
 #[test]
