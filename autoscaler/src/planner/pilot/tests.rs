@@ -172,7 +172,10 @@ fn what_others_here_do_is_believed_of_the_new_until_they_go() {
     }
     // 200 revisions with some 19 gaps of 23 each, beside 50 that came with Knarr.
     let share = population.at(five_minutes);
-    assert!((0.75..0.8).contains(&share) && shipped.at(five_minutes) < 0.1, "{share}");
+    assert!(
+        (0.75..0.8).contains(&share) && shipped.at(five_minutes) < 0.1,
+        "{share}"
+    );
     for gaps in &here {
         population.shown(Some(gaps), None);
     }
