@@ -165,11 +165,13 @@ impl Population {
         }
     }
 
-    /// The share of gaps in a bin; all sum to one.
-    pub(super) fn at(&self, bin: usize) -> f64 {
-        let shipped = self.bins.get(bin).map_or(0.0, |share| f64::from(*share));
-        let here = self.here.get(bin).copied().unwrap_or_default();
-        (WORTH * shipped + here) / (WORTH + self.weight)
+    /// The share of gaps in each bin; all sum to one.
+    pub(super) fn shares(&self) -> [f64; BINS] {
+        let mut shares = [0.0; BINS];
+        for ((share, shipped), here) in shares.iter_mut().zip(&self.bins).zip(&self.here) {
+            *share = (WORTH * f64::from(*shipped) + here) / (WORTH + self.weight);
+        }
+        shares
     }
 
     fn of(mut bins: Vec<f32>) -> Self {

@@ -9,8 +9,8 @@ pub struct Hazard(Box<[f64; BINS]>);
 impl Hazard {
     /// From what one revision has shown, with the population standing in for [`PRIOR_GAPS`] gaps that were not seen.
     pub fn of(gaps: &Gaps, population: &Population) -> Self {
-        let seen = gaps.weights();
-        Self::from_ends(|bin| seen[bin] + PRIOR_GAPS * population.at(bin))
+        let (seen, believed) = (gaps.weights(), population.shares());
+        Self::from_ends(|bin| seen[bin] + PRIOR_GAPS * believed[bin])
     }
 
     /// From the weight of gaps that end in each bin. Where nobody is left the chance is that of the last bin in which

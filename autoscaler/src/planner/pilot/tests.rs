@@ -160,7 +160,7 @@ fn what_others_here_do_is_believed_of_the_new_until_they_go() {
     let shipped = Population::default();
     let mut population = shipped.clone();
     let five_minutes = bin(Duration::from_secs(300));
-    let all = |population: &Population| (0..BINS).map(|bin| population.at(bin)).sum::<f64>();
+    let all = |population: &Population| population.shares().iter().sum::<f64>();
     let mut here = vec![Gaps::default(); 200];
     for n in 1..=20_u64 {
         for gaps in &mut here {
@@ -171,16 +171,16 @@ fn what_others_here_do_is_believed_of_the_new_until_they_go() {
         assert!((all(&population) - 1.0).abs() < 1e-5, "{}", all(&population));
     }
     // 200 revisions with some 19 gaps of 23 each, beside 50 that came with Knarr.
-    let share = population.at(five_minutes);
+    let share = population.shares()[five_minutes];
     assert!(
-        (0.75..0.8).contains(&share) && shipped.at(five_minutes) < 0.1,
+        (0.75..0.8).contains(&share) && shipped.shares()[five_minutes] < 0.1,
         "{share}"
     );
     for gaps in &here {
         population.shown(Some(gaps), None);
     }
     for bin in 0..BINS {
-        assert!((population.at(bin) - shipped.at(bin)).abs() < 1e-9, "{bin}");
+        assert!((population.shares()[bin] - shipped.shares()[bin]).abs() < 1e-9, "{bin}");
     }
 }
 
