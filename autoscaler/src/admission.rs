@@ -23,6 +23,8 @@ pub(crate) struct Admission {
     /// It does not change while Knarr runs.
     budget: Option<Bytes>,
     in_flight: BTreeMap<SandboxId, InFlight>,
+    /// The memory of all of them.
+    reserved: Bytes,
     line: VecDeque<RevisionId>,
     turn: Turn,
 }
@@ -92,6 +94,7 @@ impl Admission {
             capacity,
             budget,
             in_flight: BTreeMap::new(),
+            reserved: Bytes(0),
             line: VecDeque::new(),
             turn: Turn::Open,
         }
@@ -117,6 +120,7 @@ impl Admission {
         Self {
             capacity,
             budget: saved.budget,
+            reserved: Bytes(saved.in_flight.values().map(|start| start.memory.0).sum()),
             in_flight: saved.in_flight,
             line: saved.line,
             turn: Turn::Open,
@@ -163,19 +167,21 @@ impl Admission {
         if self.turn == Turn::Head {
             self.turn = Turn::Used;
         }
-        self.in_flight.insert(
-            id.clone(),
-            InFlight {
-                since: now,
-                memory: needs,
-            },
-        );
+        self.release(id);
+        self.reserved.0 += needs.0;
+        let start = InFlight {
+            since: now,
+            memory: needs,
+        };
+        self.in_flight.insert(id.clone(), start);
         Ok(())
     }
 
     /// The start has ended, one way or the other.
     pub(crate) fn release(&mut self, id: &SandboxId) {
-        self.in_flight.remove(id);
+        if let Some(start) = self.in_flight.remove(id) {
+            self.reserved.0 -= start.memory.0;
+        }
     }
 
     /// Joins the line. The caller sees to it that it stands there once.
@@ -215,8 +221,7 @@ impl Admission {
 
     /// What starts in flight will take is not free any more; ready sandboxes are the host's own business.
     fn free(&self, capacity: Capacity) -> Bytes {
-        let reserved: u64 = self.in_flight.values().map(|start| start.memory.0).sum();
-        Bytes(capacity.free_memory.0.saturating_sub(reserved))
+        Bytes(capacity.free_memory.0.saturating_sub(self.reserved.0))
     }
 }
 

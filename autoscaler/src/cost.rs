@@ -11,7 +11,7 @@
 //!
 //! A day is one of UTC. What was spent for a revision that is gone stays in the day's sum.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -205,46 +205,55 @@ impl Account {
 
 /// All accounts; clones share them. Written by scaling, read by whoever shows them.
 #[derive(Clone, Debug, Default)]
-pub struct Costs(Arc<Mutex<Ledger>>);
+pub struct Costs(Arc<Mutex<Open>>);
 
-/// Everything that is kept of costs.
+/// The accounts in use. They are looked up with everything that happens to a revision, and put in order when they are read.
+#[derive(Debug, Default)]
+struct Open {
+    /// Boxed: half of the places of a map that has just grown are empty.
+    accounts: HashMap<RevisionId, Box<Account>>,
+    gone: (u64, Spent),
+    /// As it was written before Knarr's start, for revisions that are not back yet.
+    before: BTreeMap<RevisionId, Account>,
+}
+
+/// Everything that is kept of costs, at one instant.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
-    /// By revision. Boxed: half of the places in a map that grows in order stay empty.
+    /// By revision.
     #[serde(with = "crate::flight::pairs")]
-    pub accounts: BTreeMap<RevisionId, Box<Account>>,
+    pub accounts: BTreeMap<RevisionId, Account>,
     /// Of revisions that are gone: the day, and what was spent on it.
     pub gone: (u64, Spent),
-    /// As it was written before Knarr's start, for revisions that are not back yet.
-    #[serde(skip)]
-    before: BTreeMap<RevisionId, Box<Account>>,
 }
 
 impl Costs {
     /// With what was written down before this start of Knarr.
     pub fn resume(ledger: Ledger) -> Self {
-        let Ledger { accounts, gone, .. } = ledger;
-        Self(Arc::new(Mutex::new(Ledger {
-            accounts: BTreeMap::new(),
-            gone,
-            before: accounts,
+        Self(Arc::new(Mutex::new(Open {
+            accounts: HashMap::new(),
+            gone: ledger.gone,
+            before: ledger.accounts,
         })))
     }
 
     /// Everything, as it is at `now`. What was spent for revisions that are not back is with those that are gone.
     pub fn at(&self, now: Timestamp) -> Ledger {
-        let mut ledger = self.lock().clone();
-        let before = std::mem::take(&mut ledger.before);
-        for account in before.into_values() {
-            ledger.bury(account.at_rest(), now);
+        let open = self.lock();
+        let resting = open.before.values().map(|account| account.at_rest());
+        let gone = resting.fold(open.gone, |gone, account| bury(gone, account, now));
+        Ledger {
+            accounts: open
+                .accounts
+                .iter()
+                .map(|(id, account)| (id.clone(), account.at(now)))
+                .collect(),
+            gone: if gone.0 == day(now) {
+                gone
+            } else {
+                (day(now), Spent::default())
+            },
         }
-        if ledger.gone.0 != day(now) {
-            ledger.gone = (day(now), Spent::default());
-        }
-        for account in ledger.accounts.values_mut() {
-            account.forward(now);
-        }
-        ledger
     }
 
     /// The account of one revision, as it is at `now`.
@@ -253,42 +262,42 @@ impl Costs {
     }
 
     pub(crate) fn change(&self, revision: &RevisionId, rates: Rates, now: Timestamp) {
-        let mut ledger = self.lock();
-        if let Some(account) = ledger.accounts.get_mut(revision) {
+        let mut open = self.lock();
+        if let Some(account) = open.accounts.get_mut(revision) {
             if account.rates != rates {
                 account.change(rates, now);
             }
             return;
         }
         let mut account = Account::new(rates, now);
-        if let Some(before) = ledger.before.remove(revision) {
+        if let Some(before) = open.before.remove(revision) {
             // Nothing ran while Knarr did not.
             let before = before.at_rest().at(now);
             (account.today, account.yesterday) = (before.today, before.yesterday);
         }
-        ledger.accounts.insert(revision.clone(), Box::new(account));
+        open.accounts.insert(revision.clone(), Box::new(account));
     }
 
     /// The bill of a sandbox that is gone was rounded up by so much.
     pub(crate) fn charge(&self, revision: &RevisionId, money: f64, now: Timestamp) {
-        let mut ledger = self.lock();
-        if let Some(account) = ledger.accounts.get_mut(revision) {
+        let mut open = self.lock();
+        if let Some(account) = open.accounts.get_mut(revision) {
             account.charge(money, now);
         } else if money > 0.0 {
             let mut account = Account::new(Rates::default(), now);
             account.charge(money, now);
-            ledger.bury(account, now);
+            open.gone = bury(open.gone, account, now);
         }
     }
 
     pub(crate) fn forget(&self, revision: &RevisionId, now: Timestamp) {
-        let mut ledger = self.lock();
-        if let Some(account) = ledger.accounts.remove(revision) {
-            ledger.bury(account.at(now), now);
+        let mut open = self.lock();
+        if let Some(account) = open.accounts.remove(revision) {
+            open.gone = bury(open.gone, *account, now);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ledger> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -307,13 +316,13 @@ impl Ledger {
         let accounts = self.accounts.values().map(|account| account.today);
         accounts.fold(self.gone.1, Spent::plus)
     }
+}
 
-    fn bury(&mut self, account: Account, now: Timestamp) {
-        let account = account.at(now);
-        let (day, spent) = self.gone;
-        let so_far = if day == account.day { spent } else { Spent::default() };
-        self.gone = (account.day, so_far.plus(account.today));
-    }
+/// What was spent for revisions that are gone, with one more of them.
+fn bury((day, spent): (u64, Spent), account: Account, now: Timestamp) -> (u64, Spent) {
+    let account = account.at(now);
+    let so_far = if day == account.day { spent } else { Spent::default() };
+    (account.day, so_far.plus(account.today))
 }
 
 fn day(now: Timestamp) -> u64 {

@@ -137,20 +137,16 @@ impl Explain {
         let records = log.revisions.get(revision).into_iter().flatten();
         records
             .filter(|(_, record)| record.until >= since)
-            .map(|(_, record)| Record::clone(record))
+            .map(|(_, record)| record.in_words())
             .collect()
     }
 
-    /// Adds a decision, or extends the last one when it is the same again.
+    /// Adds a decision, or extends the last one when it is the same again. Its reason begins with the words of its plan, which
+    /// are found when somebody reads it: most decisions repeat the one before.
     pub(crate) fn add(&self, revision: &RevisionId, record: Record) {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let log = &mut *guard;
-        if !log.revisions.contains_key(revision) {
-            log.revisions.insert(revision.clone(), VecDeque::new());
-        }
-        let Some(records) = log.revisions.get_mut(revision) else {
-            return;
-        };
+        let records = log.revisions.entry(revision.clone()).or_default();
         if let Some((_, last)) = records.back_mut()
             && last.is_repeated_by(&record)
         {
@@ -199,6 +195,14 @@ impl Log {
 }
 
 impl Record {
+    fn in_words(&self) -> Self {
+        let mut record = self.clone();
+        if let Some(plan) = &record.plan {
+            record.reason.insert_str(0, &plan.reason());
+        }
+        record
+    }
+
     /// Nothing but time and measurements differ, and nothing happened to a sandbox.
     fn is_repeated_by(&self, next: &Self) -> bool {
         matches!(next.cause, Cause::Tick | Cause::Due | Cause::Wake)

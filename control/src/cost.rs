@@ -217,14 +217,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("costs.json");
         assert_eq!(read(&path), Ledger::default());
-        let mut ledger = Ledger::default();
-        ledger.gone = (
-            7,
-            Spent {
-                actual: 1.5,
-                ..Spent::default()
-            },
-        );
+        let spent = Spent {
+            actual: 1.5,
+            ..Spent::default()
+        };
+        let ledger = Ledger {
+            gone: (7, spent),
+            ..Ledger::default()
+        };
         write(&path, Timestamp::from_millis(5), ledger.clone()).unwrap();
         assert_eq!(read(&path), ledger);
         for broken in [

@@ -288,7 +288,7 @@ mod tests {
             let id = RevisionId::new("default", name);
             ledger
                 .accounts
-                .insert(id, Account::new(rates, now).at(now.plus(Duration::from_secs(8))).into());
+                .insert(id, Account::new(rates, now).at(now.plus(Duration::from_secs(8))));
         }
         let text = costs(&ledger);
         for line in [

@@ -8,7 +8,7 @@
 //! Each is a whole picture with a generation: losing one costs latency, never correctness; an older one is refused.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -256,8 +256,8 @@ impl Condition {
     pub fn yes(since: Timestamp) -> Self {
         Self {
             status: ConditionStatus::True,
-            reason: shared(""),
-            message: shared(""),
+            reason: Arc::clone(&NOTHING),
+            message: Arc::clone(&NOTHING),
             since,
         }
     }
@@ -280,6 +280,9 @@ impl Condition {
         }
     }
 }
+
+/// What is true needs no words.
+static NOTHING: LazyLock<Arc<str>> = LazyLock::new(|| shared(""));
 
 /// The one copy of a text that the conditions of very many revisions have.
 pub fn shared(text: &'static str) -> Arc<str> {

@@ -169,15 +169,12 @@ impl Scaler {
         let steps = course.steps.iter().map(|(age, place)| place.step(*age)).collect();
         let mut plan = self.choice(cx).plan(place, steps, age, &self.revision.planning.sla);
         (plan.cost, plan.late) = (course.cost, course.late);
-        let mut reason = plan.reason();
-        if held {
-            reason.push_str("; full until scale-down-delay and retention are over");
-        }
+        let held = held.then_some("; full until scale-down-delay and retention are over");
         let Place { rung, spec } = place.clone();
         Some(Wish {
             rung,
             spec,
-            reason,
+            reason: held.unwrap_or_default().into(),
             plan: Some(plan),
         })
     }

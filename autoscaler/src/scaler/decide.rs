@@ -22,6 +22,7 @@ pub(super) struct Decided {
     /// Stop sandboxes down to here; at least `up`.
     pub(super) keep: Replicas,
     pub(super) clamps: Vec<String>,
+    /// Why, after what the plan says of itself.
     pub(super) reason: String,
     pub(super) plan: Option<Plan>,
     pub(super) busy: Option<BusyPlan>,

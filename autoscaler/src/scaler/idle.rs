@@ -21,6 +21,7 @@ pub(super) struct Wish {
     pub(super) rung: Rung,
     /// The cheaper spec on it.
     pub(super) spec: Option<Arc<Spec>>,
+    /// Why, after what the plan says of itself.
     pub(super) reason: String,
     pub(super) plan: Option<Plan>,
 }
