@@ -4,6 +4,7 @@
 //! many replicas it wants, starts at most one, and goes to the end: what a queue asked for when it was long is not started
 //! when it is short, and no revision starves another.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub type CapacityOf = Box<dyn Fn() -> Capacity + Send>;
 /// The starts in flight, and who waits for one.
 pub(crate) struct Admission {
     capacity: CapacityOf,
+    /// What it answered in this step: it looks into a dozen files.
+    answered: Cell<Option<Capacity>>,
     /// It does not change while Knarr runs.
     budget: Option<Bytes>,
     in_flight: BTreeMap<SandboxId, InFlight>,
@@ -92,6 +95,7 @@ impl Admission {
         let budget = Some(capacity().budget);
         Self {
             capacity,
+            answered: Cell::new(None),
             budget,
             in_flight: BTreeMap::new(),
             reserved: Bytes(0),
@@ -119,6 +123,7 @@ impl Admission {
     pub(crate) fn restore(saved: Saved, capacity: CapacityOf) -> Self {
         Self {
             capacity,
+            answered: Cell::new(None),
             budget: saved.budget,
             reserved: Bytes(saved.in_flight.values().map(|start| start.memory.0).sum()),
             in_flight: saved.in_flight,
@@ -129,7 +134,7 @@ impl Admission {
 
     /// Cores, and how many more replicas of `needs` fit into free memory.
     pub(crate) fn room(&self, needs: Bytes) -> (u32, u32) {
-        let capacity = (self.capacity)();
+        let capacity = self.look();
         let fits = self.free(capacity).0 / needs.0.max(1);
         (capacity.cores, u32::try_from(fits).unwrap_or(u32::MAX))
     }
@@ -139,14 +144,21 @@ impl Admission {
         self.budget.filter(|budget| budget.0 > 0)
     }
 
-    /// Looks at the host, for its whole memory.
+    /// What the host says, once in each step.
     pub(crate) fn look(&self) -> Capacity {
-        (self.capacity)()
+        let capacity = self.answered.get().unwrap_or_else(|| (self.capacity)());
+        self.answered.set(Some(capacity));
+        capacity
+    }
+
+    /// Another step begins: the host is asked anew when somebody wants to know.
+    pub(crate) fn begin_step(&self) {
+        self.answered.set(None);
     }
 
     /// Takes a start slot and the memory.
     pub(crate) fn admit(&mut self, id: &SandboxId, needs: Bytes, now: Timestamp) -> Result<(), Refused> {
-        let capacity = (self.capacity)();
+        let capacity = self.look();
         let free = self.free(capacity);
         if needs > free {
             return Err(Refused::Memory(Short {
@@ -191,7 +203,7 @@ impl Admission {
 
     /// The head of the line, when there is a slot for it: the next decision is its turn, until [`Self::end_turn`].
     pub(crate) fn begin_turn(&mut self, now: Timestamp) -> Option<RevisionId> {
-        if self.line.is_empty() || self.busy(now) >= most((self.capacity)()) {
+        if self.line.is_empty() || self.busy(now) >= most(self.look()) {
             return None;
         }
         self.turn = Turn::Head;

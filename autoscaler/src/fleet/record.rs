@@ -173,6 +173,7 @@ impl Fleet {
 
     pub(super) fn begin_step(&mut self, event: Option<&Event>, now: Timestamp) -> Option<Begun> {
         self.cx.now = now;
+        self.cx.admission.begin_step();
         let recording = self.recording.as_mut()?;
         Some(Begun {
             event: recording.event(event),

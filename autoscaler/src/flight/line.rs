@@ -102,4 +102,4 @@ impl State {
 }
 
 /// Changes when a line changes that an older Knarr would misread.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;

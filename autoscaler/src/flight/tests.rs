@@ -10,6 +10,7 @@ use rand::{RngExt as _, SeedableRng};
 use sandbox::driver::Capacity;
 
 use super::file::Next;
+use super::line::FORMAT;
 use super::replay::{Nobody, Problem, Replay, Summary};
 use super::ring;
 use super::writer::{Recorder, Settings};
@@ -93,7 +94,7 @@ fn whatever_was_changed_in_a_recording_is_found() {
         difference.to_string().contains("a snapshot that changes 2 revisions"),
         "{difference}"
     );
-    let newer = text.replacen("\"format\":2", "\"format\":99", 1);
+    let newer = text.replacen(&format!("\"format\":{FORMAT}"), "\"format\":99", 1);
     let Err(Problem::Unreadable(why)) = replayed(&[newer.into_bytes()]) else {
         panic!("another format cannot be read");
     };

@@ -1,8 +1,8 @@
 //! Reading and writing cgroup files, and the arithmetic between Kubernetes' units and the kernel's.
 
 use std::fmt::Display;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use manifests::units::Millicores;
@@ -57,13 +57,22 @@ pub(super) fn small(value: u64) -> Option<u32> {
 }
 
 /// The content without the last newline. A cgroup that is gone is `NotFound`, whichever way the kernel says so.
-pub(super) fn read(path: &Path) -> io::Result<String> {
-    let mut text = fs::read_to_string(path).map_err(|e| told(path, e))?;
+///
+/// In one read: the size that the kernel tells of such a file is 0, and `fs::read_to_string` then asks in seven pieces.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::with_capacity(PAGES);
+    let file = File::open(path).map_err(|e| told(path, e))?;
+    file.take(u64::MAX)
+        .read_to_string(&mut text)
+        .map_err(|e| told(path, e))?;
     text.truncate(text.trim_end().len());
     Ok(text)
 }
 
-pub(super) fn number(path: &Path) -> io::Result<u64> {
+/// Holds `/proc/meminfo` and `memory.stat`.
+const PAGES: usize = 8192;
+
+pub(crate) fn number(path: &Path) -> io::Result<u64> {
     let text = read(path)?;
     text.parse().map_err(|_| unreadable(path, &text))
 }
@@ -77,7 +86,7 @@ pub(super) fn maximum(path: &Path) -> io::Result<Option<u64>> {
 }
 
 /// The number beside `key` in a file of `key number` lines; 0 when an older kernel does not have the key.
-pub(super) fn keyed(path: &Path, key: &str) -> io::Result<u64> {
+pub(crate) fn keyed(path: &Path, key: &str) -> io::Result<u64> {
     let text = read(path)?;
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     value.map_or(Ok(0), |v| v.trim().parse().map_err(|_| unreadable(path, &text)))

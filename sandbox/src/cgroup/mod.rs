@@ -9,7 +9,7 @@
 //! ```
 
 mod detect;
-mod files;
+pub(crate) mod files;
 mod freeze;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,12 @@
 //! What this machine can still take: its free memory less a reserve, and no more than our own cgroup leaves.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use manifests::units::Bytes;
 
 use super::state::Inner;
+use crate::cgroup::files;
 use crate::driver::Capacity;
 
 const MIB: u64 = 1024 * 1024;
@@ -16,14 +16,33 @@ fn reserve(total: u64) -> u64 {
     (total / 20).max(128 * MIB)
 }
 
+/// What is the same as long as Knarr runs. Looking for it takes longer than starting a sandbox may.
+#[derive(Debug)]
+pub(super) struct Host {
+    cores: u32,
+    /// Memory cgroups that we are in.
+    cgroups: Vec<Cgroup>,
+}
+
+impl Host {
+    pub(super) fn find() -> Self {
+        let cores = thread::available_parallelism();
+        Self {
+            cores: cores.map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            cgroups: own_cgroups(),
+        }
+    }
+}
+
 /// Looks now.
 pub(super) fn now(inner: &Inner) -> Capacity {
-    let cores = thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    let Host { cores, cgroups } = &inner.host;
     let (budget, used) = (inner.budget, used(inner));
     let left = budget.0.saturating_sub(used.0);
+    let ours = cgroups.iter().filter_map(Cgroup::limit).map(|limit| limit.left).min();
     Capacity {
-        cores,
-        free_memory: Bytes(free(&meminfo(), own_limits().map(|limit| limit.left).min()).min(left)),
+        cores: *cores,
+        free_memory: Bytes(free(&meminfo(), ours).min(left)),
         budget,
         used,
     }
@@ -46,17 +65,18 @@ pub(super) fn default_budget() -> Bytes {
 /// `percent` of the machine's memory, or of the limit that our own cgroup is under.
 pub fn share_of_memory(percent: u64) -> Bytes {
     let total = kib(&meminfo(), "MemTotal");
-    let limit = own_limits().map(|limit| limit.most).min().unwrap_or(u64::MAX);
+    let limits = own_cgroups().into_iter().filter_map(|cgroup| cgroup.limit());
+    let limit = limits.map(|limit| limit.most).min().unwrap_or(u64::MAX);
     Bytes(total.min(limit) / 100 * percent)
 }
 
 fn meminfo() -> String {
-    fs::read_to_string("/proc/meminfo").unwrap_or_default()
+    files::read(Path::new("/proc/meminfo")).unwrap_or_default()
 }
 
-fn own_limits() -> impl Iterator<Item = Limit> {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    memory_cgroups(&own).into_iter().filter_map(|dir| limit_of(&dir))
+fn own_cgroups() -> Vec<Cgroup> {
+    let own = files::read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    memory_cgroups(&own).into_iter().filter_map(Cgroup::of).collect()
 }
 
 fn kib(meminfo: &str, key: &str) -> u64 {
@@ -98,36 +118,50 @@ fn memory_cgroups(own: &str) -> Vec<PathBuf> {
     dirs
 }
 
+/// The files of a memory cgroup, v2 or v1. Its limit may be changed at any time.
+#[derive(Debug)]
+struct Cgroup {
+    limit: PathBuf,
+    used: PathBuf,
+    stat: PathBuf,
+    /// What the page cache that is easily given back is called in it.
+    cache: &'static str,
+}
+
 /// A memory limit that we are under.
 struct Limit {
     most: u64,
     left: u64,
 }
 
-/// Limit, and limit less use, v2 or v1; `None` where there is no limit. Reclaimable page cache counts as free, as it does in
-/// `MemAvailable`.
-fn limit_of(dir: &Path) -> Option<Limit> {
-    let number = |name: &str| fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
-    let (limit, used) = match number("memory.max") {
-        Some(limit) => (limit, number("memory.current")?),
-        None => (number("memory.limit_in_bytes")?, number("memory.usage_in_bytes")?),
-    };
-    // v1's "no limit" is the largest page count.
-    if limit >= 1 << 62 {
-        return None;
-    }
-    let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
-    let cache = ["total_inactive_file ", "inactive_file "]
-        .iter()
-        .find_map(|key| {
-            stat.lines()
-                .find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
+impl Cgroup {
+    /// `None` for a directory that is none, or a root that has no limit.
+    fn of(dir: PathBuf) -> Option<Self> {
+        let names = [
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ];
+        let (limit, used, cache) = names.into_iter().find(|(limit, ..)| dir.join(limit).exists())?;
+        Some(Self {
+            limit: dir.join(limit),
+            used: dir.join(used),
+            stat: dir.join("memory.stat"),
+            cache,
         })
-        .unwrap_or(0);
-    Some(Limit {
-        most: limit,
-        left: limit.saturating_sub(used.saturating_sub(cache)),
-    })
+    }
+
+    /// Limit, and limit less use; `None` where there is no limit. Reclaimable page cache counts as free, as it does in
+    /// `MemAvailable`.
+    fn limit(&self) -> Option<Limit> {
+        // v2's "no limit" is `max`, v1's is the largest page count.
+        let most = files::number(&self.limit).ok().filter(|limit| *limit < 1 << 62)?;
+        let used = files::number(&self.used).ok()?;
+        let cache = files::keyed(&self.stat, self.cache).unwrap_or(0);
+        Some(Limit {
+            most,
+            left: most.saturating_sub(used.saturating_sub(cache)),
+        })
+    }
 }
 
 #[cfg(test)]

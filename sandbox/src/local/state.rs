@@ -55,6 +55,7 @@ pub(super) struct Inner {
     pub freezing: Option<Freezing>,
     /// What all sandboxes together may use.
     pub budget: Bytes,
+    pub host: super::capacity::Host,
     /// One reclaim at a time.
     pub reclaiming: Semaphore,
     /// The cgroup group of this data directory.
