@@ -184,6 +184,8 @@ impl Proxy {
     fn tried(&mut self, flow: Flow, result: io::Result<TcpStream>) -> Decision {
         match result {
             Ok(outside) => {
+                // Before the sandbox hears of it: whoever saw it connected finds it counted.
+                self.meters.get().connected.increment(1);
                 self.waiting.insert(flow, Waiting::Connected(outside));
                 self.unclaimed.push_back(((self.shared.clock)().plus(CLAIM), flow));
                 Decision::Accept
@@ -228,7 +230,6 @@ impl Proxy {
         let meters = Arc::clone(&self.meters);
         if let Some(Waiting::Connected(outside)) = self.waiting.remove(&flow) {
             self.tasks.spawn(async move {
-                meters.get().connected.increment(1);
                 carry(inside, outside, meters).await;
                 Done::Closed
             });
