@@ -25,9 +25,9 @@ pub(crate) fn check(args: &Check) -> anyhow::Result<ExitCode> {
     let files = inputs.len();
     if checked.problems.is_empty() {
         eprintln!(
-            "{files} {} right: {} objects",
+            "{files} {} right: {}",
             if files == 1 { "file is" } else { "files are" },
-            checked.bundle.objects.len()
+            count(checked.bundle.objects.len(), "object")
         );
         Ok(ExitCode::SUCCESS)
     } else {
