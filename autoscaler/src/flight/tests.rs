@@ -152,6 +152,7 @@ fn a_ring_on_disk_keeps_its_size_and_what_is_left_decides_again() {
         }
         while fleet.poll_output().is_some() {}
         recorder.write(fleet.take_recorded());
+        recorder.drained();
         if recorder.wants_segment() {
             fleet.begin_segment();
             segments += 1;

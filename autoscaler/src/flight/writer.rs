@@ -72,6 +72,14 @@ impl Recorder {
         self.state.full.load(Ordering::Relaxed) || self.lost && drained()
     }
 
+    /// Waits until the thread has taken all lines: a test makes a day of them in a second.
+    #[cfg(test)]
+    pub(super) fn drained(&self) {
+        while self.state.queued.load(Ordering::Relaxed) > 0 {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
     /// Takes lines; never waits.
     pub fn write(&mut self, lines: Lines) {
         if lines.text.is_empty() {
