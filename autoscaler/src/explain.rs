@@ -42,7 +42,7 @@ pub struct Record {
     pub to: Replicas,
     /// The rung they stand on.
     pub rung: Rung,
-    /// Why, in a sentence.
+    /// Why, in a sentence. Before [`Explain::for_revision`] hands it out, only what follows the words of the plan.
     pub reason: String,
     /// The planner's choice with its alternatives, when it was asked.
     pub plan: Option<Plan>,
