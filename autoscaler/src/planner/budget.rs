@@ -42,7 +42,7 @@ impl Default for Budget {
 /// Seconds of a full instance that one late request is worth while the budget is even.
 pub const LATE_IS_WORTH: f64 = 600.0;
 
-/// Below this many ends of idle times a day a late request is worth more, in inverse proportion, at most [`RAREST`] times.
+/// Below this many ends of idle times a day a late request is worth more, in inverse proportion, at most 24 times.
 pub const RARE_PER_DAY: f64 = 240.0;
 const RAREST: f64 = 24.0;
 

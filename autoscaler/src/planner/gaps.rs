@@ -111,7 +111,7 @@ impl Gaps {
 }
 
 /// How gaps are spread over many revisions, each counted alike: what is believed of one that is not known yet. What came with
-/// Knarr is worth [`WORTH`] revisions beside those that are here.
+/// Knarr is worth 50 revisions beside those that are here.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Population {
     /// Weights of bins.
@@ -151,7 +151,7 @@ impl Population {
     }
 
     /// A revision here has shown these gaps now, where it had shown those before. One with few of them weighs less than
-    /// one: as much of one as they are beside [`FEW`] more.
+    /// one: as much of one as they are beside 4 more.
     pub fn shown(&mut self, before: Option<&Gaps>, now: Option<&Gaps>) {
         for (gaps, sign) in [(before, -1.0), (now, 1.0)] {
             let Some(gaps) = gaps else { continue };
