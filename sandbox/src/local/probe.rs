@@ -96,7 +96,10 @@ fn run(incoming: &Receiver<Watch>) {
             } else if watch.open.is_closed() {
                 watched.swap_remove(i);
             } else if accepts(&watch.socket, watch.port) {
-                let _ = watched.swap_remove(i).open.send(());
+                let Watch { socket, open, .. } = watched.swap_remove(i);
+                // First: an app that takes one connection after the other is busy with this one until it is closed.
+                drop(socket);
+                let _ = open.send(());
             } else {
                 watch.next = now + pace(now.duration_since(watch.since), count);
                 i += 1;
@@ -128,6 +131,7 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
     use std::net::TcpListener;
 
     #[test]
@@ -174,7 +178,11 @@ mod tests {
         let mut opened = prober.watch(socket(), port);
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert!(opened.try_recv().is_err(), "nobody listens yet");
-        let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         opened.await.unwrap();
+        // What asked is over by then: an app that serves one connection at a time is free.
+        let (mut asked, _) = listener.accept().unwrap();
+        asked.set_nonblocking(true).unwrap();
+        assert_eq!(asked.read(&mut [0]).unwrap(), 0);
     }
 }
