@@ -1,6 +1,7 @@
 //! The thread that writes the recording: it takes lines, compresses them, and keeps the ring within its size.
 //!
-//! The scaling loop never waits for it. When the disk does not keep up, lines are left out, and the recording goes on with a
+//! The scaling loop never waits for it, and does not wake it either, because a request at zero may wait for the loop: the thread
+//! looks once a second. When the disk does not keep up, lines are left out, and the recording goes on with a
 //! new segment, which can be read alone.
 
 use std::fs::File;
@@ -8,8 +9,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::{JoinHandle, park_timeout};
 use std::time::{Duration, Instant};
 
 use super::Lines;
@@ -76,6 +77,7 @@ impl Recorder {
     #[cfg(test)]
     pub(super) fn drained(&self) {
         while self.state.queued.load(Ordering::Relaxed) > 0 {
+            self.wake();
             std::thread::sleep(Duration::from_micros(100));
         }
     }
@@ -96,10 +98,20 @@ impl Recorder {
             self.lost = true;
             return;
         }
-        self.state.queued.fetch_add(lines.text.len(), Ordering::Relaxed);
+        let length = lines.text.len();
+        let queued = length + self.state.queued.fetch_add(length, Ordering::Relaxed);
         if let Some(to) = &self.lines {
             // A thread that has ended has said why.
             let _ = to.send(lines);
+        }
+        if queued >= BLOCK {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
         }
     }
 }
@@ -107,6 +119,7 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.lines = None;
+        self.wake();
         if let Some(thread) = self.thread.take() {
             // It has nothing to say.
             let _ = thread.join();
@@ -120,9 +133,8 @@ struct Writer {
     state: Arc<State>,
     segment: Option<Open>,
     number: u32,
-    /// Lines that are not written yet, and since when.
+    /// Lines that are not written yet.
     pending: Vec<u8>,
-    since: Option<Instant>,
     /// After an error: when another segment is asked for.
     retry: Option<Instant>,
     warned: bool,
@@ -142,7 +154,6 @@ impl Writer {
             segment: None,
             number: 0,
             pending: Vec::new(),
-            since: None,
             retry: None,
             warned: false,
         }
@@ -150,27 +161,19 @@ impl Writer {
 
     fn run(mut self, queue: &Receiver<Lines>) {
         loop {
-            match queue.recv_timeout(self.patience()) {
-                Ok(lines) => self.take(lines),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+            let queued = loop {
+                match queue.try_recv() {
+                    Ok(lines) => self.take(lines),
+                    Err(empty) => break empty,
+                }
+            };
+            self.flush();
+            if queued == TryRecvError::Disconnected {
+                return;
             }
-            if self.pending.len() >= BLOCK || self.patience().is_zero() {
-                self.flush();
-                self.ask_again();
-            }
+            self.ask_again();
+            park_timeout(FLUSH);
         }
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "how long lines wait is the shell's own business"
-    )]
-    fn patience(&self) -> Duration {
-        let now = Instant::now();
-        let written = self.since.map(|since| since + FLUSH);
-        let next = written.into_iter().chain(self.retry).min();
-        next.map_or(Duration::from_secs(3600), |next| next.saturating_duration_since(now))
     }
 
     #[expect(clippy::disallowed_methods, reason = "how long to wait is the shell's own business")]
@@ -181,10 +184,6 @@ impl Writer {
         }
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "how long lines wait is the shell's own business"
-    )]
     fn take(&mut self, lines: Lines) {
         if lines.begins {
             self.flush();
@@ -192,8 +191,10 @@ impl Writer {
         }
         self.state.queued.fetch_sub(lines.text.len(), Ordering::Relaxed);
         if self.segment.is_some() {
-            self.since.get_or_insert_with(Instant::now);
             self.pending.extend_from_slice(&lines.text);
+            if self.pending.len() >= BLOCK {
+                self.flush();
+            }
         }
     }
 
@@ -213,7 +214,6 @@ impl Writer {
     }
 
     fn flush(&mut self) {
-        self.since = None;
         let pending = std::mem::take(&mut self.pending);
         let Some(open) = self.segment.as_mut().filter(|_| !pending.is_empty()) else {
             return;
@@ -260,7 +260,7 @@ fn segment_size(limit: u64) -> u64 {
     (limit / 8).clamp(64 << 10, 8 << 20)
 }
 
-/// How long lines wait to be written together.
+/// How long lines wait at most, to be written together.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// So many bytes do not wait.
