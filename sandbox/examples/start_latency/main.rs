@@ -95,7 +95,7 @@ impl Bench {
         );
         // The image is fetched, its users are looked up, and the first shell with its root is made.
         for driver in [&pooled, &direct] {
-            self.start(driver, "warm", 0).await;
+            Self::start(driver, self.spec("warm", 0)).await;
             driver.stop(&SandboxId::new("warm"), Duration::ZERO).await.unwrap();
         }
         for round in 0..rounds {
@@ -106,7 +106,7 @@ impl Bench {
             rows[0].add(took);
             for (row, driver) in [(1, &pooled), (3, &direct)] {
                 let id = format!("r{round}");
-                let (executed, ready) = self.start(driver, &id, 0).await;
+                let (executed, ready) = Self::start(driver, self.spec(&id, 0)).await;
                 rows[row].add(executed);
                 rows[row + 1].add(ready);
                 driver.stop(&SandboxId::new(id), Duration::ZERO).await.unwrap();
@@ -136,7 +136,12 @@ impl Bench {
         {
             line.unwrap();
             let id = format!("e{n}");
-            let (_, ready) = self.start(&driver, &id, 0).await;
+            // As the services of whoever asks: without limits.
+            let spec = SandboxSpec {
+                limits: Limits::default(),
+                ..self.spec(&id, 0)
+            };
+            let (_, ready) = Self::start(&driver, spec).await;
             driver.stop(&SandboxId::new(id), Duration::ZERO).await.unwrap();
             // The first one fetches the image and makes the pool remember it.
             if !std::mem::take(&mut warm) {
@@ -210,13 +215,13 @@ impl Bench {
             child.wait().unwrap();
         }
         let driver = self.driver("alive", |config| (config.pool, config.pool_services) = (0, 0));
-        self.start(&driver, "warm", 0).await;
+        Self::start(&driver, self.spec("warm", 0)).await;
         driver.stop(&SandboxId::new("warm"), Duration::ZERO).await.unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;
         let before = available();
         let begun = Instant::now();
         for n in 0..count {
-            self.start(&driver, &format!("a{n}"), 0).await;
+            Self::start(&driver, self.spec(&format!("a{n}"), 0)).await;
         }
         let took = begun.elapsed();
         let cost = before.saturating_sub(available());
@@ -254,9 +259,9 @@ impl Bench {
     }
 
     /// Executed and ready, each from the call.
-    async fn start(&self, driver: &Arc<LocalDriver>, id: &str, service: usize) -> (Duration, Duration) {
+    async fn start(driver: &Arc<LocalDriver>, spec: SandboxSpec) -> (Duration, Duration) {
         let begun = Instant::now();
-        let started = driver.start(self.spec(id, service)).await.unwrap();
+        let started = driver.start(spec).await.unwrap();
         (started.phases.spawned, begun.elapsed())
     }
 

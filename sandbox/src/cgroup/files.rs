@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use manifests::units::Millicores;
 
@@ -73,8 +75,11 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
 const PAGES: usize = 8192;
 
 pub(crate) fn number(path: &Path) -> io::Result<u64> {
-    let text = read(path)?;
-    text.parse().map_err(|_| unreadable(path, &text))
+    as_number(path, &read(path)?)
+}
+
+fn as_number(path: &Path, text: &str) -> io::Result<u64> {
+    text.parse().map_err(|_| unreadable(path, text))
 }
 
 /// A number, or `None` for `max`.
@@ -87,9 +92,65 @@ pub(super) fn maximum(path: &Path) -> io::Result<Option<u64>> {
 
 /// The number beside `key` in a file of `key number` lines; 0 when an older kernel does not have the key.
 pub(crate) fn keyed(path: &Path, key: &str) -> io::Result<u64> {
-    let text = read(path)?;
+    value_of(path, &read(path)?, key)
+}
+
+fn value_of(path: &Path, text: &str, key: &str) -> io::Result<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    value.map_or(Ok(0), |v| v.trim().parse().map_err(|_| unreadable(path, &text)))
+    value.map_or(Ok(0), |v| v.trim().parse().map_err(|_| unreadable(path, text)))
+}
+
+/// A file that is read again and again, and stays open from the first time on: to find and open it takes longer than to read
+/// it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    path: PathBuf,
+    file: OnceLock<File>,
+}
+
+impl Kept {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let file = OnceLock::new();
+        Self { path, file }
+    }
+
+    /// As [`read`], of now.
+    pub(crate) fn read(&self) -> io::Result<String> {
+        if let Some(Ok(text)) = self.file.get().map(whole) {
+            return Ok(text);
+        }
+        // Not open yet; or it was the file of a cgroup that is gone, and there may be another one.
+        let file = File::open(&self.path).map_err(|e| told(&self.path, e))?;
+        let text = whole(&file).map_err(|e| told(&self.path, e))?;
+        let _ = self.file.set(file);
+        Ok(text)
+    }
+
+    /// As [`number`].
+    pub(crate) fn number(&self) -> io::Result<u64> {
+        as_number(&self.path, &self.read()?)
+    }
+
+    /// As [`keyed`].
+    pub(crate) fn keyed(&self, key: &str) -> io::Result<u64> {
+        value_of(&self.path, &self.read()?, key)
+    }
+}
+
+/// All of a file, wherever it was read to before.
+fn whole(file: &File) -> io::Result<String> {
+    let mut text = Vec::with_capacity(PAGES);
+    loop {
+        let end = text.len();
+        text.resize(end.max(PAGES / 2) * 2, 0);
+        let read = file.read_at(&mut text[end..], end as u64)?;
+        text.truncate(end + read);
+        if read == 0 {
+            break;
+        }
+    }
+    text.truncate(text.trim_ascii_end().len());
+    String::from_utf8(text).map_err(io::Error::other)
 }
 
 /// The processes in the cgroup `dir` itself; 0 stands for one in a PID namespace that is not below ours.

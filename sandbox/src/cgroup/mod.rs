@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use manifests::units::Bytes;
 
+use self::files::Kept;
 use self::tree::{Controller, SEARCH_DEPTH, Tree, Version, children, find_groups, remove_tree, retry};
 use crate::driver::Limits;
 use crate::rootfs::CgroupMount;
@@ -44,6 +45,15 @@ pub struct Hierarchy {
 #[derive(Clone, Debug)]
 pub struct Cgroup {
     parts: Vec<Tree>,
+}
+
+/// The files that say how much memory all sandboxes of a group use.
+#[derive(Debug)]
+pub struct GroupMemory {
+    usage: Kept,
+    stat: Kept,
+    /// What the page cache that is easily given back is called in `stat`.
+    cache: &'static str,
 }
 
 /// What a cgroup uses now.
@@ -203,9 +213,8 @@ impl Hierarchy {
         Ok(true)
     }
 
-    /// What all sandboxes of `group` use, less the page cache that the kernel gives back when it is asked; `None` where
-    /// no tree counts it.
-    pub fn group_memory(&self, group: &str) -> Option<Bytes> {
+    /// Where to read what all sandboxes of `group` use; `None` where no tree counts it.
+    pub fn group_memory(&self, group: &str) -> Option<GroupMemory> {
         let tree = self
             .trees
             .iter()
@@ -215,15 +224,11 @@ impl Hierarchy {
             Version::V1 => ("memory.usage_in_bytes", "total_inactive_file"),
             Version::V2 => ("memory.current", "inactive_file"),
         };
-        match files::number(&dir.join(usage)) {
-            Ok(used) => {
-                let cache = files::keyed(&dir.join("memory.stat"), cache).unwrap_or(0);
-                Some(Bytes(used.saturating_sub(cache)))
-            }
-            // Nothing was started yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Bytes(0)),
-            Err(_) => None,
-        }
+        Some(GroupMemory {
+            usage: Kept::new(dir.join(usage)),
+            stat: Kept::new(dir.join("memory.stat")),
+            cache,
+        })
     }
 
     /// Also those that nothing is put into, where an earlier run may have.
@@ -236,6 +241,18 @@ impl Hierarchy {
         for tree in self.all_trees() {
             // Not empty, or never made: both are fine.
             let _ = fs::remove_dir(tree.base.join(group));
+        }
+    }
+}
+
+impl GroupMemory {
+    /// What they use now, less the page cache that the kernel gives back when it is asked; `None` where it cannot be read.
+    pub fn used(&self) -> Option<Bytes> {
+        match self.usage.number() {
+            Ok(used) => Some(Bytes(used.saturating_sub(self.stat.keyed(self.cache).unwrap_or(0)))),
+            // Nothing was started yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Bytes(0)),
+            Err(_) => None,
         }
     }
 }
@@ -270,12 +287,33 @@ impl Cgroup {
     /// # Errors
     /// `ResourceBusy` when more memory than the new limit is in use and cannot be reclaimed; then nothing has changed.
     pub fn set_limits(&self, limits: &Limits) -> io::Result<()> {
+        self.write_limits(limits, |_| true)
+    }
+
+    /// The same for a cgroup whose limits are `old`: only what differs is written, because a start waits for it.
+    ///
+    /// # Errors
+    /// As [`Self::set_limits`].
+    pub fn change_limits(&self, old: &Limits, new: &Limits) -> io::Result<()> {
+        self.write_limits(new, |controller| match controller {
+            Controller::Cpu => old.cpu != new.cpu,
+            Controller::Memory => old.memory != new.memory,
+            Controller::Pids => old.pids != new.pids,
+            Controller::Cpuacct | Controller::Freezer => false,
+        })
+    }
+
+    fn write_limits(&self, limits: &Limits, wanted: impl Fn(Controller) -> bool) -> io::Result<()> {
         // The tree that may refuse goes first.
         let memory = |part: &&Tree| part.controllers.contains(&Controller::Memory);
         let (first, rest): (Vec<&Tree>, Vec<&Tree>) = self.parts.iter().partition(memory);
-        first.into_iter().chain(rest).try_for_each(|part| match part.version {
-            Version::V1 => v1::set_limits(&part.base, &part.controllers, limits),
-            Version::V2 => v2::set_limits(&part.base, &part.controllers, limits),
+        first.into_iter().chain(rest).try_for_each(|part| {
+            let mut controllers = part.controllers.clone();
+            controllers.retain(|controller| wanted(*controller));
+            match part.version {
+                Version::V1 => v1::set_limits(&part.base, &controllers, limits),
+                Version::V2 => v2::set_limits(&part.base, &controllers, limits),
+            }
         })
     }
 

@@ -324,6 +324,17 @@ fn v2_files_hold_what_kubernetes_would_write() {
     );
     assert_eq!(cgroup.usage().unwrap().limits, Limits::default());
 
+    // Of a change only what differs is written; the 7 is another's.
+    fs::write(dir.join("pids.max"), "7").unwrap();
+    let less = Limits {
+        memory: Some(Bytes(64 << 20)),
+        ..Limits::default()
+    };
+    for (old, new, memory) in [(Limits::default(), less, "67108864"), (less, Limits::default(), "max")] {
+        cgroup.change_limits(&old, &new).unwrap();
+        assert_eq!((file("memory.max"), file("pids.max")), (memory.into(), "7".into()));
+    }
+
     // A limit below what is in use would kill: refused, and nothing has changed.
     fs::write(dir.join("memory.reclaim"), "").unwrap();
     let low = Limits {

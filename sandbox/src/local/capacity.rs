@@ -6,43 +6,50 @@ use std::thread;
 use manifests::units::Bytes;
 
 use super::state::Inner;
-use crate::cgroup::files;
+use crate::cgroup::GroupMemory;
+use crate::cgroup::files::{self, Kept};
 use crate::driver::Capacity;
 
 const MIB: u64 = 1024 * 1024;
+const MEMINFO: &str = "/proc/meminfo";
 
 /// Kept for the host and for Knarr itself: 1/20 of the memory, at least 128 MiB.
 fn reserve(total: u64) -> u64 {
     (total / 20).max(128 * MIB)
 }
 
-/// What is the same as long as Knarr runs. Looking for it takes longer than starting a sandbox may.
+/// Where to look, the same as long as Knarr runs: a request at zero waits for what is asked here.
 #[derive(Debug)]
 pub(super) struct Host {
     cores: u32,
+    meminfo: Kept,
     /// Memory cgroups that we are in.
     cgroups: Vec<Cgroup>,
+    /// That of all sandboxes.
+    group: Option<GroupMemory>,
 }
 
 impl Host {
-    pub(super) fn find() -> Self {
+    pub(super) fn find(group: Option<GroupMemory>) -> Self {
         let cores = thread::available_parallelism();
         Self {
             cores: cores.map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            meminfo: Kept::new(MEMINFO.into()),
             cgroups: own_cgroups(),
+            group,
         }
     }
 }
 
 /// Looks now.
 pub(super) fn now(inner: &Inner) -> Capacity {
-    let Host { cores, cgroups } = &inner.host;
-    let (budget, used) = (inner.budget, used(inner));
+    let (host, budget, used) = (&inner.host, inner.budget, used(inner));
     let left = budget.0.saturating_sub(used.0);
-    let ours = cgroups.iter().filter_map(Cgroup::limit).map(|limit| limit.left).min();
+    let ours = host.cgroups.iter().filter_map(Cgroup::limit).map(|limit| limit.left);
+    let meminfo = host.meminfo.read().unwrap_or_default();
     Capacity {
-        cores: *cores,
-        free_memory: Bytes(free(&meminfo(), ours).min(left)),
+        cores: host.cores,
+        free_memory: Bytes(free(&meminfo, ours.min()).min(left)),
         budget,
         used,
     }
@@ -50,7 +57,8 @@ pub(super) fn now(inner: &Inner) -> Capacity {
 
 /// By the group's cgroup; without one, by what each process has.
 fn used(inner: &Inner) -> Bytes {
-    inner.hierarchy.group_memory(&inner.group).unwrap_or_else(|| {
+    let group = inner.host.group.as_ref().and_then(GroupMemory::used);
+    group.unwrap_or_else(|| {
         let live: Vec<_> = inner.lock().live().collect();
         let each = live.iter().filter_map(|sandbox| sandbox.stats().ok());
         Bytes(each.map(|stats| stats.memory.0).sum())
@@ -64,14 +72,10 @@ pub(super) fn default_budget() -> Bytes {
 
 /// `percent` of the machine's memory, or of the limit that our own cgroup is under.
 pub fn share_of_memory(percent: u64) -> Bytes {
-    let total = kib(&meminfo(), "MemTotal");
+    let total = kib(&files::read(Path::new(MEMINFO)).unwrap_or_default(), "MemTotal");
     let limits = own_cgroups().into_iter().filter_map(|cgroup| cgroup.limit());
     let limit = limits.map(|limit| limit.most).min().unwrap_or(u64::MAX);
     Bytes(total.min(limit) / 100 * percent)
-}
-
-fn meminfo() -> String {
-    files::read(Path::new("/proc/meminfo")).unwrap_or_default()
 }
 
 fn own_cgroups() -> Vec<Cgroup> {
@@ -121,9 +125,9 @@ fn memory_cgroups(own: &str) -> Vec<PathBuf> {
 /// The files of a memory cgroup, v2 or v1. Its limit may be changed at any time.
 #[derive(Debug)]
 struct Cgroup {
-    limit: PathBuf,
-    used: PathBuf,
-    stat: PathBuf,
+    limit: Kept,
+    used: Kept,
+    stat: Kept,
     /// What the page cache that is easily given back is called in it.
     cache: &'static str,
 }
@@ -142,10 +146,11 @@ impl Cgroup {
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ];
         let (limit, used, cache) = names.into_iter().find(|(limit, ..)| dir.join(limit).exists())?;
+        let kept = |name| Kept::new(dir.join(name));
         Some(Self {
-            limit: dir.join(limit),
-            used: dir.join(used),
-            stat: dir.join("memory.stat"),
+            limit: kept(limit),
+            used: kept(used),
+            stat: kept("memory.stat"),
             cache,
         })
     }
@@ -154,9 +159,9 @@ impl Cgroup {
     /// `MemAvailable`.
     fn limit(&self) -> Option<Limit> {
         // v2's "no limit" is `max`, v1's is the largest page count.
-        let most = files::number(&self.limit).ok().filter(|limit| *limit < 1 << 62)?;
-        let used = files::number(&self.used).ok()?;
-        let cache = files::keyed(&self.stat, self.cache).unwrap_or(0);
+        let most = self.limit.number().ok().filter(|limit| *limit < 1 << 62)?;
+        let used = self.used.number().ok()?;
+        let cache = self.stat.keyed(self.cache).unwrap_or(0);
         Some(Limit {
             most,
             left: most.saturating_sub(used.saturating_sub(cache)),

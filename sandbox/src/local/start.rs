@@ -387,7 +387,7 @@ impl Drop for Reservation {
     }
 }
 
-/// One from the pool, with its limits rewritten; else a new one. True when the root is mounted, or about to be.
+/// One from the pool, which has no limits, with the app's; else a new one. True when the root is mounted, or about to be.
 fn take_shell(inner: &Inner, spec: &SandboxSpec, app: &App, users: Users) -> Result<(Arc<Shell>, bool), Trouble> {
     let (key, lease) = kept(app, users);
     let generic = users == inner.abilities.host_users();
@@ -408,7 +408,8 @@ fn take_shell(inner: &Inner, spec: &SandboxSpec, app: &App, users: Users) -> Res
     meters::found(&spec.revision, pooled.as_ref().map(|(_, rooted)| *rooted));
     inner.refill.notify_one();
     if let Some((shell, rooted)) = pooled {
-        return match shell.cgroup.set_limits(&app.role.limits(spec)) {
+        let (old, new) = (Limits::default(), app.role.limits(spec));
+        return match shell.cgroup.change_limits(&old, &new) {
             Ok(()) => Ok((shell, rooted)),
             Err(error) => {
                 inner.kill(&shell);

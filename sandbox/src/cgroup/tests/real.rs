@@ -84,10 +84,32 @@ fn limits_are_set_read_back_and_changed_in_place() {
         cgroup.set_limits(&limits).unwrap();
         assert_eq!(cgroup.usage().unwrap().limits, limits);
     }
+    let mut old = limits;
+    for new in [Limits::default(), more, limits] {
+        cgroup.change_limits(&old, &new).unwrap();
+        assert_eq!(cgroup.usage().unwrap().limits, new);
+        old = new;
+    }
     cgroup.remove(Duration::ZERO).unwrap();
     cgroup.remove(Duration::ZERO).unwrap();
     assert_eq!(cgroup.usage().unwrap_err().kind(), io::ErrorKind::NotFound);
     assert!(cgroup.kill().unwrap(), "one that is gone is empty");
+}
+
+#[test]
+fn the_memory_of_a_group_is_that_of_now_also_when_the_group_is_made_again() {
+    let Some(group) = RealGroup::new("memory") else { return };
+    let memory = group.hierarchy.group_memory(&group.name).unwrap();
+    for _ in 0..2 {
+        assert_eq!(memory.used(), Some(Bytes(0)), "there is no such group");
+        let cgroup = group.create("a", &Limits::default());
+        let mut child = run_in(&cgroup, "x=$(head -c 8000000 /dev/zero | tr '\\0' x); sleep 60");
+        wait_until("it holds memory", || memory.used() > Some(Bytes(8_000_000)));
+        cgroup.kill_all(Duration::from_secs(5)).unwrap();
+        child.wait().unwrap();
+        cgroup.remove(Duration::from_secs(5)).unwrap();
+        group.hierarchy.remove_group(&group.name);
+    }
 }
 
 #[test]
@@ -237,7 +259,7 @@ fn a_group_limit_kills_inside_and_the_victim_says_so() {
     assert!(quiet.try_wait().unwrap().is_none(), "the neighbour lives");
     assert!(big.usage().unwrap().oom_kills > 0 && small.usage().unwrap().oom_kills == 0);
     assert!(big.peak_memory().unwrap() > Bytes(16 << 20), "{:?}", big.peak_memory());
-    assert!(hierarchy.group_memory(&group).unwrap() < Bytes(48 << 20));
+    assert!(hierarchy.group_memory(&group).unwrap().used().unwrap() < Bytes(48 << 20));
     quiet.kill().unwrap();
     quiet.wait().unwrap();
     for cgroup in [small, big] {
