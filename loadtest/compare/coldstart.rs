@@ -33,7 +33,7 @@ struct Flags {
     /// How often each of them is woken
     #[arg(long, value_name = "N", default_value_t = 4)]
     rounds: usize,
-    /// Between two of these requests
+    /// Before each of these requests, and of what they are compared with
     #[arg(long, value_name = "MS", default_value_t = 20)]
     pause: u64,
     /// Fail when Knarr adds more than this to the workload's median

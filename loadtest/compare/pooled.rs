@@ -37,8 +37,11 @@ pub(crate) fn measure(knarr: &Knarr, app: &App, flags: &Flags, work: &Path) -> R
         }
         let before = from_pool(knarr, app)?;
         for index in 0..app.starts {
+            // The same pause before each: whoever comes right after another finds the cores awake and the caches full.
             pause(flags);
-            let (spawned, direct) = (plain(app)?, starter.once()?);
+            let spawned = plain(app)?;
+            pause(flags);
+            let direct = starter.once()?;
             pause(flags);
             let cold = knarr.request(&format!("{}-{index}", app.name), Temperature::Cold)?;
             if round == 0 {
