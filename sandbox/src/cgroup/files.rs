@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -59,16 +59,9 @@ pub(super) fn small(value: u64) -> Option<u32> {
 }
 
 /// The content without the last newline. A cgroup that is gone is `NotFound`, whichever way the kernel says so.
-///
-/// In one read: the size that the kernel tells of such a file is 0, and `fs::read_to_string` then asks in seven pieces.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::with_capacity(PAGES);
     let file = File::open(path).map_err(|e| told(path, e))?;
-    file.take(u64::MAX)
-        .read_to_string(&mut text)
-        .map_err(|e| told(path, e))?;
-    text.truncate(text.trim_end().len());
-    Ok(text)
+    whole(&file).map_err(|e| told(path, e))
 }
 
 /// Holds `/proc/meminfo` and `memory.stat`.
@@ -137,7 +130,8 @@ impl Kept {
     }
 }
 
-/// All of a file, wherever it was read to before.
+/// All of a file, wherever it was read to before. In one read and the one that finds the end: the size that the kernel tells of
+/// such a file is 0, and `fs::read_to_string` then asks in seven pieces.
 fn whole(file: &File) -> io::Result<String> {
     let mut text = Vec::with_capacity(PAGES);
     loop {
